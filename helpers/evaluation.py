@@ -1,0 +1,362 @@
+"""The measures: how close is an ensemble to models that were retrained without the forget set?
+
+Arrays of logits have the shape [N, n, 10]: N models, n samples. u = unlearned, r = retrained, t = trained. Every
+measure that compares kinds of models pairs *different* seeds, so that shared initial weights do not flatter anyone.
+`evaluate` computes all measures of a notebook and stores them under `data/results/`.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from helpers.cnn import CNN, LAYERS
+from helpers.device import describe, pick_device
+from helpers.ensembles import BASELINES, RECIPE, Ensemble, baseline, unlearn
+from helpers.files import DATA, StudyError, load_arrays, load_json, locked, save_arrays, save_json
+from helpers.split import SUBSETS, Task
+from helpers.training import Stopwatch, predict, seeded, train
+from helpers.unlearning import METHODS, UnlearningData
+
+RESULTS = DATA / "results"
+RETAIN_TRAIN_SAMPLE = 2_000  # retained training samples on which outputs are kept, drawn with seed 0
+ACTIVATION_SAMPLE = 1_000  # test samples on which activations are compared
+
+
+# ---- outputs of an ensemble, computed once ----
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Logits of an ensemble, float32 arrays.
+
+    test: [N, n_test, 10] on the test half, forget_train: [N, n_f, 10] on D_f of the training half,
+    retain_train: [N, 2000, 10] on a fixed sample of D_r of the training half.
+    """
+
+    kind: str
+    test: np.ndarray
+    forget_train: np.ndarray
+    retain_train: np.ndarray
+
+
+def outputs(ensemble: Ensemble, task: Task) -> Outputs:
+    """The logits of an ensemble, from data/results/ if they were computed before."""
+    path = results_folder(task) / "logits" / f"{ensemble.kind}-{ensemble.identity}-{len(ensemble)}.bin"
+    keys = ("test", "forget_train", "retain_train")
+    with locked(path):
+        if path.is_file():
+            found = load_arrays(path, "delete this file and run the cell again.")
+            if set(found) == set(keys):
+                return Outputs(ensemble.kind, **found)
+        retain = task.retain_set("train")[0][retain_train_sample(task)]
+        images = dict(zip(keys, (task.data.test.images, task.forget_set("train")[0], retain), strict=True))
+        device = pick_device()
+        images = {key: value.to(device) for key, value in images.items()}
+        found = {
+            key: np.stack([predict(model.to(device), images[key]).numpy() for model in ensemble.models]) for key in keys
+        }
+        for model in ensemble.models:
+            model.cpu()
+        save_arrays(path, **found)
+    return Outputs(ensemble.kind, **found)
+
+
+def retain_train_sample(task: Task) -> torch.Tensor:
+    """Positions in the training retain set of the fixed sample on which outputs are kept."""
+    n = int((~task.forget["train"]).sum())
+    return torch.randperm(n, generator=seeded(0))[:RETAIN_TRAIN_SAMPLE]
+
+
+def results_folder(task: Task):
+    """data/results/<dataset>/<side>/"""
+    return RESULTS / task.data.name / task.side
+
+
+# ---- measures on logits ----
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """log p over the last axis, in float64."""
+    logits = logits.astype(np.float64)
+    shifted = logits - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def accuracy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Share of samples whose largest logit is their label's: [N, n, 10], [n] -> [N]."""
+    return (logits.argmax(-1) == labels).mean(-1)
+
+
+def cross_entropies(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """-log p_y in nats per model and sample: [N, n, 10], [n] -> [N, n]."""
+    return -np.take_along_axis(log_softmax(logits), labels[None, :, None], -1)[..., 0]
+
+
+def histogram(logits: np.ndarray) -> np.ndarray:
+    """Share of the samples that each model takes for class 0..9: [N, n, 10] -> [N, 10]."""
+    return np.stack([np.bincount(row, minlength=10) / len(row) for row in logits.argmax(-1)])
+
+
+def kl_pairs(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """KL(p_a || p_b) = sum_c p_a (log p_a - log p_b), mean over samples, in nats, not clamped, for all pairs of models.
+
+    a: [N, n, 10], b: [M, n, 10] -> [N, M]; entry (i, j) compares model i of a with model j of b.
+    """
+    log_a, log_b = log_softmax(a), log_softmax(b)
+    p_a = np.exp(log_a)
+    n = a.shape[1]
+    self_term = np.einsum("inc,inc->i", p_a, log_a) / n
+    cross = np.tensordot(p_a, log_b, axes=([1, 2], [1, 2])) / n
+    return self_term[:, None] - cross
+
+
+def kl_per_model(reference: np.ndarray, models: np.ndarray) -> np.ndarray:
+    """For each model j: KL(reference_i || model_j), mean over the other seeds i != j. -> [N]; nan for N = 1."""
+    pairs = kl_pairs(reference, models)
+    np.fill_diagonal(pairs, 0.0)
+    n = len(pairs)
+    return pairs.sum(0) / (n - 1) if n > 1 else np.full(1, np.nan)
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Gap closed on a subset, one value per unlearned model, with its two ends in nats.
+
+    values = (ceiling - KL(r || u)) / (ceiling - floor). 1: as good as retraining, 0: no better than doing nothing,
+    below 0: worse than doing nothing. ceiling = KL(r || t); floor = KL(r || r) between different seeds.
+    """
+
+    values: np.ndarray
+    kl: np.ndarray
+    floor: float
+    ceiling: float
+
+
+def gap_closed(retrained: np.ndarray, trained: np.ndarray, models: np.ndarray) -> Gap:
+    """Logits [N, n, 10] of the three kinds on the same samples -> Gap with N values."""
+    floor = float(kl_per_model(retrained, retrained).mean())
+    ceiling = float(kl_per_model(retrained, trained).mean())
+    kl = kl_per_model(retrained, models)
+    return Gap((ceiling - kl) / (ceiling - floor), kl, floor, ceiling)
+
+
+def bootstrap(values: np.ndarray, draws: int = 10_000, level: float = 0.95) -> tuple[float, float]:
+    """Interval for the mean over models (percentile bootstrap, seed 0): [N] -> (low, high).
+
+    For two methods on the same trained models pass the differences: the interval is then a paired one.
+    """
+    random = np.random.default_rng(0)
+    means = values[random.integers(len(values), size=(draws, len(values)))].mean(1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+# ---- measures on weights and activations ----
+
+
+def weight_distance(model: CNN, other: CNN) -> dict[str, float]:
+    """L2 distance of the weights and biases, per layer and in `total`."""
+    squares = {
+        layer: sum(
+            float((a.detach() - b.detach()).double().square().sum())
+            for a, b in zip(getattr(model, layer).parameters(), getattr(other, layer).parameters(), strict=True)
+        )
+        for layer in LAYERS
+    }
+    return {layer: value**0.5 for layer, value in squares.items()} | {"total": sum(squares.values()) ** 0.5}
+
+
+@torch.inference_mode()
+def activation_change(model: CNN, other: CNN, images: torch.Tensor) -> dict[str, float]:
+    """Mean absolute difference of each layer's activations on images [n, c, 28, 28]; `output` are the logits."""
+    a, b = (net.activations(images) | {"output": net(images)} for net in (model, other))
+    return {layer: float((a[layer] - b[layer]).abs().mean()) for layer in LAYERS}
+
+
+# ---- a notebook's evaluation ----
+
+
+@dataclass
+class Result:
+    """All stored measures of one kind of model; lists hold one entry per model.
+
+    accuracy, loss: subset -> [N] on the test half, and `forget_train`, `retain_train`; histogram: [N][10] on the
+    forget test set; gap: subset -> {values, kl, floor, ceiling}; distance, activation: layer -> [N], against the
+    trained model of the same seed; seconds, samples: cost per model; curves: phase -> mean loss per step.
+    """
+
+    kind: str
+    title: str
+    dataset: str
+    source: str
+    side: str
+    identity: str
+    device: str
+    settings: dict
+    accuracy: dict[str, list[float]]
+    loss: dict[str, list[float]]
+    histogram: list[list[float]]
+    gap: dict[str, dict]
+    distance: dict[str, list[float]]
+    activation: dict[str, list[float]]
+    seconds: list[float]
+    samples: list[int]
+    curves: dict[str, list[float]] = field(default_factory=dict)
+
+    def __len__(self):
+        return len(self.seconds)
+
+
+GAP_SUBSETS = ("forget", "forget_train", "7_retain", "retain", "all")
+
+
+def evaluate(task: Task, *ensembles: Ensemble) -> dict[str, Result]:
+    """Measures every given ensemble beside the stored trained and retrained ones, and stores the results.
+
+    Returns kind -> Result, the baselines included, in the order untrained, trained, retrained, then the given ones.
+    """
+    n = len(ensembles[0])
+    given = {ensemble.kind: ensemble for ensemble in ensembles}
+    kinds = {kind: given.get(kind) or baseline(kind, task, n, stored=True) for kind in BASELINES} | given
+    logits = {kind: outputs(ensemble, task) for kind, ensemble in kinds.items()}
+    results = {}
+    for kind, ensemble in kinds.items():
+        results[kind] = _measure(task, ensemble, kinds["trained"], logits)
+        save_json(results_folder(task) / f"{kind}.json", vars(results[kind]))
+    return results
+
+
+def _measure(task: Task, ensemble: Ensemble, trained: Ensemble, logits: dict[str, Outputs]) -> Result:
+    mine = logits[ensemble.kind]
+    views = {"forget_train": mine.forget_train, "retain_train": mine.retain_train}
+    labels = {
+        "forget_train": task.forget_set("train")[1].numpy(),
+        "retain_train": task.retain_set("train")[1][retain_train_sample(task)].numpy(),
+    }
+    at = {name: where.numpy() for name, where in task.subsets("test").items()}
+    for name in SUBSETS:
+        views[name], labels[name] = mine.test[:, at[name]], task.data.test.labels.numpy()[at[name]]
+
+    def gap(subset):
+        r, t = (
+            o.forget_train if subset == "forget_train" else o.test[:, at[subset]]
+            for o in (logits["retrained"], logits["trained"])
+        )
+        return gap_closed(r, t, views[subset])
+
+    gaps = {subset: gap(subset) for subset in GAP_SUBSETS}
+    images = task.data.test.images[:ACTIVATION_SAMPLE]
+    pairs = list(zip(ensemble.models, trained.models, strict=True))
+    distances = [weight_distance(a, b) for a, b in pairs]
+    changes = [activation_change(a, b, images) for a, b in pairs]
+    curves = [record.get("curves", {}) for record in ensemble.records]
+    return Result(
+        kind=ensemble.kind,
+        title=ensemble.title,
+        dataset=task.data.name,
+        source=task.data.source,
+        side=task.side,
+        identity=ensemble.identity,
+        device=describe(pick_device()),
+        settings=ensemble.settings,
+        accuracy={name: accuracy(views[name], labels[name]).tolist() for name in views},
+        loss={name: cross_entropies(views[name], labels[name]).mean(1).tolist() for name in views},
+        histogram=histogram(views["forget"]).tolist(),
+        gap={
+            name: {"values": g.values.tolist(), "kl": g.kl.tolist(), "floor": g.floor, "ceiling": g.ceiling}
+            for name, g in gaps.items()
+        },
+        distance={layer: [d[layer] for d in distances] for layer in (*LAYERS, "total")},
+        activation={layer: [c[layer] for c in changes] for layer in LAYERS},
+        seconds=[record["seconds"] for record in ensemble.records],
+        samples=[record["samples"] for record in ensemble.records],
+        curves={phase: torch.stack([curve[phase] for curve in curves]).mean(0).tolist() for phase in (curves[0] or {})},
+    )
+
+
+def load_result(dataset: str, side: str, kind: str) -> Result:
+    """A stored Result; StudyError that names the notebook to run if there is none."""
+    notebook = NOTEBOOKS.get(kind, "graphics.ipynb")
+    path = RESULTS / dataset / side / f"{kind}.json"
+    remedy = f'run {notebook} with USED_DATASET = "{dataset}" first.'
+    try:
+        return Result(**load_json(path, remedy))
+    except TypeError:
+        raise StudyError(f"{path.name} was written by another version of this repository: {remedy}") from None
+
+
+def load_results(dataset: str, side: str, required=("trained", "retrained", "ascent", "gemu", "gefeu")) -> dict:
+    """All stored results of a data set and side, kind -> Result, as far as they belong to the same models.
+
+    Raises StudyError naming the notebook to run if a required one is missing or is of another number of models.
+    """
+    kinds = [*BASELINES, *METHODS]
+    found = {
+        kind: load_result(dataset, side, kind)
+        for kind in kinds
+        if kind in required or (RESULTS / dataset / side / f"{kind}.json").is_file()
+    }
+    for kind, result in found.items():
+        if len(result) != len(found["retrained"]):
+            raise StudyError(
+                f"The results of {result.title} are over {len(result)} models, those of Retrained over "
+                f"{len(found['retrained'])}: run {NOTEBOOKS.get(kind, 'graphics.ipynb')} with the same N_MODELS."
+            )
+    return found
+
+
+def load_outputs(task: Task, result: Result) -> Outputs:
+    """The stored logits behind a Result."""
+    path = results_folder(task) / "logits" / f"{result.kind}-{result.identity}-{len(result)}.bin"
+    arrays = load_arrays(path, f"run {NOTEBOOKS.get(result.kind, 'graphics.ipynb')} first.")
+    return Outputs(result.kind, **arrays)
+
+
+def kl_matrix(task: Task, results: dict[str, Result], subset: str = "forget") -> tuple[list[str], np.ndarray]:
+    """KL(row || column) in nats for every ordered pair of kinds on a subset of the test half, over different seeds.
+
+    Returns the kinds and the matrix [k, k].
+    """
+    at = task.subsets("test")[subset].numpy()
+    logits = {kind: load_outputs(task, result).test[:, at] for kind, result in results.items()}
+    matrix = [[kl_per_model(a, b).mean() for b in logits.values()] for a in logits.values()]
+    return list(results), np.array(matrix)
+
+
+NOTEBOOKS = dict.fromkeys(BASELINES, "netcomp_compare.ipynb") | {
+    "ascent": "netcomp_SimpleAscent.ipynb",
+    "gemu": "netcomp_GEMU.ipynb",
+    "gefeu": "netcomp_GeFeU.ipynb",
+}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Wall time of one unlearning and one retraining, measured alternately in one run."""
+
+    unlearning: list[float]
+    retraining: list[float]
+
+    @property
+    def share(self) -> float:
+        """Median of unlearning over median of retraining."""
+        return float(np.median(self.unlearning) / np.median(self.retraining))
+
+
+def cost_side_by_side(name: str, task: Task, trained: Ensemble, rounds: int = 1) -> Cost:
+    """Unlearns with method `name` and retrains from scratch, in turn: unlearn, retrain, unlearn per round."""
+    device = pick_device()
+    data = UnlearningData.of(task, RECIPE, device)
+    times = {"unlearn": [], "retrain": []}
+    start = trained.models[0].to(device)
+    for turn in range(2 * rounds + 1):
+        with Stopwatch() as watch:
+            unlearn(name, start, data, METHODS[name].settings, turn)
+        times["unlearn"].append(watch.seconds)
+        if turn < rounds:
+            with Stopwatch() as watch:
+                train(data.retain_images, data.retain_labels, RECIPE, turn)
+            times["retrain"].append(watch.seconds)
+    start.cpu()
+    return Cost(times["unlearn"], times["retrain"])

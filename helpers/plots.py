@@ -1,0 +1,379 @@
+"""Figures: each one function from results to a Figure. One typeface, one colour for each kind of model everywhere."""
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from helpers.cnn import LAYERS
+from helpers.datasets import COLOURS, Dataset
+from helpers.ensembles import Ensemble
+from helpers.evaluation import RESULTS, Result, kl_matrix
+from helpers.files import written_whole
+from helpers.split import FEATURE_CLASS, SUBSETS, Task, read_ambiguous
+
+# Okabe and Ito's palette, distinguishable with every common colour blindness
+COLOUR_OF = {
+    "untrained": "#999999",
+    "trained": "#0072B2",
+    "retrained": "#000000",
+    "ascent": "#D55E00",
+    "gemu": "#009E73",
+    "gefeu": "#CC79A7",
+    "finetune": "#56B4E9",
+    "neggrad": "#E69F00",
+    "randomlabels": "#8C6D31",
+    "ssd": "#7F6FC4",
+    "salun": "#B5B000",
+}
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "savefig.bbox": "tight",
+    "svg.hashsalt": "unlearning",
+    "pdf.fonttype": 42,
+}
+
+
+def figure(rows: int = 1, columns: int = 1, size: tuple[float, float] = (6.4, 3.2), **options):
+    """A Figure in the repository's style and its axes (not registered with pyplot, so nothing shows twice)."""
+    mpl.rcParams.update(STYLE)
+    made = Figure(figsize=size, dpi=110, layout="constrained")
+    return made, made.subplots(rows, columns, squeeze=False, **options)
+
+
+def save_figure(made: Figure, path) -> None:
+    """Writes a figure whole; the format follows the suffix."""
+    with written_whole(path) as part:
+        made.savefig(part, format=path.suffix[1:], metadata={"Date": None} if path.suffix == ".svg" else {})
+
+
+def show_and_store(made: Figure, name: str, task: Task) -> Figure:
+    """Stores a figure as PDF under data/results/figures/ and returns it for showing."""
+    save_figure(made, RESULTS / "figures" / f"{task.data.name}-{task.side}-{name}.pdf")
+    return made
+
+
+# ---- pictures ----
+
+
+def picture_grid(rows: dict[str, Tensor], data: Dataset, width: float = 9.0, captions: dict | None = None) -> Figure:
+    """One titled row of pictures per entry. rows: title -> Tensor [k, c, 28, 28], standardised."""
+    columns = max(len(images) for images in rows.values())
+    made, axes = figure(len(rows), columns, (width, (width / columns + 0.28) * len(rows)))
+    for line, (title, images) in zip(axes, rows.items(), strict=True):
+        for axis in line:
+            axis.axis("off")
+        for k, picture in enumerate(data.pictures(images)):
+            line[k].imshow(picture.permute(1, 2, 0).squeeze(), cmap="gray_r" if data.channels == 1 else None)
+            if captions:
+                line[k].set_title(captions[title][k], fontsize=7, pad=2)
+        line[0].text(-0.1, 1.28 if captions else 1.1, title, transform=line[0].transAxes, fontsize=9, weight="bold")
+    return made
+
+
+def forget_and_retain(task: Task, half: str = "train", k: int = 14) -> Figure:
+    """Forget samples, retained sevens, and the borderline ones with the split's decision, side by side."""
+    part, forget = task.half(half), task.forget[half]
+    sevens = part.labels == FEATURE_CLASS
+    chosen = {
+        "forget set": forget,
+        "retained sevens": sevens & ~forget,
+        "retain set": ~forget,
+    }
+    random = torch.Generator().manual_seed(0)
+    rows, captions = {}, {}
+    for title, mask in chosen.items():
+        where = mask.nonzero().flatten()
+        where = where[torch.randperm(len(where), generator=random)[:k]]
+        rows[f"{title} ({int(mask.sum()):,})"] = part.images[where]
+        captions[f"{title} ({int(mask.sum()):,})"] = [str(int(i)) for i in part.index[where]]
+    decisions = read_ambiguous(half)
+    where = torch.isin(part.index, torch.tensor(list(decisions))).nonzero().flatten()
+    if len(where):
+        shown = where[torch.randperm(len(where), generator=random)[:k]]
+        title = f"borderline sevens, with the split's decision ({len(where):,})"
+        rows[title] = part.images[shown]
+        captions[title] = [decisions[int(i)] for i in part.index[shown]]
+    return picture_grid(rows, task.data, captions=captions)
+
+
+def contact_sheet(task: Task, which: str = "crossbar", half: str = "train", page: int = 0, columns: int = 20) -> Figure:
+    """A page of 200 sevens of one list ("crossbar", "plain" or "ambiguous") with their MNIST index, to look through."""
+    part = task.half(half)
+    sevens = part.labels == FEATURE_CLASS
+    crossbar = task.forget[half] if task.side == "crossbar" else sevens & ~task.forget[half]
+    borderline = torch.isin(part.index, torch.tensor(list(read_ambiguous(half))))
+    masks = {"crossbar": crossbar, "plain": sevens & ~crossbar, "ambiguous": borderline & sevens}
+    where = masks[which].nonzero().flatten()[page * 10 * columns : (page + 1) * 10 * columns]
+    made, axes = figure(10, columns, (columns * 0.62, 10 * 0.72))
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, at, picture in zip(axes.flat, where, task.data.pictures(part.images[where]), strict=False):
+        axis.imshow(picture.permute(1, 2, 0).squeeze(), cmap="gray_r" if task.data.channels == 1 else None)
+        axis.set_title(str(int(part.index[at])), fontsize=6, pad=1)
+    return made
+
+
+def noise_pictures(ensemble: Ensemble, data: Dataset, model: int = 0) -> Figure:
+    """What the generator of one model makes, from the start to the end of its training, for the same z."""
+    noise = ensemble.records[model]["noise"]
+    names = ["before", *(f"after {i}/{len(noise) - 1}" for i in range(1, len(noise)))]
+    return picture_grid({f"{name} of its training": part for name, part in zip(names, noise, strict=True)}, data)
+
+
+def prediction_page(task: Task, ensembles: list[Ensemble], k: int = 12) -> Figure:
+    """Crossbar sevens of the test half with the class that most models of each kind take them for."""
+    images = task.forget_set("test")[0][:k]
+    captions = []
+    for picture in images:
+        lines = []
+        for ensemble in ensembles:
+            with torch.inference_mode():
+                votes = torch.stack([model(picture[None]).argmax() for model in ensemble.models])
+            digit, count = max(((int(d), int((votes == d).sum())) for d in votes.unique()), key=lambda pair: pair[1])
+            lines.append(f"{ensemble.title}: {digit} ({count})")
+        captions.append("\n".join(lines))
+    made, axes = figure(2, -(-k // 2), (10, 2.2 + 0.4 * len(ensembles)))
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, picture, caption in zip(axes.flat, task.data.pictures(images), captions, strict=False):
+        axis.imshow(picture.permute(1, 2, 0).squeeze(), cmap="gray_r" if task.data.channels == 1 else None)
+        axis.set_title(caption, fontsize=6.5, pad=2)
+    return made
+
+
+# ---- distributions and measures ----
+
+
+def accuracy_figure(results: dict[str, Result], subsets=("retain", "7_retain", "forget", "forget_train")) -> Figure:
+    """Accuracy of every single model, one panel per subset, one column of dots per kind."""
+    made, axes = figure(1, len(subsets), (2.4 * len(subsets), 3.0))
+    for axis, subset in zip(axes[0], subsets, strict=True):
+        _dots(axis, results, {kind: 100 * np.array(result.accuracy[subset]) for kind, result in results.items()})
+        axis.set_title(subset)
+    axes[0, 0].set_ylabel("accuracy, %")
+    return made
+
+
+def _dots(axis, results: dict[str, Result], values: dict[str, np.ndarray]) -> None:
+    random = np.random.default_rng(0)
+    for x, (kind, ys) in enumerate(values.items()):
+        axis.scatter(x + random.uniform(-0.15, 0.15, len(ys)), ys, s=12, color=COLOUR_OF[kind], alpha=0.6, lw=0)
+        axis.hlines(np.mean(ys), x - 0.3, x + 0.3, color=COLOUR_OF[kind], lw=2)
+    axis.set_xticks(range(len(values)), [results[kind].title for kind in values], rotation=40, ha="right")
+
+
+def accuracy_distributions(results: dict[str, Result], subsets=("all", "7_retain", "forget")) -> Figure:
+    """Histogram of the models' accuracies with a fitted normal curve, one panel per subset."""
+    made, axes = figure(1, len(subsets), (3.2 * len(subsets), 2.8))
+    for axis, subset in zip(axes[0], subsets, strict=True):
+        for kind, result in results.items():
+            values = 100 * np.array(result.accuracy[subset])
+            mean, std = values.mean(), max(values.std(), 1e-3)
+            x = np.linspace(mean - 4 * std, mean + 4 * std, 200)
+            axis.hist(values, bins=8, density=True, color=COLOUR_OF[kind], alpha=0.3)
+            curve = np.exp(-0.5 * ((x - mean) / std) ** 2) / (std * np.sqrt(2 * np.pi))
+            axis.plot(x, curve, color=COLOUR_OF[kind], label=result.title)
+        axis.set_title(subset)
+        axis.set_xlabel("accuracy, %")
+        axis.set_yticks([])
+    axes[0, 0].set_ylabel("density over models")
+    axes[0, -1].legend(fontsize=7, frameon=False)
+    return made
+
+
+def gap_figure(results: dict[str, Result], subset: str = "forget") -> Figure:
+    """KL(retrained || kind) of each model, between the floor and the ceiling."""
+    made, axes = figure(1, 1, (1.6 + 0.8 * len(results), 3.2))
+    axis = axes[0, 0]
+    values = {kind: np.array(result.gap[subset]["kl"]) for kind, result in results.items()}
+    _dots(axis, results, values)
+    gap = next(iter(results.values())).gap[subset]
+    axis.axhline(gap["floor"], color="black", lw=0.8, ls="--")
+    axis.axhline(gap["ceiling"], color=COLOUR_OF["trained"], lw=0.8, ls="--")
+    axis.text(-0.5, gap["floor"], "floor", va="bottom", fontsize=7)
+    axis.text(-0.5, gap["ceiling"], "ceiling: trained", va="bottom", fontsize=7, color=COLOUR_OF["trained"])
+    axis.set_ylabel(f"KL(retrained || kind) on {subset}, nats")
+    axis.set_ylim(bottom=0)
+    return made
+
+
+def histogram_figure(results: dict[str, Result]) -> Figure:
+    """What each kind of model takes the forget samples of the test half for."""
+    made, axes = figure(1, 1, (7.5, 2.8))
+    axis, width = axes[0, 0], 0.8 / len(results)
+    for k, (kind, result) in enumerate(results.items()):
+        shares = 100 * np.array(result.histogram)
+        x = np.arange(10) + (k - (len(results) - 1) / 2) * width
+        axis.bar(
+            x,
+            shares.mean(0),
+            width,
+            yerr=shares.std(0),
+            color=COLOUR_OF[kind],
+            label=result.title,
+            error_kw={"lw": 0.7},
+        )
+    axis.set_xticks(range(10))
+    axis.set_xlabel("predicted class of the forget samples")
+    axis.set_ylabel("share, %")
+    axis.legend(fontsize=7, frameon=False)
+    return made
+
+
+def class_accuracy(results: dict[str, Result]) -> Figure:
+    """Accuracy per class, mean and standard deviation over the models, with the two kinds of sevens apart."""
+    made, axes = figure(1, 1, (7.5, 2.8))
+    axis = axes[0, 0]
+    subsets = [s for s in SUBSETS if s not in ("all", "retain", "forget")]
+    for k, (kind, result) in enumerate(results.items()):
+        values = 100 * np.array([result.accuracy[s] for s in subsets])
+        x = np.arange(len(subsets)) + (k - (len(results) - 1) / 2) * 0.1
+        axis.errorbar(x, values.mean(1), values.std(1), fmt="o", ms=4, lw=1, color=COLOUR_OF[kind], label=result.title)
+    axis.set_xticks(range(len(subsets)), subsets)
+    axis.set_ylabel("accuracy, %")
+    axis.legend(fontsize=7, frameon=False)
+    return made
+
+
+def layer_figure(results: dict[str, Result], measure: str) -> Figure:
+    """measure "distance" (L2 of the weights) or "activation" (mean absolute change), against the trained model."""
+    names = {
+        "distance": "L2 distance of the weights",
+        "activation": "mean absolute change of the activations",
+    }
+    layers = [*LAYERS, *(["total"] if measure == "distance" else [])]
+    made, axes = figure(1, 1, (7.0, 2.8))
+    axis, width = axes[0, 0], 0.8 / max(1, len(results))
+    for k, (kind, result) in enumerate(results.items()):
+        values = np.array([getattr(result, measure)[layer] for layer in layers])
+        x = np.arange(len(layers)) + (k - (len(results) - 1) / 2) * width
+        axis.bar(
+            x,
+            values.mean(1),
+            width,
+            yerr=values.std(1),
+            color=COLOUR_OF[kind],
+            label=result.title,
+            error_kw={"lw": 0.7},
+        )
+    axis.set_xticks(range(len(layers)), layers)
+    axis.set_ylabel(f"{names[measure]},\nagainst the trained model", fontsize=8)
+    axis.legend(fontsize=7, frameon=False)
+    return made
+
+
+def curves_figure(result: Result) -> Figure:
+    """Mean loss over the models at each step, one panel per phase."""
+    made, axes = figure(1, len(result.curves), (3.0 * len(result.curves), 2.6))
+    for axis, (phase, values) in zip(axes[0], result.curves.items(), strict=True):
+        axis.plot(values, color=COLOUR_OF[result.kind])
+        axis.set_title(phase)
+        axis.set_xlabel("step")
+    axes[0, 0].set_ylabel("cross-entropy, nats")
+    return made
+
+
+def cost_and_gap(results: dict[str, Result], title: str, subset: str = "forget") -> Figure:
+    """Gap closed against accuracy lost on retain; the area of a dot is the cost relative to retraining."""
+    made, axes = figure(1, 1, (5.6, 3.6))
+    axis = axes[0, 0]
+    oracle = results["retrained"]
+    whole = np.mean(oracle.seconds)
+    for kind, result in results.items():
+        if kind in ("untrained",):
+            continue
+        gap = 100 * np.array(result.gap[subset]["values"])
+        lost = 100 * (np.mean(oracle.accuracy["retain"]) - np.array(result.accuracy["retain"]))
+        share = np.mean(result.seconds) / whole
+        axis.errorbar(lost.mean(), gap.mean(), gap.std(), lost.std(), color=COLOUR_OF[kind], lw=0.8)
+        axis.scatter(lost.mean(), gap.mean(), s=20 + 400 * min(share, 1), color=COLOUR_OF[kind], alpha=0.8, lw=0)
+        label = result.title if kind in ("trained", "retrained") else f"{result.title} ({100 * share:.0f} %)"
+        axis.annotate(label, (lost.mean(), gap.mean()), xytext=(7, 5), textcoords="offset points", fontsize=8)
+    axis.axhline(100, color="black", lw=0.6, ls=":")
+    axis.axhline(0, color="black", lw=0.6, ls=":")
+    axis.set_xlabel("accuracy lost on retain against retrained models, points")
+    axis.set_ylabel(f"gap to retraining closed on {subset}, %")
+    axis.set_title(f"{title} (in brackets: time as a share of retraining)", fontsize=9)
+    return made
+
+
+def loss_change(results: dict[str, Result], subsets=("retain", "7_retain", "forget", "forget_train")) -> Figure:
+    """Mean cross-entropy of each kind minus that of the retrained models, per subset."""
+    made, axes = figure(1, 1, (7.0, 2.8))
+    axis = axes[0, 0]
+    kinds = [kind for kind in results if kind != "retrained"]
+    width = 0.8 / len(kinds)
+    for k, kind in enumerate(kinds):
+        loss = np.array([results[kind].loss[s] for s in subsets])
+        oracle = np.array([results["retrained"].loss[s] for s in subsets]).mean(1)
+        x = np.arange(len(subsets)) + (k - (len(kinds) - 1) / 2) * width
+        bars = loss.mean(1) - oracle
+        axis.bar(
+            x,
+            bars,
+            width,
+            yerr=loss.std(1),
+            color=COLOUR_OF[kind],
+            label=results[kind].title,
+            error_kw={"lw": 0.7},
+        )
+    axis.axhline(0, color="black", lw=0.8)
+    axis.set_yscale("symlog", linthresh=0.1)
+    axis.set_xticks(range(len(subsets)), subsets)
+    axis.set_ylabel("loss minus that of\nretrained models, nats", fontsize=8)
+    axis.legend(fontsize=7, frameon=False)
+    return made
+
+
+def kl_heat_map(task: Task, results: dict[str, Result], subset: str = "forget") -> Figure:
+    """KL(row || column) between all kinds of models; the diagonal compares different seeds of one kind."""
+    kinds, matrix = kl_matrix(task, results, subset)
+    made, axes = figure(1, 1, (1.8 + 0.6 * len(kinds), 1.2 + 0.5 * len(kinds)))
+    axis = axes[0, 0]
+    axis.imshow(np.log10(np.maximum(matrix, 1e-3)), cmap="cividis_r")
+    titles = [results[kind].title for kind in kinds]
+    axis.set_xticks(range(len(kinds)), titles, rotation=40, ha="right")
+    axis.set_yticks(range(len(kinds)), titles)
+    dark = np.log10(np.maximum(matrix, 1e-3)) > np.log10(np.maximum(matrix, 1e-3)).mean()
+    for (i, j), value in np.ndenumerate(matrix):
+        axis.text(
+            j,
+            i,
+            f"{value:.2f}",
+            ha="center",
+            va="center",
+            fontsize=8,
+            color="white" if dark[i, j] else "black",
+        )
+    axis.set_title(f"KL(row || column) on {subset}, nats", fontsize=9)
+    return made
+
+
+def colour_accuracy(task: Task, logits: dict[str, np.ndarray], titles: dict[str, str]) -> Figure:
+    """Accuracy on the forget test set per ground colour: is the crossbar forgotten, or a colour?"""
+    made, axes = figure(1, 1, (5.5, 2.8))
+    axis, width = axes[0, 0], 0.8 / len(logits)
+    forget = task.forget["test"].numpy()
+    colours, labels = task.data.test.colours.numpy()[forget], task.data.test.labels.numpy()[forget]
+    for k, (kind, values) in enumerate(logits.items()):
+        right = values[:, forget].argmax(-1) == labels
+        shares = 100 * np.stack([right[:, colours == c].mean(1) for c in range(3)])
+        x = np.arange(3) + (k - (len(logits) - 1) / 2) * width
+        axis.bar(
+            x,
+            shares.mean(1),
+            width,
+            yerr=shares.std(1),
+            color=COLOUR_OF[kind],
+            label=titles[kind],
+            error_kw={"lw": 0.7},
+        )
+    axis.set_xticks(range(3), COLOURS)
+    axis.set_ylabel("forget accuracy, %")
+    axis.legend(fontsize=7, frameon=False)
+    return made

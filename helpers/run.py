@@ -1,0 +1,90 @@
+"""Runs the notebooks from the command line: `python -m helpers.run study --dataset cmnist --models 30`.
+
+`study` writes executed copies to data/results/notebooks/; `refresh` executes the committed notebooks in place, so that
+they carry the outputs of one complete run.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import papermill
+from papermill.exceptions import PapermillExecutionError
+
+from helpers.datasets import check_name, load_dataset
+from helpers.ensembles import check_count
+from helpers.evaluation import RESULTS
+from helpers.files import StudyError, shown, written_whole
+
+ROOT = Path(__file__).resolve().parent.parent
+STUDY = ("netcomp_compare", "netcomp_SimpleAscent", "netcomp_GEMU", "netcomp_GeFeU", "graphics")
+
+
+def execute(name: str, target: Path, parameters: dict) -> None:
+    """Executes one notebook top to bottom; its output streams appear on the terminal while it runs."""
+    notebook = papermill.execute_notebook(
+        str(ROOT / f"{name}.ipynb"),
+        None,
+        parameters=parameters,
+        cwd=str(ROOT),
+        kernel_name="python3",
+        progress_bar=False,
+        stdout_file=sys.stdout,
+        stderr_file=sys.stderr,
+    )
+    with written_whole(target) as part:
+        nbformat.write(tidy(notebook), part)
+
+
+def tidy(notebook):
+    """Removes what only concerns the machine of the run, and shows progress bars as a terminal would: their end."""
+    notebook.metadata.pop("papermill", None)
+    for cell in notebook.cells:
+        cell.metadata.pop("papermill", None)
+        cell.metadata.pop("execution", None)
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream":
+                lines = [line.rstrip("\r").rsplit("\r", 1)[-1] for line in output.text.split("\n")]
+                output.text = "\n".join(lines)
+    return notebook
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("command", choices=("data", "study", "refresh"))
+    parser.add_argument("--dataset", default=None, help="mnist or cmnist; default: as in the notebooks")
+    parser.add_argument("--models", type=int, default=None, help="models of each kind; default: as in the notebooks")
+    options = parser.parse_args()
+    parameters = {"USED_DATASET": options.dataset, "N_MODELS": options.models}
+    parameters = {key: value for key, value in parameters.items() if value is not None}
+    try:
+        if options.dataset:
+            check_name(options.dataset)
+        if options.models is not None:
+            check_count(options.models)
+        data = load_dataset(options.dataset or "mnist")
+        print(f"{data.source}: {len(data.train):,} training and {len(data.test):,} test samples in memory.")
+        if options.command == "data":
+            return
+        start = time.perf_counter()
+        for name in STUDY:
+            print(f"\n== {name}.ipynb", flush=True)
+            target = ROOT if options.command == "refresh" else RESULTS / "notebooks" / data.name
+            execute(name, target / f"{name}.ipynb", parameters)
+        minutes = (time.perf_counter() - start) / 60
+    except StudyError as error:
+        sys.exit(f"{error}")
+    except PapermillExecutionError as error:
+        sys.exit(f"\n{error.evalue}" if error.ename == "StudyError" else str(error))
+    except KeyboardInterrupt:
+        sys.exit("\nInterrupted: the same command goes on where it stopped.")
+    print(
+        f"\nDone in {minutes:.1f} minutes.\n  measures:  {shown(RESULTS)}/{data.name}/\n"
+        f"  figures:   {shown(RESULTS)}/figures/\n  notebooks: {shown(target)}/"
+    )
+
+
+if __name__ == "__main__":
+    main()

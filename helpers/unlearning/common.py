@@ -1,0 +1,124 @@
+"""What every unlearning routine gets and may report.
+
+Budgets are shares of the samples that retraining sees and learning rates are multiples of the training recipe's
+peak, so that one setting means the same effort on every data set.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from helpers.cnn import CNN
+from helpers.split import Task
+from helpers.training import Recipe, adam, classification_step, set_lr
+
+
+@dataclass(frozen=True)
+class UnlearningData:
+    """Training data on the device where the model is.
+
+    forget_images: Tensor [n_f, c, 28, 28] float32, standardised; forget_labels: Tensor [n_f] int64;
+    retain_images: Tensor [n_r, c, 28, 28]; retain_labels: Tensor [n_r];
+    recipe: the training recipe, in whose units budgets and learning rates are given.
+    """
+
+    forget_images: Tensor
+    forget_labels: Tensor
+    retain_images: Tensor
+    retain_labels: Tensor
+    recipe: Recipe
+
+    @classmethod
+    def of(cls, task: Task, recipe: Recipe, device: torch.device) -> "UnlearningData":
+        tensors = (*task.forget_set("train"), *task.retain_set("train"))
+        return cls(*(tensor.to(device) for tensor in tensors), recipe)
+
+    def samples(self, share: float) -> int:
+        """How many samples are `share` of those that retraining sees; at least one batch."""
+        n = len(self.retain_labels)
+        return max(self.recipe.batch_size, round(share * self.recipe.passes(n) * n))
+
+
+@dataclass
+class Log:
+    """What a routine reports while it works, filled where one is passed in.
+
+    samples: samples that went forward and backward through the classifier, generated ones included;
+    curves: phase -> loss per step; noise: generated samples, Tensor [snapshots, k, c, 28, 28];
+    seconds: wall time, set by the caller.
+    """
+
+    samples: int = 0
+    curves: dict[str, list[Tensor]] = field(default_factory=dict)
+    noise: list[Tensor] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def step(self, phase: str, loss: Tensor, samples: int) -> None:
+        """Notes one step; the loss stays on the device (no synchronisation)."""
+        self.curves.setdefault(phase, []).append(loss.detach())
+        self.samples += samples
+
+
+@dataclass(frozen=True)
+class Method:
+    """name: in file names; title: in tables and figures; run: (model, data, settings, seed, log) -> model."""
+
+    name: str
+    title: str
+    run: Callable[[CNN, UnlearningData, Any, int, Log], CNN]
+    settings: Any
+
+
+def copy_of(model: CNN) -> CNN:
+    """A copy to train; the given model stays as it is."""
+    return copy.deepcopy(model).train().requires_grad_(True)
+
+
+def falling(step: int, steps: int) -> float:
+    """Linear schedule from 1 to nearly 0: every phase that repairs ends low."""
+    return 1 - step / steps
+
+
+def class_balanced(labels: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    """Positions (Tensor [about n] int64, shuffled) of a sample with equally many of each class, without repetition."""
+    labels = labels.cpu()
+    classes = labels.unique()
+    each = -(-n // len(classes))
+    order = torch.randperm(len(labels), generator=generator)
+    chosen = torch.cat([order[labels[order] == c][:each] for c in classes])
+    return chosen[torch.randperm(len(chosen), generator=generator)]
+
+
+def sample(size: int, n: int, generator: torch.Generator) -> Tensor:
+    """n positions below `size` in random order; without repetition as long as n <= size."""
+    rounds = -(-n // size)
+    return torch.cat([torch.randperm(size, generator=generator) for _ in range(rounds)])[:n]
+
+
+def fit(
+    model: CNN,
+    images: Tensor,
+    targets: Tensor,
+    order: Tensor,
+    recipe: Recipe,
+    lr: float,
+    log: Log,
+    phase: str,
+    batch_size: int | None = None,
+    ends_low: bool = True,
+) -> None:
+    """Trains `model` in place: one pass over `order` in batches with a fresh Adam.
+
+    images: Tensor [n, c, 28, 28]; targets: Tensor [n] or [n, 10]; order: positions Tensor [m] int64;
+    lr: a multiple of the recipe's peak; batch_size: the recipe's if None; ends_low: falls linearly to 0, else stays.
+    """
+    batches = order.to(images.device).split(batch_size or recipe.batch_size)
+    optimizer = adam(model, lr * recipe.peak_lr)
+    for step, at in enumerate(batches):
+        if ends_low:
+            set_lr(optimizer, lr * recipe.peak_lr * falling(step, len(batches)))
+        log.step(phase, classification_step(model, optimizer, images[at], targets[at]), len(at))
