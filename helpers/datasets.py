@@ -129,9 +129,11 @@ def load_dataset(name: str) -> Dataset:
 def check_name(name: str) -> None:
     """StudyError unless `name` is "mnist" or "cmnist"; offers the nearest."""
     if name not in NAMES:
-        near = difflib.get_close_matches(str(name).lower(), NAMES, n=1, cutoff=0.3) or ["mnist"]
+        written = {"mnist": "mnist", "cmnist": "cmnist", "colored": "cmnist", "colored mnist": "cmnist"}
+        close = difflib.get_close_matches(str(name).lower(), written, n=1, cutoff=0.3)
+        near = written[close[0]] if close else "mnist"
         raise StudyError(
-            f'USED_DATASET = {name!r} is not known: did you mean "{near[0]}"? Known are "mnist" and "cmnist".'
+            f'USED_DATASET = {name!r} is not known: did you mean "{near}"? Known are "mnist" and "cmnist".'
         )
 
 

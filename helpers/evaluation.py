@@ -211,8 +211,9 @@ class Result:
 GAP_SUBSETS = ("forget", "forget_train", "7_retain", "retain", "all")
 
 
-def evaluate(task: Task, *ensembles: Ensemble) -> dict[str, Result]:
-    """Measures every given ensemble beside the stored trained and retrained ones, and stores the results.
+def evaluate(task: Task, *ensembles: Ensemble, store: bool = True) -> dict[str, Result]:
+    """Measures every given ensemble beside the stored trained and retrained ones, and stores the results
+    (unless `store` is False).
 
     Returns kind -> Result, the baselines included, in the order untrained, trained, retrained, then the given ones.
     """
@@ -223,7 +224,8 @@ def evaluate(task: Task, *ensembles: Ensemble) -> dict[str, Result]:
     results = {}
     for kind, ensemble in kinds.items():
         results[kind] = _measure(task, ensemble, kinds["trained"], logits)
-        save_json(results_folder(task) / f"{kind}.json", vars(results[kind]))
+        if store:
+            save_json(results_folder(task) / f"{kind}.json", vars(results[kind]))
     return results
 
 

@@ -1,8 +1,12 @@
 """Figures: each one function from results to a Figure. One typeface, one colour for each kind of model everywhere."""
 
+import warnings
+
 import matplotlib as mpl
 import numpy as np
+import optuna.visualization.matplotlib as optuna_plots
 import torch
+from matplotlib import pyplot
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -376,4 +380,41 @@ def colour_accuracy(task: Task, logits: dict[str, np.ndarray], titles: dict[str,
     axis.set_xticks(range(3), COLOURS)
     axis.set_ylabel("forget accuracy, %")
     axis.legend(fontsize=7, frameon=False)
+    return made
+
+
+# ---- studies ----
+
+
+def trade_off_figure(study) -> Figure:
+    """The two goals of every finished trial; those that no other trial beats in both are marked."""
+    return _optuna(optuna_plots.plot_pareto_front, study, target_names=["KL on forget", "points lost"])
+
+
+def history_figure(study) -> Figure:
+    """The first goal over the trials."""
+    return _optuna(
+        optuna_plots.plot_optimization_history, study, target=lambda t: t.values[0], target_name="KL on forget"
+    )
+
+
+def importance_figure(study) -> Figure:
+    """How much each hyper-parameter matters for the first goal (fANOVA)."""
+    return _optuna(optuna_plots.plot_param_importances, study, target=lambda t: t.values[0], target_name="KL on forget")
+
+
+def parallel_figure(study) -> Figure:
+    """All hyper-parameters of every trial against the first goal."""
+    return _optuna(
+        optuna_plots.plot_parallel_coordinate, study, target=lambda t: t.values[0], target_name="KL on forget"
+    )
+
+
+def _optuna(draw, study, **options) -> Figure:
+    """One of Optuna's own matplotlib plots as a Figure."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made = draw(study, **options).figure
+    made.set_size_inches(8, 3.6)
+    pyplot.close(made)
     return made

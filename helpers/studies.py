@@ -5,6 +5,7 @@ held-out retained samples. Both are measured on the *tuning task* (split.tuning_
 tenths of the training half and are never reported; its held-out tenth stands in for the test half, which no study sees.
 """
 
+import datetime
 import warnings
 from dataclasses import asdict
 from typing import Any
@@ -14,12 +15,13 @@ import optuna
 from tqdm import tqdm
 
 from helpers.device import pick_device
-from helpers.ensembles import RECIPE, baseline, unlearn
-from helpers.evaluation import accuracy, kl_pairs, outputs
+from helpers.ensembles import RECIPE, baseline, unlearn, unlearned
+from helpers.evaluation import accuracy, evaluate, kl_pairs, outputs
 from helpers.files import DATA, StudyError, shown
 from helpers.split import Task, tuning_task
+from helpers.tables import Table, spread
 from helpers.training import predict
-from helpers.unlearning import UnlearningData
+from helpers.unlearning import METHODS, UnlearningData
 from helpers.unlearning.ascent import AscentSettings
 from helpers.unlearning.generator import GefeuSettings, GemuSettings
 
@@ -178,7 +180,60 @@ def run_trials(study: optuna.Study, n_trials: int, method: str, task: Task) -> N
 
 def _fresh(trial: optuna.trial.FrozenTrial) -> bool:
     """True if a running trial was started so recently that another process may still be at it."""
-    import datetime
-
     age = datetime.datetime.now() - (trial.datetime_start or datetime.datetime.min)
     return age < datetime.timedelta(minutes=10)
+
+
+TOLERATED_LOSS = 0.5  # points of accuracy on held-out retained samples that a chosen point may lose
+
+
+def finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """Completed trials; StudyError if there is none."""
+    trials = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+    if not trials:
+        raise StudyError(f'The study "{study.study_name}" holds no finished trial: set N_TRIALS above 0 and run it.')
+    return trials
+
+
+def chosen_trial(study: optuna.Study) -> optuna.trial.FrozenTrial:
+    """The trial with the smallest KL among those that lose at most TOLERATED_LOSS; the least losing if none does."""
+    trials = finished(study)
+    good = [trial for trial in trials if trial.values[1] <= TOLERATED_LOSS]
+    return min(good, key=lambda t: t.values[0]) if good else min(trials, key=lambda t: t.values[1])
+
+
+def chosen(study: optuna.Study, method: str):
+    """The settings of the chosen trial."""
+    space, settings = SPACES[method]
+    return space(optuna.trial.FixedTrial(chosen_trial(study).params), settings)
+
+
+def study_table(study: optuna.Study) -> Table:
+    """Trials by state, and the chosen point with its two goals."""
+    states = [trial.state for trial in study.get_trials(deepcopy=False)]
+    best = chosen_trial(study)
+    diverged = sum(trial.user_attrs.get("diverged", False) for trial in finished(study))
+    rows = [
+        ["finished trials", f"{len(finished(study))}, of which {diverged} diverged"],
+        ["interrupted trials", str(states.count(optuna.trial.TrialState.FAIL))],
+        ["chosen trial", f"number {best.number}: KL {best.values[0]:.3f} nats, {best.values[1]:.2f} points lost"],
+        *([key, f"{value:.4g}" if isinstance(value, float) else str(value)] for key, value in best.params.items()),
+    ]
+    return Table([study.study_name, ""], rows)
+
+
+def compare_settings(method: str, settings, task: Task, n: int) -> Table:
+    """The given settings beside the defaults, on n models of the reported ensemble, which no study has seen."""
+    results = {}
+    for label, values in (("chosen point", settings), ("defaults", METHODS[method].settings)):
+        ensemble = unlearned(method, task, n, stored=False, settings=values)
+        result = evaluate(task, ensemble, store=values == METHODS[method].settings)[method]
+        results[label] = result
+    oracle = evaluate(task, baseline("retrained", task, n, stored=True), store=False)["retrained"]
+    rows = []
+    for label, result in results.items():
+        lost = 100 * (np.mean(oracle.accuracy["retain"]) - np.array(result.accuracy["retain"]))
+        cells = [spread(result.gap[subset]["values"], 100, 1) for subset in ("forget", "forget_train")]
+        rows.append([label, *cells, spread(lost)])
+    header = [METHODS[method].title, "gap closed on forget (test), %", "on forget (training), %", "retain lost, points"]
+    return Table(header, rows, f"Mean ± standard deviation over {n} models that were not tuned on.")

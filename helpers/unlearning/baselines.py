@@ -173,10 +173,8 @@ def salun(model: CNN, data: UnlearningData, settings: SalUnSettings, seed: int, 
     log.step("saliency", loss, len(data.forget_labels))
     flat = torch.cat([gradient.abs().flatten() for gradient in gradients])
     threshold = flat.kthvalue(max(1, round((1 - settings.kept) * len(flat)))).values
-    hooks = [
-        weight.register_hook(lambda grad, mask=gradient.abs() > threshold: grad * mask)
-        for weight, gradient in zip(weights, gradients, strict=True)
-    ]
+    masks = [gradient.abs() > threshold for gradient in gradients]
+    hooks = [weight.register_hook(mask.__mul__) for weight, mask in zip(weights, masks, strict=True)]
     model = _train_on_random_labels(model, data, settings, seed, log)
     for hook in hooks:
         hook.remove()

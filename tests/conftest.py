@@ -1,0 +1,65 @@
+"""Real digits, real training, small sizes. `workshop` is a temporary copy of the repository with a short recipe."""
+
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from helpers.ensembles import RECIPE
+from helpers.split import load_task
+from helpers.training import Recipe, train
+from helpers.unlearning import UnlearningData
+
+ROOT = Path(__file__).resolve().parent.parent
+PUBLISHED = ROOT.parent / "shared" / "data" / "colorized-MNIST.tar.gz"
+SHORT = Recipe(min_passes=1, min_steps=20)
+NOTEBOOKS = ("netcomp_compare", "netcomp_SimpleAscent", "netcomp_GEMU", "netcomp_GeFeU", "graphics")
+
+
+@pytest.fixture(scope="session")
+def task():
+    return load_task("mnist")
+
+
+@pytest.fixture(scope="session")
+def small_data(task):
+    """The whole forget set and 6,000 retained samples."""
+    data = UnlearningData.of(task, replace(RECIPE, min_passes=1, min_steps=1), torch.device("cpu"))
+    return replace(data, retain_images=data.retain_images[:6000], retain_labels=data.retain_labels[:6000])
+
+
+@pytest.fixture(scope="session")
+def trained_model(small_data):
+    """Trained for three passes on 6,840 real digits."""
+    images = torch.cat([small_data.retain_images, small_data.forget_images])
+    labels = torch.cat([small_data.retain_labels, small_data.forget_labels])
+    return train(images, labels, Recipe(min_passes=3, min_steps=1), seed=0)
+
+
+def copy_repository(target: Path) -> Path:
+    """Code, notebooks and splits; the downloads are copied too, models and results are not."""
+    target.mkdir(parents=True)
+    for path in (*ROOT.glob("*.ipynb"), ROOT / "pyproject.toml"):
+        shutil.copy(path, target)
+    shutil.copytree(ROOT / "helpers", target / "helpers", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "data" / "splits", target / "data" / "splits")
+    shutil.copytree(ROOT / "data" / "downloads" / "mnist", target / "data" / "downloads" / "mnist")
+    ensembles = target / "helpers" / "ensembles.py"
+    code = ensembles.read_text()
+    assert "RECIPE = Recipe()" in code
+    ensembles.write_text(code.replace("RECIPE = Recipe()", "RECIPE = Recipe(min_passes=1, min_steps=20)"))
+    return target
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory):
+    return copy_repository(tmp_path_factory.mktemp("work") / "a copy")
+
+
+def run_python(folder: Path, code: str, timeout: float = 300) -> subprocess.CompletedProcess:
+    """Runs code in a new interpreter that imports the helpers of `folder`."""
+    return subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=timeout)
