@@ -1,13 +1,15 @@
 """Figures: each one function from results to a Figure. One typeface, one colour for each kind of model everywhere."""
 
+import io
 import warnings
 
 import matplotlib as mpl
 import numpy as np
 import optuna.visualization.matplotlib as optuna_plots
 import torch
+from IPython.display import Image
+from matplotlib import figure as mpl_figure
 from matplotlib import pyplot
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from helpers.cnn import LAYERS
@@ -42,8 +44,21 @@ STYLE = {
 }
 
 
+class Figure(mpl_figure.Figure):
+    """A matplotlib Figure that a notebook shows as a picture, whatever its backend."""
+
+    def _repr_png_(self) -> bytes:
+        return _png(self)
+
+
+def _png(made: mpl_figure.Figure) -> bytes:
+    buffer = io.BytesIO()
+    made.savefig(buffer, format="png", dpi=100, bbox_inches="tight")
+    return buffer.getvalue()
+
+
 def figure(rows: int = 1, columns: int = 1, size: tuple[float, float] = (6.4, 3.2), **options):
-    """A Figure in the repository's style and its axes (not registered with pyplot, so nothing shows twice)."""
+    """A Figure in the repository's style and its axes."""
     mpl.rcParams.update(STYLE)
     made = Figure(figsize=size, dpi=110, layout="constrained")
     return made, made.subplots(rows, columns, squeeze=False, **options)
@@ -386,35 +401,35 @@ def colour_accuracy(task: Task, logits: dict[str, np.ndarray], titles: dict[str,
 # ---- studies ----
 
 
-def trade_off_figure(study) -> Figure:
+def trade_off_figure(study) -> Image:
     """The two goals of every finished trial; those that no other trial beats in both are marked."""
     return _optuna(optuna_plots.plot_pareto_front, study, target_names=["KL on forget", "points lost"])
 
 
-def history_figure(study) -> Figure:
+def history_figure(study) -> Image:
     """The first goal over the trials."""
     return _optuna(
         optuna_plots.plot_optimization_history, study, target=lambda t: t.values[0], target_name="KL on forget"
     )
 
 
-def importance_figure(study) -> Figure:
+def importance_figure(study) -> Image:
     """How much each hyper-parameter matters for the first goal (fANOVA)."""
     return _optuna(optuna_plots.plot_param_importances, study, target=lambda t: t.values[0], target_name="KL on forget")
 
 
-def parallel_figure(study) -> Figure:
+def parallel_figure(study) -> Image:
     """All hyper-parameters of every trial against the first goal."""
     return _optuna(
         optuna_plots.plot_parallel_coordinate, study, target=lambda t: t.values[0], target_name="KL on forget"
     )
 
 
-def _optuna(draw, study, **options) -> Figure:
-    """One of Optuna's own matplotlib plots as a Figure."""
+def _optuna(draw, study, **options) -> Image:
+    """One of Optuna's own matplotlib plots as a picture."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         made = draw(study, **options).figure
     made.set_size_inches(8, 3.6)
     pyplot.close(made)
-    return made
+    return Image(_png(made))
