@@ -160,6 +160,9 @@ def run_trials(study: optuna.Study, n_trials: int, method: str, task: Task) -> N
             study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
     objective = Objective(method, task)
     space, settings = SPACES[method]
+    if not study.trials:
+        known = space(optuna.trial.FixedTrial(asdict(METHODS[method].settings)), settings)
+        study.enqueue_trial(asdict(known), skip_if_exists=True)  # the first trial: the defaults as they are
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         with tqdm(total=n_trials, desc=f"{study.study_name}", unit="trial") as bar:

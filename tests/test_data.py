@@ -167,6 +167,22 @@ def test_the_other_side_forgets_the_other_sevens(task):
     assert plain.fingerprint != task.fingerprint
 
 
+def test_the_committed_fingerprint_and_counts_are_those_of_the_lists():
+    told = (split.SPLITS / "README.md").read_text()
+    assert split.split_fingerprint() in told
+    for half, sevens in (("train", 6_265), ("test", 1_028)):
+        crossbar, decisions = len(read_split(half)), list(read_ambiguous(half).values())
+        counts = (
+            sevens,
+            crossbar,
+            sevens - crossbar,
+            len(decisions),
+            decisions.count("crossbar"),
+            decisions.count("plain"),
+        )
+        assert f"| {half} | " + " | ".join(map(str, counts)) + " |" in told
+
+
 def test_an_unknown_side_is_refused():
     with pytest.raises(StudyError, match='choose "crossbar"'):
         load_task("mnist", forget="serif")
