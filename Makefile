@@ -1,16 +1,18 @@
-# make study     set everything up, run the notebooks        (DATASET=cmnist, MODELS=30)
+# make study     set everything up, run the notebooks        (DATASET=cmnist, FORGET=plain, MODELS=30)
 # make notebook  Jupyter Lab
-# make test      set everything up, run the tests
+# make test      set everything up, lint, run the tests
 # make lint      ruff over code and notebooks
 # make refresh   execute the committed notebooks in place
+# make report    write the README's table and figure from data/results/
 
 PYTHON ?= python3
 DATASET ?=
 MODELS ?=
-FLAGS = $(if $(DATASET),--dataset $(DATASET)) $(if $(MODELS),--models $(MODELS))
+FORGET ?=
+FLAGS = $(if $(DATASET),--dataset $(DATASET)) $(if $(FORGET),--forget $(FORGET)) $(if $(MODELS),--models $(MODELS))
 RUN = .venv/bin/python
 
-.PHONY: study notebook test lint refresh setup
+.PHONY: study notebook test lint refresh report setup
 setup: .venv/installed
 
 .venv/installed: requirements.txt pyproject.toml
@@ -28,7 +30,10 @@ refresh: setup
 notebook: setup
 	$(RUN) -m jupyter lab
 
-test: setup
+report: setup
+	$(RUN) -m helpers.run report
+
+test: setup lint
 	$(RUN) -m helpers.run data
 	$(RUN) -m pytest
 

@@ -5,6 +5,8 @@ and settings), so models made under other conditions are never mixed up with the
 Work that was interrupted goes on with the first model that is not stored.
 """
 
+import functools
+import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,15 +16,21 @@ from torch import Tensor
 from tqdm import tqdm
 
 from helpers.cnn import CNN, new_model
-from helpers.device import pick_device
+from helpers.device import describe, pick_device
 from helpers.files import DATA, StudyError, fingerprint, load_torch, locked, save_torch, shown
-from helpers.split import Task
+from helpers.parallel import run_each
+from helpers.split import Task, split_fingerprint
 from helpers.training import Recipe, Stopwatch, train
-from helpers.unlearning import METHODS, Log, UnlearningData
+from helpers.unlearning import CHEAP, METHODS, Log, UnlearningData
 
 MODELS = DATA / "models"
 RECIPE = Recipe()
 BASELINES = {"untrained": "Untrained", "trained": "Trained", "retrained": "Retrained"}
+NOTEBOOKS = (  # which notebook makes a kind
+    dict.fromkeys(BASELINES, "netcomp_compare.ipynb")
+    | dict.fromkeys(METHODS, "graphics.ipynb")
+    | {"ascent": "netcomp_SimpleAscent.ipynb", "gemu": "netcomp_GEMU.ipynb", "gefeu": "netcomp_GeFeU.ipynb"}
+)
 
 
 @dataclass(frozen=True)
@@ -50,24 +58,26 @@ def baseline(kind: str, task: Task, n: int, stored: bool) -> Ensemble:
     check_count(n)
     identity = fingerprint([kind, asdict(RECIPE), task.fingerprint])
     device = pick_device()
-    sets = {}
+
+    @functools.cache
+    def training_set() -> tuple[Tensor, Tensor]:
+        whole = (task.data.train.images, task.data.train.labels)
+        images, labels = whole if kind == "trained" else task.retain_set("train")
+        return images.to(device), labels.to(device)
 
     def make(seed: int, on_step) -> tuple[CNN, dict]:
         if kind == "untrained":
             return new_model(task.data.channels, seed), {"seconds": 0.0, "samples": 0}
-        if not sets:
-            whole = (task.data.train.images, task.data.train.labels)
-            sets["images"], sets["labels"] = (
-                part.to(device) for part in (whole if kind == "trained" else task.retain_set("train"))
-            )
-        n_samples = len(sets["labels"])
+        images, labels = training_set()
         with Stopwatch() as watch:
-            model = train(sets["images"], sets["labels"], RECIPE, seed, on_step)
-        samples = RECIPE.steps(n_samples) * min(RECIPE.batch_size, n_samples)
+            model = train(images, labels, RECIPE, seed, on_step)
+        samples = steps * min(RECIPE.batch_size, len(labels))
         return model, {"seconds": watch.seconds, "samples": samples}
 
     size = len(task.data.train) - (int(task.forget["train"].sum()) if kind == "retrained" else 0)
     steps = 1 if kind == "untrained" else RECIPE.steps(size)
+    if kind != "untrained" and not stored:
+        training_set()  # once, before processes are forked
     return _gather(kind, BASELINES[kind], asdict(RECIPE), identity, task, n, stored, make, steps)
 
 
@@ -91,6 +101,13 @@ def unlearned(name: str, task: Task, n: int, stored: bool, settings=None) -> Ens
     return _gather(name, method.title, asdict(settings), identity, task, n, stored, make, 1)
 
 
+def every_ensemble(task: Task, n: int, stored: bool) -> list[Ensemble]:
+    """All kinds of models that there are; the baselines and the three routines are loaded, the cheap methods of
+    `helpers.unlearning` are made where `stored` is False and they are missing."""
+    known = [baseline(kind, task, n, stored=True) for kind in BASELINES]
+    return known + [unlearned(name, task, n, stored or name not in CHEAP) for name in METHODS]
+
+
 def unlearn(name: str, model: CNN, data: UnlearningData, settings, seed: int) -> tuple[CNN, dict]:
     """Runs one method on one model; returns the new model and its record (seconds, samples, curves, noise)."""
     log = Log()
@@ -101,6 +118,19 @@ def unlearn(name: str, model: CNN, data: UnlearningData, settings, seed: int) ->
     if log.noise:
         record["noise"] = torch.stack(log.noise)
     return result, record
+
+
+def provenance(task: Task) -> dict:
+    """What made a model, beside its seed and settings: recipe, data, split, device and versions."""
+    return {
+        "recipe": asdict(RECIPE),
+        "source": task.data.source,
+        "side": task.side,
+        "task": task.fingerprint,
+        "split": split_fingerprint(),
+        "device": describe(pick_device()),
+        "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
+    }
 
 
 def check_count(n: int) -> None:
@@ -132,22 +162,25 @@ def _gather(
     if stored and missing:
         raise StudyError(_not_stored(kind, title, task, n, n - len(missing), folder))
     if missing:
+
+        def work(seed: int, tick: Callable[[], None]) -> None:
+            with locked(paths[seed]):
+                if paths[seed].is_file():  # another notebook made it meanwhile
+                    for _ in range(steps):
+                        tick()
+                    return
+                model, record = make(seed, (lambda _: tick()) if steps > 1 else (lambda _: None))
+                made = {"kind": kind, "settings": settings} | provenance(task)
+                state = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
+                content = {"identity": identity, "seed": seed, "made": made, "state": state, "record": record}
+                save_torch(paths[seed], content)
+            if steps == 1:
+                tick()
+
         # one bar for the ensemble; its unit is the training step, or the model where steps are few
-        total = len(missing) * steps
-        with tqdm(
-            total=total, desc=f"{title}, {n} models", unit="step" if steps > 1 else "model", mininterval=1
-        ) as bar:
-            for seed in missing:
-                with locked(paths[seed]):
-                    if paths[seed].is_file():  # another process made it meanwhile
-                        bar.update(steps)
-                        continue
-                    on_step = (lambda _: bar.update()) if steps > 1 else (lambda _: None)
-                    model, record = make(seed, on_step)
-                    if steps == 1:
-                        bar.update()
-                    state = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
-                    save_torch(paths[seed], {"identity": identity, "seed": seed, "state": state, "record": record})
+        unit, total = ("step", len(missing) * steps) if steps > 1 else ("model", len(missing))
+        with tqdm(total=total, desc=f"{title}, {n} models", unit=unit, mininterval=1) as bar:
+            run_each(work, missing, bar.update)
     models, records = [], []
     for seed, path in enumerate(paths):
         content = _read(path, identity, seed, title)
@@ -177,9 +210,8 @@ def _restore(state: dict, channels: int, path: Path, title: str) -> CNN:
 
 
 def _not_stored(kind: str, title: str, task: Task, n: int, found: int, folder: Path) -> str:
-    notebook = "netcomp_compare.ipynb" if kind in BASELINES else "the notebook of this method"
     others = [p for p in folder.parent.glob(f"{kind}-*") if p != folder and any(p.glob("*.pt"))]
-    remedy = f"run {notebook} with ALLREADY_TRAINED = False and N_MODELS = {n}"
+    remedy = f"run {NOTEBOOKS[kind]} with ALLREADY_TRAINED = False and N_MODELS = {n}"
     if found:
         return f"Only {found} of {n} {title} models are stored for {task.data.name}: {remedy}, or lower N_MODELS."
     if others:

@@ -11,9 +11,11 @@ import numpy as np
 import torch
 
 from helpers.cnn import CNN, LAYERS
+from helpers.datasets import NAMES
 from helpers.device import describe, pick_device
-from helpers.ensembles import BASELINES, RECIPE, Ensemble, baseline, unlearn
+from helpers.ensembles import BASELINES, NOTEBOOKS, RECIPE, Ensemble, baseline, unlearn
 from helpers.files import DATA, StudyError, load_arrays, load_json, locked, save_arrays, save_json
+from helpers.parallel import one_thread
 from helpers.split import SUBSETS, Task
 from helpers.training import Stopwatch, predict, seeded, train
 from helpers.unlearning import METHODS, UnlearningData
@@ -279,7 +281,7 @@ def _measure(task: Task, ensemble: Ensemble, trained: Ensemble, logits: dict[str
 
 def load_result(dataset: str, side: str, kind: str) -> Result:
     """A stored Result; StudyError that names the notebook to run if there is none."""
-    notebook = NOTEBOOKS.get(kind, "graphics.ipynb")
+    notebook = NOTEBOOKS[kind]
     path = RESULTS / dataset / side / f"{kind}.json"
     remedy = f'run {notebook} with USED_DATASET = "{dataset}" first.'
     try:
@@ -303,15 +305,26 @@ def load_results(dataset: str, side: str, required=("trained", "retrained", "asc
         if len(result) != len(found["retrained"]):
             raise StudyError(
                 f"The results of {result.title} are over {len(result)} models, those of Retrained over "
-                f"{len(found['retrained'])}: run {NOTEBOOKS.get(kind, 'graphics.ipynb')} with the same N_MODELS."
+                f"{len(found['retrained'])}: run {NOTEBOOKS[kind]} with the same N_MODELS."
             )
+    return found
+
+
+def all_results(side: str) -> dict[str, dict[str, Result]]:
+    """dataset -> kind -> Result, for the data sets whose results are stored; says which notebooks make the others."""
+    found = {}
+    for dataset in NAMES:
+        try:
+            found[dataset] = load_results(dataset, side)
+        except StudyError as missing:
+            print(f"{NAMES[dataset]} is not shown. {missing}")
     return found
 
 
 def load_outputs(task: Task, result: Result) -> Outputs:
     """The stored logits behind a Result."""
     path = results_folder(task) / "logits" / f"{result.kind}-{result.identity}-{len(result)}.bin"
-    arrays = load_arrays(path, f"run {NOTEBOOKS.get(result.kind, 'graphics.ipynb')} first.")
+    arrays = load_arrays(path, f"run {NOTEBOOKS[result.kind]} first.")
     return Outputs(result.kind, **arrays)
 
 
@@ -324,13 +337,6 @@ def kl_matrix(task: Task, results: dict[str, Result], subset: str = "forget") ->
     logits = {kind: load_outputs(task, result).test[:, at] for kind, result in results.items()}
     matrix = [[kl_per_model(a, b).mean() for b in logits.values()] for a in logits.values()]
     return list(results), np.array(matrix)
-
-
-NOTEBOOKS = dict.fromkeys(BASELINES, "netcomp_compare.ipynb") | {
-    "ascent": "netcomp_SimpleAscent.ipynb",
-    "gemu": "netcomp_GEMU.ipynb",
-    "gefeu": "netcomp_GeFeU.ipynb",
-}
 
 
 @dataclass(frozen=True)
@@ -347,18 +353,19 @@ class Cost:
 
 
 def cost_side_by_side(name: str, task: Task, trained: Ensemble, rounds: int = 1) -> Cost:
-    """Unlearns with method `name` and retrains from scratch, in turn: unlearn, retrain, unlearn per round."""
+    """Unlearns with method `name` and retrains from scratch, in turn, each on one thread as in the ensembles."""
     device = pick_device()
     data = UnlearningData.of(task, RECIPE, device)
     times = {"unlearn": [], "retrain": []}
     start = trained.models[0].to(device)
-    for turn in range(2 * rounds + 1):
-        with Stopwatch() as watch:
-            unlearn(name, start, data, METHODS[name].settings, turn)
-        times["unlearn"].append(watch.seconds)
-        if turn < rounds:
+    with one_thread():  # as in the ensembles
+        for turn in range(rounds + 1):
             with Stopwatch() as watch:
-                train(data.retain_images, data.retain_labels, RECIPE, turn)
-            times["retrain"].append(watch.seconds)
+                unlearn(name, start, data, METHODS[name].settings, turn)
+            times["unlearn"].append(watch.seconds)
+            if turn < rounds:
+                with Stopwatch() as watch:
+                    train(data.retain_images, data.retain_labels, RECIPE, turn)
+                times["retrain"].append(watch.seconds)
     start.cpu()
     return Cost(times["unlearn"], times["retrain"])

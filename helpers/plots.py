@@ -10,14 +10,18 @@ import torch
 from IPython.display import Image
 from matplotlib import figure as mpl_figure
 from matplotlib import pyplot
+from matplotlib.ticker import FixedLocator
 from torch import Tensor
 
+from helpers.audit import MEASURES, Audit
 from helpers.cnn import LAYERS
-from helpers.datasets import COLOURS, Dataset
+from helpers.datasets import COLOURS, NAMES, Dataset
 from helpers.ensembles import Ensemble
-from helpers.evaluation import RESULTS, Result, kl_matrix
+from helpers.evaluation import RESULTS, Result, cross_entropies, kl_matrix, load_outputs
 from helpers.files import written_whole
+from helpers.metrics import margin
 from helpers.split import FEATURE_CLASS, SUBSETS, Task, read_ambiguous
+from helpers.transfer import load_walk
 
 # Okabe and Ito's palette, distinguishable with every common colour blindness
 COLOUR_OF = {
@@ -25,6 +29,7 @@ COLOUR_OF = {
     "trained": "#0072B2",
     "retrained": "#000000",
     "ascent": "#D55E00",
+    "tuned_ascent": "#F4A582",
     "gemu": "#009E73",
     "gefeu": "#CC79A7",
     "finetune": "#56B4E9",
@@ -67,10 +72,10 @@ def figure(rows: int = 1, columns: int = 1, size: tuple[float, float] = (6.4, 3.
 def save_figure(made: Figure, path) -> None:
     """Writes a figure whole; the format follows the suffix."""
     with written_whole(path) as part:
-        made.savefig(part, format=path.suffix[1:], metadata={"Date": None} if path.suffix == ".svg" else {})
+        made.savefig(part, format=path.suffix[1:], dpi=160)
 
 
-def show_and_store(made: Figure, name: str, task: Task) -> Figure:
+def store(made: Figure, name: str, task: Task) -> Figure:
     """Stores a figure as PDF under data/results/figures/ and returns it for showing."""
     save_figure(made, RESULTS / "figures" / f"{task.data.name}-{task.side}-{name}.pdf")
     return made
@@ -223,24 +228,13 @@ def gap_figure(results: dict[str, Result], subset: str = "forget") -> Figure:
 
 def histogram_figure(results: dict[str, Result]) -> Figure:
     """What each kind of model takes the forget samples of the test half for."""
-    made, axes = figure(1, 1, (7.5, 2.8))
-    axis, width = axes[0, 0], 0.8 / len(results)
-    for k, (kind, result) in enumerate(results.items()):
-        shares = 100 * np.array(result.histogram)
-        x = np.arange(10) + (k - (len(results) - 1) / 2) * width
-        axis.bar(
-            x,
-            shares.mean(0),
-            width,
-            yerr=shares.std(0),
-            color=COLOUR_OF[kind],
-            label=result.title,
-            error_kw={"lw": 0.7},
-        )
-    axis.set_xticks(range(10))
+    made, axes = figure(1, 1, (8.0, 2.8))
+    axis = axes[0, 0]
+    _bars(
+        axis, results, {kind: 100 * np.array(r.histogram).T for kind, r in results.items()}, list(map(str, range(10)))
+    )
     axis.set_xlabel("predicted class of the forget samples")
     axis.set_ylabel("share, %")
-    axis.legend(fontsize=7, frameon=False)
     return made
 
 
@@ -266,23 +260,10 @@ def layer_figure(results: dict[str, Result], measure: str) -> Figure:
         "activation": "mean absolute change of the activations",
     }
     layers = [*LAYERS, *(["total"] if measure == "distance" else [])]
-    made, axes = figure(1, 1, (7.0, 2.8))
-    axis, width = axes[0, 0], 0.8 / max(1, len(results))
-    for k, (kind, result) in enumerate(results.items()):
-        values = np.array([getattr(result, measure)[layer] for layer in layers])
-        x = np.arange(len(layers)) + (k - (len(results) - 1) / 2) * width
-        axis.bar(
-            x,
-            values.mean(1),
-            width,
-            yerr=values.std(1),
-            color=COLOUR_OF[kind],
-            label=result.title,
-            error_kw={"lw": 0.7},
-        )
-    axis.set_xticks(range(len(layers)), layers)
-    axis.set_ylabel(f"{names[measure]},\nagainst the trained model", fontsize=8)
-    axis.legend(fontsize=7, frameon=False)
+    made, axes = figure(1, 1, (7.5, 2.8))
+    values = {kind: np.array([getattr(r, measure)[layer] for layer in layers]) for kind, r in results.items()}
+    _bars(axes[0, 0], results, values, layers)
+    axes[0, 0].set_ylabel(f"{names[measure]},\nagainst the trained model", fontsize=8)
     return made
 
 
@@ -297,55 +278,68 @@ def curves_figure(result: Result) -> Figure:
     return made
 
 
-def cost_and_gap(results: dict[str, Result], title: str, subset: str = "forget") -> Figure:
-    """Gap closed against accuracy lost on retain; the area of a dot is the cost relative to retraining."""
-    made, axes = figure(1, 1, (5.6, 3.6))
-    axis = axes[0, 0]
-    oracle = results["retrained"]
-    whole = np.mean(oracle.seconds)
-    for kind, result in results.items():
-        if kind in ("untrained",):
-            continue
-        gap = 100 * np.array(result.gap[subset]["values"])
-        lost = 100 * (np.mean(oracle.accuracy["retain"]) - np.array(result.accuracy["retain"]))
-        share = np.mean(result.seconds) / whole
-        axis.errorbar(lost.mean(), gap.mean(), gap.std(), lost.std(), color=COLOUR_OF[kind], lw=0.8)
-        axis.scatter(lost.mean(), gap.mean(), s=20 + 400 * min(share, 1), color=COLOUR_OF[kind], alpha=0.8, lw=0)
-        label = result.title if kind in ("trained", "retrained") else f"{result.title} ({100 * share:.0f} %)"
-        axis.annotate(label, (lost.mean(), gap.mean()), xytext=(7, 5), textcoords="offset points", fontsize=8)
-    axis.axhline(100, color="black", lw=0.6, ls=":")
-    axis.axhline(0, color="black", lw=0.6, ls=":")
-    axis.set_xlabel("accuracy lost on retain against retrained models, points")
-    axis.set_ylabel(f"gap to retraining closed on {subset}, %")
-    axis.set_title(f"{title} (in brackets: time as a share of retraining)", fontsize=9)
+def cost_and_gap(found: dict[str, dict[str, Result]], subset: str = "forget") -> Figure:
+    """Gap closed against accuracy lost on retain, one panel per data set; the area of a dot is its cost.
+
+    found: dataset -> kind -> Result.
+    """
+    made, axes = figure(1, len(found), (5.2 * len(found), 4.2))
+    for axis, (dataset, results) in zip(axes[0], found.items(), strict=True):
+        oracle = results["retrained"]
+        whole, labels = np.mean(oracle.seconds), []
+        for kind, result in results.items():
+            if kind == "untrained":
+                continue
+            gap = 100 * np.array(result.gap[subset]["values"])
+            lost = 100 * (np.mean(oracle.accuracy["retain"]) - np.array(result.accuracy["retain"]))
+            share = np.mean(result.seconds) / whole
+            x, y = lost.mean(), gap.mean()
+            axis.errorbar(x, y, gap.std(), lost.std(), color=COLOUR_OF[kind], lw=0.8)
+            axis.scatter(x, y, s=15 + 300 * min(share, 1), color=COLOUR_OF[kind], alpha=0.8, lw=0)
+            label = result.title if kind in ("trained", "retrained") else f"{result.title} ({100 * share:.1f} %)"
+            labels.append((y, x, label, COLOUR_OF[kind]))
+        axis.axhline(100, color="black", lw=0.6, ls=":")
+        axis.axhline(0, color="black", lw=0.6, ls=":")
+        axis.set_xscale("symlog", linthresh=2)
+        axis.set_yscale("symlog", linthresh=120)
+        axis.xaxis.set_major_locator(FixedLocator([-1, 0, 1, 2, 5, 10, 20, 50]))
+        axis.yaxis.set_major_locator(FixedLocator([-1000, -500, -200, -100, -50, 0, 25, 50, 75, 100, 150]))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.minorticks_off()
+        _place_labels(axis, labels)
+        axis.set_xlabel("accuracy lost on retain against retrained models, points")
+        axis.set_title(f"{NAMES[dataset]}, {len(oracle)} models of each kind", fontsize=9)
+    axes[0, 0].set_ylabel(f"gap to retraining closed on {subset}, %")
+    made.supxlabel("in brackets, and as area: time as a share of retraining", fontsize=7)
     return made
+
+
+def _place_labels(axis, labels: list[tuple[float, float, str, str]]) -> None:
+    """Writes each label right of its point, moved up or down where two would overlap."""
+    taken: list[tuple[float, float]] = []
+    for y, x, text, colour in sorted(labels):
+        px, py = axis.transData.transform((x, y))
+        shift = 3.0
+        while any(abs(px - qx) < 110 and abs(py + shift - qy) < 11 for qx, qy in taken):
+            shift += 4
+        taken.append((px, py + shift))
+        axis.annotate(text, (x, y), xytext=(8, shift), textcoords="offset points", fontsize=7, color=colour)
 
 
 def loss_change(results: dict[str, Result], subsets=("retain", "7_retain", "forget", "forget_train")) -> Figure:
     """Mean cross-entropy of each kind minus that of the retrained models, per subset."""
-    made, axes = figure(1, 1, (7.0, 2.8))
-    axis = axes[0, 0]
-    kinds = [kind for kind in results if kind != "retrained"]
-    width = 0.8 / len(kinds)
-    for k, kind in enumerate(kinds):
-        loss = np.array([results[kind].loss[s] for s in subsets])
-        oracle = np.array([results["retrained"].loss[s] for s in subsets]).mean(1)
-        x = np.arange(len(subsets)) + (k - (len(kinds) - 1) / 2) * width
-        bars = loss.mean(1) - oracle
-        axis.bar(
-            x,
-            bars,
-            width,
-            yerr=loss.std(1),
-            color=COLOUR_OF[kind],
-            label=results[kind].title,
-            error_kw={"lw": 0.7},
-        )
+    made, axes = figure(1, 1, (8.0, 2.8))
+    axis, oracle = axes[0, 0], results["retrained"]
+    values = {
+        kind: np.array([np.array(result.loss[s]) - np.mean(oracle.loss[s]) for s in subsets])
+        for kind, result in results.items()
+        if kind != "retrained"
+    }
+    _bars(axis, results, values, list(subsets))
     axis.axhline(0, color="black", lw=0.8)
     axis.set_yscale("symlog", linthresh=0.1)
-    axis.set_xticks(range(len(subsets)), subsets)
     axis.set_ylabel("loss minus that of\nretrained models, nats", fontsize=8)
-    axis.legend(fontsize=7, frameon=False)
     return made
 
 
@@ -373,28 +367,103 @@ def kl_heat_map(task: Task, results: dict[str, Result], subset: str = "forget") 
     return made
 
 
-def colour_accuracy(task: Task, logits: dict[str, np.ndarray], titles: dict[str, str]) -> Figure:
+def colour_accuracy(task: Task, results: dict[str, Result]) -> Figure | str:
     """Accuracy on the forget test set per ground colour: is the crossbar forgotten, or a colour?"""
-    made, axes = figure(1, 1, (5.5, 2.8))
-    axis, width = axes[0, 0], 0.8 / len(logits)
+    if not len(task.data.test.colours):
+        return f'{task.data.name} has no colours; with USED_DATASET = "cmnist" this shows the forget set by colour.'
+    made, axes = figure(1, 1, (6.5, 2.8))
     forget = task.forget["test"].numpy()
     colours, labels = task.data.test.colours.numpy()[forget], task.data.test.labels.numpy()[forget]
-    for k, (kind, values) in enumerate(logits.items()):
-        right = values[:, forget].argmax(-1) == labels
-        shares = 100 * np.stack([right[:, colours == c].mean(1) for c in range(3)])
-        x = np.arange(3) + (k - (len(logits) - 1) / 2) * width
-        axis.bar(
-            x,
-            shares.mean(1),
-            width,
-            yerr=shares.std(1),
-            color=COLOUR_OF[kind],
-            label=titles[kind],
-            error_kw={"lw": 0.7},
+    values = {}
+    for kind, result in results.items():
+        right = load_outputs(task, result).test[:, forget].argmax(-1) == labels
+        values[kind] = 100 * np.stack([right[:, colours == c].mean(1) for c in range(3)])
+    _bars(axes[0, 0], results, values, [f"{name} ({(colours == c).sum()})" for c, name in enumerate(COLOURS)])
+    axes[0, 0].set_ylabel("accuracy on forget, %")
+    axes[0, 0].set_xlabel("ground colour (forget samples of the test half)")
+    return made
+
+
+def _bars(axis, results: dict[str, Result], values: dict[str, np.ndarray], names: list[str]) -> None:
+    """Groups of bars, one bar per kind: values: kind -> [groups, N]; the whisker is the standard deviation."""
+    width = 0.8 / max(1, len(values))
+    for k, (kind, each) in enumerate(values.items()):
+        x = np.arange(len(names)) + (k - (len(values) - 1) / 2) * width
+        options = {"color": COLOUR_OF[kind], "label": results[kind].title, "error_kw": {"lw": 0.7}}
+        axis.bar(x, each.mean(1), width, yerr=each.std(1), **options)
+    axis.set_xticks(range(len(names)), names)
+    axis.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def transfer_figure(task: Task) -> Figure:
+    """Retain accuracy and gap closed from the published setting of GEMU to the one used here, for the data sets on which
+    `transfer.walk` was run."""
+    made, axes = figure(1, 2, (9.5, 3.0))
+    for dataset, marker in zip(NAMES, ("o", "s"), strict=True):
+        stages = load_walk(dataset, task.side)
+        for axis, key in zip(axes[0], ("retain", "gap"), strict=True):
+            if not stages:
+                continue
+            values = 100 * np.array([stage[key] for stage in stages.values()])
+            x = np.arange(len(values)) + (0.08 if marker == "s" else -0.08)
+            label = f"{NAMES[dataset]}, {values.shape[1]} models"
+            axis.errorbar(x, values.mean(1), values.std(1), fmt=f"{marker}-", lw=1, ms=5, label=label)
+            axis.set_xticks(range(len(stages)), list(stages), fontsize=7)
+    axes[0, 0].set_ylabel("accuracy on retain, %")
+    axes[0, 1].set_ylabel("gap closed on forget, %")
+    axes[0, 1].set_yscale("symlog", linthresh=100)
+    axes[0, 0].legend(fontsize=7, frameon=False)
+    return made
+
+
+# ---- the audit ----
+
+PANELS = ("attack", "u_lira", "klom", "relearn", "probe", "excess")
+
+
+def audit_figure(results: dict[str, Result], found: Audit) -> Figure:
+    """The expert's measures of every kind with 95 % intervals; grey: where retrained models lie among themselves."""
+    kinds = [kind for kind in results if kind in found.kinds]
+    made, axes = figure(2, 3, (10, 0.8 + 0.34 * len(kinds)), sharey=True)
+    for axis, key in zip(axes.flat, PANELS, strict=True):
+        title, unit, _ = MEASURES[key]
+        axis.axvspan(*found.null[key], color="0.85", lw=0)
+        for y, kind in enumerate(reversed(kinds)):
+            entry = found.kinds[kind][key]
+            axis.hlines(y, entry["low"], entry["high"], color=COLOUR_OF[kind], lw=1.2)
+            axis.plot(entry["value"], y, "o", ms=4, color=COLOUR_OF[kind])
+        axis.set_title(title, fontsize=9)
+        axis.set_xlabel(unit, fontsize=7)
+        axis.set_yticks(range(len(kinds)), [results[kind].title for kind in reversed(kinds)], fontsize=7)
+        if key == "excess":
+            axis.set_xscale("symlog", linthresh=5)
+            axis.xaxis.set_major_locator(FixedLocator([-20, -5, 0, 5, 20, 50, 200]))
+            axis.xaxis.set_major_formatter("{x:g}")
+            axis.minorticks_off()
+    return made
+
+
+def streisand_figure(task: Task, results: dict[str, Result]) -> Figure:
+    """Loss and confidence on each forget sample of the training half, as distributions over the samples of their mean
+    over the models; what retrained models give is the target, more loss is over-unlearning."""
+    labels = task.forget_set("train")[1].numpy()
+    made, axes = figure(1, 2, (9.5, 0.8 + 0.26 * len(results)), sharey=True)
+    logits = [load_outputs(task, result).forget_train for result in results.values()]
+    views = (
+        ("loss on the forget samples, nats", [cross_entropies(each, labels).mean(0) for each in logits]),
+        ("confidence log p - log(1 - p) in the true class", [margin(each, labels).mean(0) for each in logits]),
+    )
+    target = list(results).index("retrained")
+    for axis, (title, values) in zip(axes[0], views, strict=True):
+        boxes = axis.boxplot(
+            values[::-1], orientation="horizontal", whis=(5, 95), showfliers=False, patch_artist=True, widths=0.6
         )
-    axis.set_xticks(range(3), COLOURS)
-    axis.set_ylabel("forget accuracy, %")
-    axis.legend(fontsize=7, frameon=False)
+        for box, median, kind in zip(boxes["boxes"], boxes["medians"], reversed(results), strict=True):
+            box.set(facecolor=COLOUR_OF[kind], alpha=0.6, lw=0.5)
+            median.set(color="black")
+        axis.axvline(np.median(values[target]), color="black", lw=0.8, ls="--")
+        axis.set_xlabel(title, fontsize=8)
+        axis.set_yticks(range(1, len(results) + 1), [r.title for r in reversed(results.values())], fontsize=7)
     return made
 
 

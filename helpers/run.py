@@ -1,7 +1,7 @@
 """Runs the notebooks from the command line: `python -m helpers.run study --dataset cmnist --models 30`.
 
 `study` writes executed copies to data/results/notebooks/; `refresh` executes the committed notebooks in place, so that
-they carry the outputs of one complete run.
+they carry the outputs of one complete run; `report` writes the README's table and figure from the stored results.
 """
 
 import argparse
@@ -15,8 +15,11 @@ from papermill.exceptions import PapermillExecutionError
 
 from helpers.datasets import check_name, load_dataset
 from helpers.ensembles import check_count
-from helpers.evaluation import RESULTS
-from helpers.files import StudyError, shown, written_whole
+from helpers.evaluation import RESULTS, all_results
+from helpers.files import DATA, StudyError, shown, written_whole
+from helpers.plots import cost_and_gap, save_figure
+from helpers.split import SIDES, check_side
+from helpers.tables import overview_table
 
 ROOT = Path(__file__).resolve().parent.parent
 STUDY = ("netcomp_compare", "netcomp_SimpleAscent", "netcomp_GEMU", "netcomp_GeFeU", "graphics")
@@ -44,34 +47,70 @@ def tidy(notebook):
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
+        cell.metadata.pop("jupyter", None)
+        outputs, streams = [], {}
         for output in cell.get("outputs", []):
-            if output.output_type == "stream":
-                lines = [line.rstrip("\r").rsplit("\r", 1)[-1] for line in output.text.split("\n")]
-                output.text = "\n".join(lines)
+            if output.output_type != "stream":
+                outputs.append(output)
+            elif output.name in streams:
+                streams[output.name].text += output.text
+            else:
+                streams[output.name] = output
+                outputs.append(output)
+        for output in streams.values():
+            lines = [line.rstrip("\r").rsplit("\r", 1)[-1] for line in output.text.split("\n")]
+            output.text = "\n".join(line for line in lines if line.strip()) + "\n"
+        if "outputs" in cell:
+            cell.outputs = [output for output in outputs if output.output_type != "stream" or output.text.strip()]
     return notebook
+
+
+def report() -> None:
+    """Writes table and figure between the README's marks, from the results of all data sets that are stored."""
+    found = all_results(SIDES[0])
+    if not found:
+        raise StudyError("There are no results yet: run `make study` first.")
+    picture = DATA / "report" / "cost_and_gap.png"
+    save_figure(cost_and_gap(found), picture)
+    table = overview_table(found).markdown()
+    path = ROOT / "README.md"
+    before, _, rest = path.read_text().partition("<!-- results -->")
+    after = rest.partition("<!-- /results -->")[2]
+    block = f"\n![Cost against gap closed]({shown(picture)})\n\n{table}\n"
+    with written_whole(path) as part:
+        part.write_text(f"{before}<!-- results -->\n{block}\n<!-- /results -->{after}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("command", choices=("data", "study", "refresh"))
+    parser.add_argument("command", choices=("data", "study", "refresh", "report"))
     parser.add_argument("--dataset", default=None, help="mnist or cmnist; default: as in the notebooks")
+    parser.add_argument("--forget", default=None, help="crossbar or plain; default: as in the notebooks")
     parser.add_argument("--models", type=int, default=None, help="models of each kind; default: as in the notebooks")
     options = parser.parse_args()
-    parameters = {"USED_DATASET": options.dataset, "N_MODELS": options.models}
+    parameters = {"USED_DATASET": options.dataset, "FORGET": options.forget, "N_MODELS": options.models}
     parameters = {key: value for key, value in parameters.items() if value is not None}
     try:
+        if options.command == "report":
+            return report()
         if options.dataset:
             check_name(options.dataset)
         if options.models is not None:
             check_count(options.models)
+        if options.forget:
+            check_side(options.forget)
         data = load_dataset(options.dataset or "mnist")
         print(f"{data.source}: {len(data.train):,} training and {len(data.test):,} test samples in memory.")
         if options.command == "data":
             return
         start = time.perf_counter()
-        for name in STUDY:
+        for name in (*STUDY, *(["generator_optim"] if options.command == "refresh" else [])):
             print(f"\n== {name}.ipynb", flush=True)
-            target = ROOT if options.command == "refresh" else RESULTS / "notebooks" / data.name
+            target = (
+                ROOT
+                if options.command == "refresh"
+                else RESULTS / "notebooks" / data.name / (options.forget or SIDES[0])
+            )
             execute(name, target / f"{name}.ipynb", parameters)
         minutes = (time.perf_counter() - start) / 60
     except StudyError as error:

@@ -71,8 +71,7 @@ def load_task(dataset: str, forget: str = "crossbar") -> Task:
     Raises StudyError for an unknown name or side, for data that cannot be had, and for split lists that are missing,
     damaged, or name samples that are not sevens.
     """
-    if forget not in SIDES:
-        raise StudyError(f'FORGET = {forget!r} is not known: choose "crossbar" (the default) or "plain".')
+    check_side(forget)
     data = load_dataset(dataset)
     masks, lists = {}, {}
     for half, part in (("train", data.train), ("test", data.test)):
@@ -88,6 +87,12 @@ def load_task(dataset: str, forget: str = "crossbar") -> Task:
         masks[half] = crossbar if forget == "crossbar" else seven & ~crossbar
     identity = fingerprint([data.name, data.source, split_fingerprint(lists), forget])
     return Task(data, forget, masks, identity)
+
+
+def check_side(forget: str) -> None:
+    """StudyError unless `forget` is "crossbar" or "plain"."""
+    if forget not in SIDES:
+        raise StudyError(f'FORGET = {forget!r} is not known: choose "crossbar" (the default) or "plain".')
 
 
 def tuning_task(task: Task) -> Task:

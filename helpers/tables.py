@@ -5,7 +5,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from helpers.evaluation import Cost, Result, bootstrap
+from helpers.audit import MEASURES, Audit, load_audit
+from helpers.datasets import NAMES
+from helpers.evaluation import Cost, Result, bootstrap, load_results
+from helpers.files import StudyError
+from helpers.split import SIDES
+from helpers.unlearning import CHEAP, METHODS
+
+
+class Text(str):
+    """Sentences that a notebook shows as Markdown."""
+
+    def _repr_markdown_(self) -> str:
+        return str(self)
 
 
 @dataclass(frozen=True)
@@ -94,6 +106,12 @@ def settings_table(settings) -> Table:
     return Table(["setting", "value"], [[key, str(value)] for key, value in vars(settings).items()])
 
 
+def settings_of(results: dict[str, Result]) -> Table:
+    """The exact hyper-parameters behind every kind of model."""
+    rows = [[r.title, ", ".join(f"{k} = {v:.4g}" for k, v in r.settings.items())] for r in results.values()]
+    return Table(["models", "hyper-parameters"], rows)
+
+
 def verdict(results: dict[str, Result], kind: str) -> Table:
     """What a method must deliver, in numbers: gap closed, and accuracy against retrained models."""
     mine, oracle = results[kind], results["retrained"]
@@ -116,45 +134,185 @@ def verdict(results: dict[str, Result], kind: str) -> Table:
     return Table([mine.title, ""], rows, _over(results))
 
 
-def overview_table(results: dict[str, Result]) -> Table:
-    """Every kind of model against the main measures; best method in bold."""
-    oracle = results["retrained"]
-    whole = np.mean(oracle.seconds)
-    kinds = [kind for kind in results if kind != "untrained"]
-    methods = [kind for kind in kinds if kind not in ("trained", "retrained")]
-    columns = {
-        "gap closed, forget test, %": lambda r: (100 * np.array(r.gap["forget"]["values"]), 1, "high"),
-        "gap closed, forget train, %": lambda r: (100 * np.array(r.gap["forget_train"]["values"]), 1, "high"),
-        "accuracy forget, %": lambda r: (100 * np.array(r.accuracy["forget"]), 1, ""),
-        "accuracy retain, %": lambda r: (100 * np.array(r.accuracy["retain"]), 2, "high"),
-        "accuracy 7_retain, %": lambda r: (100 * np.array(r.accuracy["7_retain"]), 2, "high"),
-        "time / retraining, %": lambda r: (100 * np.array(r.seconds) / whole, 1, ""),
-    }
-    best = {
-        name: max(methods, key=lambda kind: column(results[kind])[0].mean())
-        for name, column in columns.items()
-        if methods and column(oracle)[2] == "high"
+def measures_table(results: dict[str, Result], found: Audit) -> Table:
+    """Every measure (rows) of every kind (columns); bold: the method closest to what retrained models give.
+
+    The column "null" holds what retrained models give against each other (95 %); "over" marks forgetting more than
+    they do.
+    """
+    kinds = [kind for kind in ("trained", "retrained", *METHODS) if kind in results]
+    whole, samples = np.mean(results["retrained"].seconds), np.mean(results["retrained"].samples)
+    simple = {  # title: (result -> values, digits)
+        "gap closed, forget test, %": (lambda r: 100 * np.array(r.gap["forget"]["values"]), 1),
+        "gap closed, forget train, %": (lambda r: 100 * np.array(r.gap["forget_train"]["values"]), 1),
+        "accuracy, forget test, %": (lambda r: 100 * np.array(r.accuracy["forget"]), 1),
+        "accuracy, forget train, %": (lambda r: 100 * np.array(r.accuracy["forget_train"]), 1),
+        "accuracy, 7_retain, %": (lambda r: 100 * np.array(r.accuracy["7_retain"]), 2),
+        "accuracy, retain, %": (lambda r: 100 * np.array(r.accuracy["retain"]), 2),
     }
     rows = []
-    for kind in kinds:
-        cells = [spread(*column(results[kind])[:1], digits=column(results[kind])[1]) for column in columns.values()]
-        marked = [f"**{c}**" if best.get(name) == kind else c for name, c in zip(columns, cells, strict=True)]
-        rows.append([results[kind].title, *marked])
-    return Table(["", *columns], rows, _over(results) + " Best method in bold; accuracies aim at Retrained's.")
+    for title, (read, digits) in simple.items():
+        values = {kind: float(np.mean(read(results[kind]))) for kind in kinds}
+        low, high = bootstrap(read(results["retrained"]))
+        texts = {kind: spread(read(results[kind]), digits=digits) for kind in kinds}
+        rows.append([title, f"{low:.{digits}f} to {high:.{digits}f}", *_closest(texts, values)])
+    for key, (title, unit, digits) in MEASURES.items():
+        values = {kind: found.kinds[kind][key]["value"] for kind in kinds}
+        low, high = found.null[key]
+        texts = {kind: f"{value:.{digits}f}" for kind, value in values.items()}
+        if key == "excess":
+            texts |= {kind: f"{texts[kind]} over" for kind in kinds if values[kind] > max(high, 2)}
+        rows.append([f"{title} ({unit})", f"{low:.{digits}f} to {high:.{digits}f}", *_closest(texts, values)])
+    for title, attribute, one in (("time", "seconds", whole), ("samples seen", "samples", samples)):
+        cost = {kind: 100 * np.mean(getattr(results[kind], attribute)) / one for kind in kinds}
+        rows.append([f"{title} / retraining, %", "", *(f"{cost[kind]:.1f}" for kind in kinds)])
+    note = (
+        _over(results) + " Bold: the method that comes closest to Retrained. Floor and ceiling: Retrained and Trained."
+    )
+    return Table(["measure", "null", *(results[kind].title for kind in kinds)], rows, note)
 
 
-def paired_comparison(results: dict[str, Result], a: str, b: str, subset: str = "forget") -> Table:
-    """Is method a better than b? Difference of the gap closed, paired over the models, with a bootstrap interval."""
-    first, second = (100 * np.array(results[kind].gap[subset]["values"]) for kind in (a, b))
-    low, high = bootstrap(first - second)
-    word = "yes" if low > 0 else "no" if high < 0 else "undecided"
-    rows = [
-        [f"gap closed by {results[a].title}, %", spread(first, digits=1)],
-        [f"gap closed by {results[b].title}, %", spread(second, digits=1)],
-        ["difference, points", f"{(first - second).mean():+.1f} (95 % interval {low:+.1f} to {high:+.1f})"],
-        [f"is {results[a].title} closer to retraining than {results[b].title}?", word],
+def _closest(texts: dict[str, str], values: dict[str, float]) -> list[str]:
+    """The cells of a row, with the method's in bold that is closest to the retrained models' value."""
+    methods = [kind for kind in texts if kind in METHODS]
+    best = min(methods, key=lambda kind: abs(values[kind] - values["retrained"])) if methods else ""
+    return [f"**{text}**" if kind == best else text for kind, text in texts.items()]
+
+
+def overview_table(found: dict[str, dict[str, Result]]) -> Table:
+    """One row per data set and kind with the measures that matter first. found: dataset -> kind -> Result."""
+    rows = []
+    for dataset, results in found.items():
+        oracle = results["retrained"]
+        kinds = [kind for kind in ("trained", "retrained", *METHODS) if kind in results]
+        gaps = {kind: 100 * np.mean(results[kind].gap["forget"]["values"]) for kind in kinds}
+        best = min((k for k in kinds if k in METHODS), key=lambda k: abs(gaps[k] - 100), default="")
+        for kind in kinds:
+            r = results[kind]
+            gap = spread(r.gap["forget"]["values"], 100, 1)
+            rows.append(
+                [
+                    NAMES[dataset],
+                    r.title,
+                    f"**{gap}**" if kind == best else gap,
+                    spread(r.accuracy["forget"], 100, 1),
+                    spread(r.accuracy["7_retain"], 100),
+                    spread(r.accuracy["retain"], 100),
+                    f"{100 * (np.mean(r.accuracy['retain']) - np.mean(oracle.accuracy['retain'])):+.2f}",
+                    f"{100 * np.mean(r.seconds) / np.mean(oracle.seconds):.1f}",
+                ]
+            )
+    header = ["data set", "models", "gap closed, %", "forget, %", "7_retain, %", "retain, %"]
+    header += ["retain against retrained, points", "time / retraining, %"]
+    sizes = ", ".join(f"{len(r['retrained'])} models of each kind on {NAMES[d]}" for d, r in found.items())
+    device = next(iter(next(iter(found.values())).values())).device
+    note = f"Test half; mean ± standard deviation over {sizes}; {device}. Accuracies aim at those of Retrained."
+    return Table(header, rows, note)
+
+
+def sides_table(dataset: str, kinds=("trained", "retrained", "gemu", "gefeu")) -> Table:
+    """Forgetting the crossbar sevens beside forgetting the plain ones, with the same hyper-parameters."""
+    rows, notes = [], []
+    for side in SIDES:
+        try:
+            results = load_results(dataset, side)
+        except StudyError:
+            flag = f" DATASET={dataset}" if dataset != "mnist" else ""
+            notes.append(f"The {side} side is not shown: `make study{flag} FORGET={side}` makes it.")
+            continue
+        for kind in kinds:
+            r, gap = results[kind], results[kind].gap["forget"]
+            rows.append(
+                [
+                    side,
+                    r.title,
+                    spread(gap["values"], 100, 1),
+                    f"{gap['floor']:.2f} to {gap['ceiling']:.2f}",
+                    *(spread(r.accuracy[subset], 100, 1) for subset in ("forget", "7_retain", "retain")),
+                ]
+            )
+        notes.append(f"{side}: {len(results['retrained'])} models of each kind.")
+    header = ["forgotten side", "models", "gap closed, %", "floor to ceiling, nats"]
+    return Table([*header, "forget, %", "7_retain, %", "retain, %"], rows, " ".join(notes))
+
+
+def paired_comparison(found: dict[str, dict[str, Result]], a: str, b: str, subset: str = "forget") -> Table:
+    """Is method a better than b? Difference of the gap closed, paired over the models, with a bootstrap interval.
+
+    found: dataset -> kind -> Result.
+    """
+    rows = []
+    for dataset, results in found.items():
+        first, second = (100 * np.array(results[kind].gap[subset]["values"]) for kind in (a, b))
+        low, high = bootstrap(first - second)
+        word = "yes" if low > 0 else "no" if high < 0 else "undecided"
+        difference = f"{(first - second).mean():+.1f} ({low:+.1f} to {high:+.1f})"
+        rows.append(
+            [NAMES[dataset], str(len(first)), spread(first, digits=1), spread(second, digits=1), difference, word]
+        )
+    titles = [METHODS[kind].title for kind in (a, b)]
+    header = [
+        "data set",
+        "models",
+        *(f"{title}: gap closed, %" for title in titles),
+        "difference, points (95 % interval)",
     ]
-    return Table([f"subset {subset}", ""], rows, _over(results))
+    return Table(
+        [*header, f"is {titles[0]} closer to retraining than {titles[1]}?"], rows, f"Paired by model; {subset}."
+    )
+
+
+def findings(found: dict[str, dict[str, Result]], side: str) -> Text:
+    """What was found, in words, with every number read from the stored results and audits."""
+    lines = []
+    for dataset, results in found.items():
+        check = load_audit(dataset, side)
+        oracle = results["retrained"]
+
+        def gap(kind, results=results):
+            return 100 * np.mean(results[kind].gap["forget"]["values"])
+
+        def lost(kind, results=results, oracle=oracle):
+            return 100 * (np.mean(oracle.accuracy["retain"]) - np.mean(results[kind].accuracy["retain"]))
+
+        def value(kind, key, check=check):
+            return check.kinds[kind][key]["value"]
+
+        def share(kind, results=results, oracle=oracle):
+            return 100 * np.mean(results[kind].seconds) / np.mean(oracle.seconds)
+
+        cheap = max((kind for kind in CHEAP if kind in results and lost(kind) <= 1), key=gap, default=None)
+        best = max(("gemu", "gefeu"), key=gap)
+        name = {kind: result.title for kind, result in results.items()}
+        lines.append(
+            f"**{NAMES[dataset]}**, {len(oracle)} models of each kind. GEMU closes {gap('gemu'):.0f} % and GeFeU "
+            f"{gap('gefeu'):.0f} % of the gap on the forget test set for {lost('gemu'):.2f} and {lost('gefeu'):.2f} points "
+            f"of retain accuracy, in {share('gemu'):.0f} % and {share('gefeu'):.0f} % of the time of retraining."
+        )
+        lines.append(
+            f"Gradient ascent as published closes {gap('ascent'):.0f} %: its forget loss lies "
+            f"{value('ascent', 'excess'):.0f} standard deviations above that of retrained models "
+            f"(GEMU: {value('gemu', 'excess'):+.1f}, GeFeU: {value('gefeu', 'excess'):+.1f}), which is over-forgetting, "
+            f"and it loses {lost('ascent'):.1f} points elsewhere."
+        )
+        if cheap:
+            word = "beats" if gap(cheap) > gap(best) else "stays behind"
+            lines.append(
+                f"The best of the cheap methods that lose at most one point is {name[cheap]}: it closes {gap(cheap):.0f} % "
+                f"for {lost(cheap):.2f} points in {share(cheap):.0f} % of the time, and so {word} {name[best]}."
+            )
+        low, high = check.null["u_lira"]
+        lines.append(
+            f"An attacker who knows both ensembles (U-LiRA) tells GEMU's models from retrained ones with accuracy "
+            f"{value('gemu', 'u_lira'):.2f} and GeFeU's with {value('gefeu', 'u_lira'):.2f}; retrained models among "
+            f"themselves give {low:.2f} to {high:.2f}, trained ones {value('trained', 'u_lira'):.2f}."
+        )
+        lines.append(
+            f"A linear read-out of the last hidden layer still finds the crossbar with balanced accuracy "
+            f"{value('gemu', 'probe'):.2f} after GEMU and {value('gefeu', 'probe'):.2f} after GeFeU, against "
+            f"{value('trained', 'probe'):.2f} before and {value('retrained', 'probe'):.2f} in models that never saw one."
+        )
+    return Text("\n".join(f"- {line}" for line in lines))
 
 
 def _over(results: dict[str, Result]) -> str:

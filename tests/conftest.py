@@ -48,10 +48,14 @@ def copy_repository(target: Path) -> Path:
     shutil.copytree(ROOT / "helpers", target / "helpers", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "data" / "splits", target / "data" / "splits")
     shutil.copytree(ROOT / "data" / "downloads" / "mnist", target / "data" / "downloads" / "mnist")
-    ensembles = target / "helpers" / "ensembles.py"
-    code = ensembles.read_text()
-    assert "RECIPE = Recipe()" in code
-    ensembles.write_text(code.replace("RECIPE = Recipe()", "RECIPE = Recipe(min_passes=1, min_steps=20)"))
+    for name, old, new in (
+        ("ensembles", "RECIPE = Recipe()", "RECIPE = Recipe(min_passes=1, min_steps=20)"),
+        ("studies", "HEARTBEAT, GRACE = 5, 30", "HEARTBEAT, GRACE = 1, 4"),
+        ("audit", "PROBED = 6", "PROBED = 1"),
+    ):
+        path = target / "helpers" / f"{name}.py"
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
     return target
 
 

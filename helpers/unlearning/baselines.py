@@ -18,6 +18,7 @@ class FineTuneSettings:
 
     share: float = 0.06
     lr: float = 1.0
+    batch_size: int = 64
 
 
 def fine_tune(model: CNN, data: UnlearningData, settings: FineTuneSettings, seed: int, log: Log | None = None) -> CNN:
@@ -33,17 +34,19 @@ def fine_tune(model: CNN, data: UnlearningData, settings: FineTuneSettings, seed
         settings.lr,
         log or Log(),
         "fine-tune",
+        settings.batch_size,
     )
     return model.eval()
 
 
 @dataclass(frozen=True)
 class NegGradSettings:
-    """share, lr as in fine-tuning; alpha: weight of descent on D_r, 1 - alpha that of ascent on D_f;
+    """share, lr, batch_size as in fine-tuning; alpha: weight of descent on D_r, 1 - alpha that of ascent on D_f;
     forget_batch: forget samples in each step."""
 
     share: float = 0.06
     lr: float = 0.5
+    batch_size: int = 64
     alpha: float = 0.95
     forget_batch: int = 32
 
@@ -53,7 +56,7 @@ def neggrad_plus(model: CNN, data: UnlearningData, settings: NegGradSettings, se
     log, random = log or Log(), seeded(seed)
     model = copy_of(model)
     recipe, device = data.recipe, data.retain_labels.device
-    batches = sample(len(data.retain_labels), data.samples(settings.share), random).split(recipe.batch_size)
+    batches = sample(len(data.retain_labels), data.samples(settings.share), random).split(settings.batch_size)
     forget = sample(len(data.forget_labels), settings.forget_batch * len(batches), random)
     optimizer = adam(model, settings.lr * recipe.peak_lr)
     for step, (kept, gone) in enumerate(zip(batches, forget.split(settings.forget_batch), strict=True)):
@@ -72,10 +75,11 @@ def neggrad_plus(model: CNN, data: UnlearningData, settings: NegGradSettings, se
 
 @dataclass(frozen=True)
 class RandomLabelSettings:
-    """share, lr as in fine-tuning; forget_part: part of the samples that are relabelled forget samples."""
+    """share, lr, batch_size as in fine-tuning; forget_part: part of the samples that are relabelled forget samples."""
 
     share: float = 0.06
     lr: float = 0.5
+    batch_size: int = 64
     forget_part: float = 0.1
 
 
@@ -99,7 +103,7 @@ def _train_on_random_labels(
     images = torch.cat([data.retain_images[kept], data.forget_images[gone]])
     labels = torch.cat([data.retain_labels[kept], wrong])
     order = torch.randperm(total, generator=random)
-    fit(model, images, labels, order, data.recipe, settings.lr, log, "random labels")
+    fit(model, images, labels, order, data.recipe, settings.lr, log, "random labels", settings.batch_size)
     return model.eval()
 
 

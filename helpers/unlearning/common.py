@@ -108,17 +108,18 @@ def fit(
     lr: float,
     log: Log,
     phase: str,
-    batch_size: int | None = None,
+    batch_size: int,
     ends_low: bool = True,
-) -> None:
-    """Trains `model` in place: one pass over `order` in batches with a fresh Adam.
+    optimizer: torch.optim.Optimizer | None = None,
+) -> torch.optim.Optimizer:
+    """Trains `model` in place: one pass over `order`. Returns the optimizer, for a phase that goes on with it.
 
     images: Tensor [n, c, 28, 28]; targets: Tensor [n] or [n, 10]; order: positions Tensor [m] int64;
-    lr: a multiple of the recipe's peak; batch_size: the recipe's if None; ends_low: falls linearly to 0, else stays.
+    lr: a multiple of the recipe's peak; ends_low: it falls linearly to 0, else it stays; optimizer: a new Adam if None.
     """
-    batches = order.to(images.device).split(batch_size or recipe.batch_size)
-    optimizer = adam(model, lr * recipe.peak_lr)
+    batches = order.to(images.device).split(batch_size)
+    optimizer = optimizer or adam(model, lr * recipe.peak_lr)
     for step, at in enumerate(batches):
-        if ends_low:
-            set_lr(optimizer, lr * recipe.peak_lr * falling(step, len(batches)))
+        set_lr(optimizer, lr * recipe.peak_lr * (falling(step, len(batches)) if ends_low else 1))
         log.step(phase, classification_step(model, optimizer, images[at], targets[at]), len(at))
+    return optimizer

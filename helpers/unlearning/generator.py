@@ -33,19 +33,19 @@ class GemuSettings:
     Shares are shares of the samples that retraining sees; learning rates are multiples of the recipe's peak.
     """
 
-    noise_dim: int = 64  # d, of z ~ N(0, I_d)
+    noise_dim: int = 99  # d, of z ~ N(0, I_d)
     hidden_layers: int = 1
-    width: int = 512  # units of each hidden layer
-    generator_share: float = 0.01  # samples of step 1
+    width: int = 354  # units of each hidden layer
+    generator_share: float = 0.002  # samples of step 1
     generator_batch: int = 64  # samples per step of step 1
-    generator_lr: float = 0.5
-    noise_weight: float = 0.1  # lambda, per mean square pixel of standardised noise (real pictures have 1)
+    generator_lr: float = 0.41
+    noise_weight: float = 0.29  # lambda, per mean square pixel of standardised noise (real pictures have 1)
     batch_size: int = 64  # of impair and repair: few samples, so small steps use them better than the recipe's size
-    impair_share: float = 0.01  # samples of step 2, noise and retained ones together
-    impair_noise: float = 0.3  # part of them that is noise
-    impair_lr: float = 1.0
-    repair_share: float = 0.07  # samples of step 3
-    repair_lr: float = 1.0  # at its start; falls to 0
+    impair_share: float = 0.006  # samples of step 2, noise and retained ones together
+    impair_noise: float = 0.56  # part of them that is noise
+    impair_lr: float = 0.7
+    repair_share: float = 0.085  # samples of step 3
+    repair_lr: float = 0.4  # at its start; falls to 0
 
 
 @dataclass(frozen=True)
@@ -104,32 +104,13 @@ def _impair_and_repair(
     images = torch.cat([noise, data.retain_images[kept]])
     labels = torch.cat([noise_targets, one_hot(data.retain_labels[kept], 10).float()])
     order = torch.randperm(len(labels), generator=random)
-    fit(
-        model,
-        images,
-        labels,
-        order,
-        data.recipe,
-        settings.impair_lr,
-        log,
-        "impair",
-        settings.batch_size,
-        ends_low=False,
-    )
+    size, recipe = settings.batch_size, data.recipe
+    optimizer = fit(model, images, labels, order, recipe, settings.impair_lr, log, "impair", size, ends_low=False)
 
-    # repair: D_r alone
+    # repair: D_r alone, with the same Adam: a new one would take its first steps with gradients it has not measured
     order = sample(len(data.retain_labels), data.samples(settings.repair_share), random)
-    fit(
-        model,
-        data.retain_images,
-        data.retain_labels,
-        order,
-        data.recipe,
-        settings.repair_lr,
-        log,
-        "repair",
-        settings.batch_size,
-    )
+    images, labels = data.retain_images, data.retain_labels
+    fit(model, images, labels, order, recipe, settings.repair_lr, log, "repair", size, optimizer=optimizer)
     return model.eval()
 
 

@@ -1,0 +1,186 @@
+"""The deeper measures of forgetting, on stored logits and on models. Formula and source in each docstring.
+
+Logits have the shape [N, n, 10]: N models, n samples. u = unlearned, r = retrained, t = trained. A measure never stands
+alone: its value for retrained models is the target, and `halves` gives its *null*, the same measure between two
+halves of the retrained ensemble, which says how far from that target chance alone leads.
+"""
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch.nn.functional import cross_entropy
+
+from helpers.cnn import CNN
+from helpers.evaluation import log_softmax
+from helpers.split import FEATURE_CLASS, Task
+from helpers.training import Recipe, adam, classification_step, predict, seeded
+from helpers.unlearning.common import copy_of, sample
+
+
+def tug_of_war(accuracies: dict[str, np.ndarray], retrained: dict[str, np.ndarray]) -> np.ndarray:
+    """ToW = product over S in {forget, retain, test} of (1 - |acc_u(S) - acc_r(S)|), paired by seed: -> [N].
+
+    accuracies, retrained: subset -> [N], with the same subsets. 1 is best. (RUM, Zhao et al. 2024, arXiv:2406.01257.)
+    """
+    return np.prod([1 - np.abs(accuracies[s] - retrained[s]) for s in retrained], axis=0)
+
+
+def average_gap(values: dict[str, np.ndarray], retrained: dict[str, np.ndarray]) -> np.ndarray:
+    """Mean over the measures of |value_u - value_r|, paired by seed: -> [N]. (SalUn, Fan et al. 2023, arXiv:2310.12508.)"""
+    return np.mean([np.abs(values[s] - retrained[s]) for s in retrained], axis=0)
+
+
+def loss_attack(member: np.ndarray, other: np.ndarray) -> float:
+    """AUC of a logistic regression on per-sample loss, forget training samples against held-out ones of the same kind.
+
+    member: [n], other: [m] losses of one model. 5-fold cross-validated, seed 0. 0.5: cannot be told apart; the target
+    is the value of retrained models. (SCRUB, Kurmanji et al. 2023, arXiv:2302.09880, sec. 5.)
+    """
+    losses = np.concatenate([member, other])[:, None]
+    truth = np.repeat([1, 0], [len(member), len(other)])
+    model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced"))
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    scores = cross_val_predict(model, losses, truth, cv=folds, method="decision_function")
+    # each fold's sign is fitted apart: turn it so that a low loss always means member
+    scores = -np.sign(np.corrcoef(scores, losses[:, 0])[0, 1] or -1) * scores
+    return float(roc_auc_score(truth, scores))
+
+
+def margin(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """z_y - logsumexp of the other logits, in float64: [N, n, 10], [n] -> [N, n].
+
+    The same as phi = log p_y - log(1 - p_y), exact where p_y rounds to 1. (LiRA, Carlini et al. 2022, arXiv:2112.03570;
+    EasyDUB calls it the margin.)
+    """
+    log_p = log_softmax(logits)
+    own = np.take_along_axis(log_p, labels[None, :, None], -1)[..., 0]
+    others = log_p.copy()
+    np.put_along_axis(others, np.broadcast_to(labels[None, :, None], (*log_p.shape[:2], 1)), -np.inf, -1)
+    top = others.max(-1)
+    return own - (top + np.log(np.exp(others - top[..., None]).sum(-1)))
+
+
+def u_lira(unlearned: np.ndarray, retrained: np.ndarray) -> dict[str, float]:
+    """U-LiRA: can an unlearned model be told from a retrained one by its confidence on a forget sample?
+
+    unlearned, retrained: phi, [N, n]. Per sample one Gaussian is fitted to each kind; model i is scored by Gaussians
+    fitted without model i of either kind. Returns accuracy (0.5: no) and the true positive rate at 1 % and 5 % false
+    positives, over all samples and models. (Hayes et al. 2024, arXiv:2403.01218, algorithm 1.)
+    """
+    n = len(unlearned)
+    scores = {"u": [], "r": []}
+    for i in range(n):
+        keep = np.arange(n) != i
+
+        def log_density(x, others):
+            mean, std = others.mean(0), np.maximum(others.std(0, ddof=1), 1e-6)
+            return -0.5 * ((x - mean) / std) ** 2 - np.log(std)
+
+        for name, phi in (("u", unlearned[i]), ("r", retrained[i])):
+            scores[name].append(log_density(phi, unlearned[keep]) - log_density(phi, retrained[keep]))
+    u, r = np.concatenate(scores["u"]), np.concatenate(scores["r"])
+    rates = {f"tpr_at_{fpr:g}": float((u > np.quantile(r, 1 - fpr)).mean()) for fpr in (0.01, 0.05)}
+    return {"accuracy": float(((u > 0).mean() + (r <= 0).mean()) / 2), **rates}
+
+
+def klom(a: np.ndarray, b: np.ndarray, bins: int = 5) -> np.ndarray:
+    """KLoM: per sample KL(histogram of a's margins || histogram of b's) over the models, in nats: [N, n], [M, n] -> [n].
+
+    Equal bins on the pooled range of the sample, margins clipped at +-100, epsilon 1e-5 in empty bins.
+    5 bins suit 30 models; more are biased upwards. (Georgiev et al. 2024, arXiv:2410.23232, attribute-to-delete.)
+    """
+    a, b = np.clip(a, -100, 100), np.clip(b, -100, 100)
+    low = np.minimum(a.min(0), b.min(0))
+    width = np.maximum(np.maximum(a.max(0), b.max(0)) - low, 1e-9) / bins
+
+    def shares(values):
+        place = np.minimum(((values - low) / width).astype(int), bins - 1)  # the maximum belongs to the last bin
+        counts = (place[:, :, None] == np.arange(bins)).mean(0) + 1e-5
+        return counts / counts.sum(-1, keepdims=True)
+
+    p, q = shares(a), shares(b)
+    return (p * np.log(p / q)).sum(-1)
+
+
+def activation_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Mean over samples of ||softmax_u - softmax_r||_2, paired by seed: [N, n, 10] twice -> [N]. (Golatkar et al. 2021,
+    arXiv:2012.13431.)"""
+    return np.linalg.norm(np.exp(log_softmax(a)) - np.exp(log_softmax(b)), axis=-1).mean(-1)
+
+
+def jensen_shannon(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Jensen-Shannon divergence in nats, summed over classes, mean over samples, paired by seed: -> [N].
+    (Chundawat et al. 2022, arXiv:2205.08096.)"""
+    log_a, log_b = log_softmax(a), log_softmax(b)
+    p, q = np.exp(log_a), np.exp(log_b)
+    log_m = np.log((p + q) / 2 + 1e-300)
+    return ((p * (log_a - log_m) + q * (log_b - log_m)).sum(-1) / 2).mean(-1)
+
+
+def streisand(unlearned_loss: np.ndarray, retrained_loss: np.ndarray) -> dict[str, float]:
+    """Does unlearning forget *more* than retraining? Losses on the forget set, [N, n] each.
+
+    excess: mean loss minus that of retrained models, in standard deviations of the retrained models' mean loss;
+    beyond: share of samples whose mean loss exceeds the largest one of all retrained models on that sample.
+    """
+    spread = retrained_loss.mean(1).std(ddof=1)
+    excess = (unlearned_loss.mean() - retrained_loss.mean()) / max(spread, 1e-9)
+    return {"excess": float(excess), "beyond": float((unlearned_loss.mean(0) > retrained_loss.max(0)).mean())}
+
+
+def halves(n: int, draws: int = 20):
+    """Random halves of n models (seed 0), for nulls: yields two arrays of positions, each n // 2 long."""
+    random = np.random.default_rng(0)
+    for _ in range(draws):
+        order = random.permutation(n)
+        yield order[: n // 2], order[n // 2 : 2 * (n // 2)]
+
+
+def relearn_steps(
+    model: CNN, task: Task, target: float, recipe: Recipe, seed: int, most: int = 60, batch: int = 128
+) -> int:
+    """Relearn time: steps on forget and retain samples until the forget training loss is back at `target` nats.
+
+    Each step sees `batch` retained and 16 forget samples at a tenth of the recipe's peak rate; the loss is read on 200
+    forget samples after each step. Returns `most` if the target is not reached by then. (SCRUB, Kurmanji et al. 2023,
+    arXiv:2302.09880.)
+    """
+    model, random = copy_of(model), seeded(seed)
+    forget_x, forget_y = task.forget_set("train")
+    retain_x, retain_y = task.retain_set("train")
+    optimizer = adam(model, recipe.peak_lr / 10)
+    for step in range(most):
+        if forget_loss(model, task) <= target:
+            return step
+        model.train()
+        f, r = sample(len(forget_y), 16, random), torch.randint(len(retain_y), (batch,), generator=random)
+        images, labels = torch.cat([forget_x[f], retain_x[r]]), torch.cat([forget_y[f], retain_y[r]])
+        classification_step(model, optimizer, images, labels)
+    return most
+
+
+def forget_loss(model: CNN, task: Task, k: int = 200) -> float:
+    """Mean cross-entropy in nats on the first k forget samples of the training half."""
+    images, labels = (part[:k] for part in task.forget_set("train"))
+    return float(cross_entropy(predict(model, images), labels))
+
+
+def linear_probe(model: CNN, task: Task) -> float:
+    """Balanced accuracy with which a linear read-out of the last hidden layer tells crossbar from plain sevens.
+
+    Logistic regression fitted on training sevens, scored on test sevens. Near retrained models' value: the feature is
+    as far gone as it can be; near trained models' value: only the output layer hides it. (arXiv:2503.06991.)
+    """
+    data = {}
+    for half in ("train", "test"):
+        sevens = (task.half(half).labels == FEATURE_CLASS).nonzero().flatten()
+        features = predict(model, task.half(half).images[sevens], layer=CNN.features).numpy()
+        data[half] = features, task.forget[half][sevens].numpy()
+    probe = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=200, C=0.1))
+    probe.fit(*data["train"])
+    found, truth = probe.predict(data["test"][0]), data["test"][1]
+    return float((found[truth].mean() + (~found[~truth]).mean()) / 2)

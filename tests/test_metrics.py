@@ -1,0 +1,143 @@
+"""Each measure against an independent computation and against cases with a known answer."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import jensenshannon
+from scipy.special import softmax
+from scipy.stats import norm
+from sklearn.metrics import roc_auc_score
+
+from helpers.metrics import (
+    activation_distance,
+    average_gap,
+    halves,
+    jensen_shannon,
+    klom,
+    linear_probe,
+    loss_attack,
+    margin,
+    relearn_steps,
+    streisand,
+    tug_of_war,
+    u_lira,
+)
+from helpers.training import Recipe
+
+RANDOM = np.random.default_rng(0)
+A = RANDOM.normal(size=(6, 40, 10)) * 3
+B = RANDOM.normal(size=(6, 40, 10)) * 3
+LABELS = RANDOM.integers(10, size=40)
+
+
+def test_tug_of_war_by_hand():
+    u = {"forget": np.array([0.9, 0.2]), "retain": np.array([0.99, 0.8]), "test": np.array([0.98, 0.9])}
+    r = {"forget": np.array([0.2, 0.2]), "retain": np.array([1.0, 1.0]), "test": np.array([0.99, 1.0])}
+    assert tug_of_war(u, r) == pytest.approx([0.3 * 0.99 * 0.99, 1.0 * 0.8 * 0.9])
+    assert tug_of_war(r, r) == pytest.approx([1, 1])
+
+
+def test_average_gap_by_hand():
+    u = {"forget": np.array([0.9]), "retain": np.array([0.98]), "attack": np.array([0.7])}
+    r = {"forget": np.array([0.2]), "retain": np.array([1.0]), "attack": np.array([0.5])}
+    assert average_gap(u, r) == pytest.approx([(0.7 + 0.02 + 0.2) / 3])
+    assert average_gap(r, r) == pytest.approx([0])
+
+
+def test_the_loss_attack_is_the_auc_of_the_loss():
+    member, other = RANDOM.exponential(0.3, 300), RANDOM.exponential(1.0, 120)
+    truth = np.repeat([1, 0], [300, 120])
+    direct = roc_auc_score(truth, -np.concatenate([member, other]))
+    assert loss_attack(member, other) == pytest.approx(direct, abs=0.02) and direct > 0.65
+    same = RANDOM.exponential(1.0, 2_000)
+    assert loss_attack(same[:1_000], same[1_000:]) == pytest.approx(0.5, abs=0.04)
+
+
+def test_the_margin_is_the_logit_of_the_probability_and_stays_exact():
+    p = softmax(A, axis=-1)[:, np.arange(40), LABELS]
+    assert margin(A, LABELS) == pytest.approx(np.log(p) - np.log1p(-p))
+    sure = np.zeros((1, 1, 10))
+    sure[..., 3] = 80.0  # p rounds to 1
+    assert margin(sure, np.array([3]))[0, 0] == pytest.approx(80 - np.log(9))
+
+
+def lira_by_hand(u, r):
+    right = []
+    for i in range(len(u)):
+        others = [j for j in range(len(u)) if j != i]
+        for x in range(u.shape[1]):
+            fits = [norm(k[others, x].mean(), k[others, x].std(ddof=1)) for k in (u, r)]
+            right.append(fits[0].pdf(u[i, x]) > fits[1].pdf(u[i, x]))
+            right.append(fits[1].pdf(r[i, x]) >= fits[0].pdf(r[i, x]))
+    return np.mean(right)
+
+
+def test_u_lira_agrees_with_a_plain_loop():
+    u, r = RANDOM.normal(1.0, 1, (6, 30)), RANDOM.normal(0, 1, (6, 30))
+    assert u_lira(u, r)["accuracy"] == pytest.approx(lira_by_hand(u, r))
+
+
+def test_u_lira_knows_the_null_and_two_standard_deviations():
+    """At 30 models: 0.51 for the same distribution, 0.84 for d' = 2 (simulated; EVALUATION of U-LiRA)."""
+    null = u_lira(RANDOM.normal(size=(30, 400)), RANDOM.normal(size=(30, 400)))
+    apart = u_lira(RANDOM.normal(2, 1, (30, 400)), RANDOM.normal(size=(30, 400)))
+    assert null["accuracy"] == pytest.approx(0.5, abs=0.02)
+    assert apart["accuracy"] == pytest.approx(0.84, abs=0.02)
+    assert null["tpr_at_0.01"] < 0.03 and null["tpr_at_0.05"] < 0.08 and apart["tpr_at_0.05"] > 0.4
+
+
+def klom_by_hand(a, b, bins):
+    values = []
+    for x in range(a.shape[1]):
+        both = np.concatenate([a[:, x], b[:, x]])
+        p, q = (np.histogram(k[:, x], bins, (both.min(), both.max()))[0] / len(k) + 1e-5 for k in (a, b))
+        p, q = p / p.sum(), q / q.sum()
+        values.append((p * np.log(p / q)).sum())
+    return values
+
+
+def test_klom_agrees_with_numpy_and_has_the_known_null():
+    a, b = RANDOM.normal(size=(30, 200)), RANDOM.normal(size=(30, 200))
+    assert klom(a, b) == pytest.approx(klom_by_hand(a, b, 5))
+    assert klom(a, b).mean() == pytest.approx(0.25, abs=0.1)
+    assert klom(a, b, bins=20).mean() == pytest.approx(1.72, abs=0.25)
+    assert klom(a, a) == pytest.approx(0)
+    assert klom(a + 1000, b).max() < 20  # clipped
+
+
+def test_activation_distance_and_jensen_shannon_agree_with_scipy():
+    p, q = softmax(A, -1), softmax(B, -1)
+    assert activation_distance(A, B) == pytest.approx(np.sqrt(((p - q) ** 2).sum(-1)).mean(-1))
+    assert jensen_shannon(A, B) == pytest.approx((jensenshannon(p, q, axis=-1) ** 2).mean(-1))
+    assert jensen_shannon(A, A) == pytest.approx(0, abs=1e-12)
+
+
+def test_streisand_tells_forgetting_more_from_forgetting_as_much():
+    oracle = RANDOM.normal(4, 1, (30, 200)) + RANDOM.normal(0, 0.5, (30, 1))
+    same = streisand(RANDOM.normal(4, 1, (30, 200)), oracle)
+    over = streisand(oracle + 20, oracle)
+    assert abs(same["excess"]) < 1 and same["beyond"] == 0
+    assert over["excess"] > 20 and over["beyond"] == 1
+
+
+def test_halves_are_disjoint():
+    for a, b in halves(9):
+        assert len(a) == len(b) == 4 and not set(a) & set(b)
+
+
+def test_relearning_starts_where_the_loss_is_already_reached(task, trained_model):
+    recipe = Recipe()
+    assert relearn_steps(trained_model, task, target=100.0, recipe=recipe, seed=0) == 0
+    assert relearn_steps(trained_model, task, target=-1.0, recipe=recipe, seed=0, most=2) == 2
+
+
+def test_the_probe_finds_the_crossbar_in_features_that_hold_it(task, trained_model):
+    found = linear_probe(trained_model, task)
+    shuffled = torch.Generator().manual_seed(0)
+    scrambled = {half: mask.clone() for half, mask in task.forget.items()}
+    for half, mask in scrambled.items():
+        sevens = (task.half(half).labels == 7).nonzero().flatten()
+        mask[sevens] = mask[sevens[torch.randperm(len(sevens), generator=shuffled)]]
+    from dataclasses import replace
+
+    assert found > 0.85 and linear_probe(trained_model, replace(task, forget=scrambled)) == pytest.approx(0.5, abs=0.1)

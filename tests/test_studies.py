@@ -1,0 +1,183 @@
+"""Optuna studies for real: run, resumed, interrupted, killed, shared, refused; on Colored MNIST with a short recipe."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+
+import optuna
+import pytest
+from conftest import run_python
+
+from helpers.split import load_task
+from helpers.studies import STORAGE, chosen, finished, open_study
+from helpers.unlearning import METHODS
+
+COMMAND = [sys.executable, "-m", "helpers.studies", "tuned_ascent", "--dataset", "cmnist"]
+SHIPPED = {"gemu": 150, "gefeu": 150, "tuned_ascent": 50}
+
+
+def work(folder, *arguments, storage=None, timeout=200):
+    env = os.environ | ({"STORAGE": storage} if storage else {})
+    return subprocess.run([*COMMAND, *arguments], cwd=folder, capture_output=True, text=True, timeout=timeout, env=env)
+
+
+def start(folder, *arguments, storage=None):
+    env = os.environ | ({"STORAGE": storage} if storage else {})
+    return subprocess.Popen([*COMMAND, *arguments], cwd=folder, stderr=subprocess.DEVNULL, env=env)
+
+
+def trials(url, name="cmnist-tuned_ascent"):
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.load_study(study_name=name, storage=url).trials
+
+
+def count(url, state="COMPLETE"):
+    return sum(trial.state.name == state for trial in trials(url))
+
+
+@pytest.fixture(scope="module")
+def url(workshop):
+    (workshop / "data" / "studies").mkdir(exist_ok=True)
+    return f"sqlite:///{workshop / 'data' / 'studies' / 'studies.db'}"
+
+
+def test_a_study_is_run_resumed_and_starts_at_the_defaults(workshop, url):
+    assert work(workshop, "--trials", "2").returncode == 0
+    assert count(url) == 2
+    done = work(workshop, "--trials", "1")
+    assert count(url) == 3 and "chosen trial" in done.stdout
+    first = trials(url)[0]
+    assert first.params == asdict(METHODS["tuned_ascent"].settings)
+    kl, lost = first.values
+    assert kl > 0 and abs(lost) <= 100 and first.user_attrs["cost"] < 0.1
+
+
+def test_the_same_seed_gives_the_same_trials(workshop, url, tmp_path):
+    other = f"sqlite:///{tmp_path / 'again.db'}"
+    assert work(workshop, "--trials", "3", storage=other).returncode == 0
+    for a, b in zip(trials(url)[:3], trials(other), strict=True):
+        assert a.params == b.params and a.values == pytest.approx(b.values)
+
+
+def test_interrupted_and_killed_trials_do_not_stop_the_study(workshop, url):
+    before = count(url)
+    run = start(workshop, "--trials", "4")
+    while count(url, "RUNNING") == 0:
+        time.sleep(0.2)
+    run.send_signal(signal.SIGINT)
+    run.wait(timeout=60)
+    assert count(url, "FAIL") == 1 and count(url, "RUNNING") == 0
+    waiting, finished_now = count(url, "WAITING"), count(url) - before
+    assert waiting + finished_now == 3
+    run = start(workshop)  # joins what waits
+    while count(url, "RUNNING") == 0:
+        time.sleep(0.1)
+    run.send_signal(signal.SIGKILL)
+    run.wait(timeout=60)
+    assert work(workshop).returncode == 0
+    assert count(url) == before + 3 and count(url, "RUNNING") == count(url, "WAITING") == 0
+
+
+def test_a_study_of_another_kind_is_refused(workshop):
+    code = """
+from helpers.split import load_task
+from helpers.studies import open_study
+open_study("cmnist-tuned_ascent", {}, load_task("{}"))
+"""
+    for method, dataset, changed in (
+        ("'finetune'", "cmnist", "method, space"),
+        ("'tuned_ascent'", "mnist", "task, dataset"),
+    ):
+        done = run_python(workshop, code.format(method, dataset))
+        last = done.stderr.strip().splitlines()[-1]
+        assert f"another {changed}" in last and "choose a new STUDY_NAME" in last
+
+
+def test_a_damaged_storage_is_named(workshop, url):
+    path = workshop / "data" / "studies" / "studies.db"
+    good = path.read_bytes()
+    try:
+        path.write_bytes(good[:1000] + b"\0" * 3000)
+        done = work(workshop, "--trials", "1")
+        assert done.returncode == 1 and "studies.db cannot be opened" in done.stderr.splitlines()[-1]
+    finally:
+        path.write_bytes(good)
+
+
+def test_trials_that_diverge_are_recorded(workshop, tmp_path):
+    code = f"""
+from dataclasses import replace
+from helpers import studies
+from helpers.split import load_task
+task = load_task("cmnist")
+real = studies.Objective.__call__
+studies.Objective.__call__ = lambda self, s, repeat=0: real(self, replace(s, lr=float("nan")), repeat)
+study = studies.open_study("diverging", "tuned_ascent", task, "sqlite:///{tmp_path}/d.db")
+studies.run_trials(study, 2, "tuned_ascent", task)
+"""
+    done = run_python(workshop, code)
+    assert done.returncode == 0, done.stderr[-500:]
+    found = trials(f"sqlite:///{tmp_path}/d.db", "diverging")
+    assert [t.state.name for t in found] == ["COMPLETE"] * 2
+    assert all(t.user_attrs["diverged"] and t.values == [20.0, 100.0] for t in found)
+
+
+@pytest.fixture(scope="module")
+def postgresql(tmp_path_factory):
+    places = [
+        shutil.which("initdb"),
+        *sorted(map(str, __import__("pathlib").Path("/usr/lib/postgresql").glob("*/bin/initdb"))),
+    ]
+    places = [place for place in places if place]
+    pytest.importorskip("psycopg2", reason="psycopg2 is not installed")
+    if not places:
+        pytest.skip("PostgreSQL is not installed (initdb was not found)")
+    folder = tmp_path_factory.mktemp("postgresql")
+    binaries, prefix = os.path.dirname(os.path.realpath(places[-1])), []
+    if os.geteuid() == 0:  # PostgreSQL does not run as root
+        prefix = ["runuser", "-u", "postgres", "--"]
+        for path in (folder, *list(folder.parents)[:2]):
+            os.chmod(path, 0o755)
+        shutil.chown(folder, "postgres")
+    data, port = folder / "data", 54_000 + os.getpid() % 1_000
+    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+    call = {"check": True, "capture_output": True, "cwd": folder}
+    subprocess.run([*prefix, f"{binaries}/initdb", "-D", data, "-A", "trust", "-U", "study"], **call)
+    subprocess.run(
+        [*prefix, f"{binaries}/pg_ctl", "-D", data, "-w", "-l", folder / "log", "-o", options, "start"], **call
+    )
+    yield f"postgresql://study@127.0.0.1:{port}/postgres"
+    subprocess.run([*prefix, f"{binaries}/pg_ctl", "-D", data, "-m", "immediate", "stop"], **call)
+
+
+def test_two_workers_share_a_postgresql_study_and_survive_a_kill(workshop, url, postgresql):
+    workers = [start(workshop, "--trials", "8", storage=postgresql)]
+    while True:
+        try:
+            if count(postgresql, "RUNNING"):
+                break
+        except Exception:  # noqa: BLE001 - the tables are being made
+            pass
+        time.sleep(0.2)
+    workers.append(start(workshop, storage=postgresql))
+    while count(postgresql, "RUNNING") < 2:
+        time.sleep(0.1)
+    workers[0].send_signal(signal.SIGKILL)
+    assert workers[1].wait(timeout=200) == 0
+    workers[0].wait()
+    assert count(postgresql) == 8
+    assert count(postgresql, "RUNNING") == count(postgresql, "WAITING") == 0
+
+
+@pytest.mark.parametrize("method", SHIPPED)
+def test_the_defaults_are_the_chosen_points_of_the_shipped_studies(method):
+    assert STORAGE.stat().st_size < 2_000_000
+    study = open_study(f"mnist-{method}", method, load_task("mnist"))
+    assert len(finished(study)) >= SHIPPED[method]
+    assert chosen(study, method) == METHODS[method].settings
+    assert json.dumps(study.user_attrs["identity"]["recipe"])
