@@ -21,7 +21,9 @@ import subprocess
 import tarfile
 import tempfile
 import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
@@ -253,20 +255,21 @@ def _read_cmnist(mnist: dict) -> tuple[str, dict, dict]:
     """Source in words, and per half the MNIST index and the colour of each picture."""
     archive, cache = DOWNLOADS / CMNIST_ARCHIVE, DOWNLOADS / "colorized-MNIST.index"
     with locked(cache):
-        if not archive.is_file() and not cache.is_file():
-            _fetch_cmnist(archive)
+        found = {}
         if cache.is_file():
-            try:
+            with suppress(StudyError):  # a damaged one is made anew
                 found = load_arrays(cache, "")
+        if _cmnist_fingerprint(found) != CMNIST_FINGERPRINT:
+            mine = archive.is_file() or not _fetch_cmnist(archive)
+            try:
+                found = read_cmnist_archive(archive, mnist) if archive.is_file() else {}
             except StudyError:
-                found = {}  # made anew from the archive, or fetched again
-            if _cmnist_fingerprint(found) == CMNIST_FINGERPRINT:
-                return "published pictures", *_as_halves(found)
-            if not archive.is_file():
-                _fetch_cmnist(archive)
-        if archive.is_file():
-            found = read_cmnist_archive(archive, mnist)
-            save_arrays(cache, **found)
+                if mine:
+                    raise
+                archive.unlink()  # fetched just now, and not what was published: as if it had not been there
+            if found:
+                save_arrays(cache, **found)
+        if _cmnist_fingerprint(found) == CMNIST_FINGERPRINT:
             return "published pictures", *_as_halves(found)
     generator = torch.Generator().manual_seed(COLOUR_SEED)
     sizes = {"train": CMNIST_TRAINING, "test": len(mnist["test"][1])}
@@ -288,8 +291,8 @@ def _cmnist_fingerprint(found: dict) -> str:
     return fingerprint(b"".join(found[key].astype("<i4").tobytes() for key in keys)) if set(keys) <= set(found) else ""
 
 
-def _fetch_cmnist(archive: Path) -> None:
-    """Downloads the archive; leaves nothing where that fails (the caller then constructs the pictures)."""
+def _fetch_cmnist(archive: Path) -> bool:
+    """Downloads the archive: True; leaves nothing and returns False where that fails."""
     try:
         with (
             urllib.request.urlopen(CMNIST_URL, timeout=30) as answer,
@@ -300,10 +303,9 @@ def _fetch_cmnist(archive: Path) -> None:
             while block := answer.read(1 << 16):
                 file.write(block)
                 bar.update(len(block))
-    except StudyError:
-        return
-    except OSError:
-        return
+    except (StudyError, OSError, HTTPException):
+        return False
+    return True
 
 
 def read_cmnist_archive(archive: Path, mnist: dict) -> dict[str, np.ndarray]:

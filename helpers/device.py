@@ -3,9 +3,12 @@
 import ctypes
 import functools
 import platform
+import time
 from contextlib import nullcontext
 
 import torch
+
+STARTED = time.time()  # of this process, for the notebooks' last line
 
 
 def pick_device() -> torch.device:

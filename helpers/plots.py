@@ -62,10 +62,10 @@ def _png(made: mpl_figure.Figure) -> bytes:
     return buffer.getvalue()
 
 
-def figure(rows: int = 1, columns: int = 1, size: tuple[float, float] = (6.4, 3.2), **options):
+def figure(rows: int = 1, columns: int = 1, size: tuple[float, float] = (6.4, 3.2), layout="constrained", **options):
     """A Figure in the repository's style and its axes."""
     mpl.rcParams.update(STYLE)
-    made = Figure(figsize=size, dpi=110, layout="constrained")
+    made = Figure(figsize=size, dpi=110, layout=layout)
     return made, made.subplots(rows, columns, squeeze=False, **options)
 
 
@@ -87,7 +87,8 @@ def store(made: Figure, name: str, task: Task) -> Figure:
 def picture_grid(rows: dict[str, Tensor], data: Dataset, width: float = 9.0, captions: dict | None = None) -> Figure:
     """One titled row of pictures per entry. rows: title -> Tensor [k, c, 28, 28], standardised."""
     columns = max(len(images) for images in rows.values())
-    made, axes = figure(len(rows), columns, (width, (width / columns + 0.28) * len(rows)))
+    # no layout engine: a long title must not push the columns apart
+    made, axes = figure(len(rows), columns, (width, (width / columns + 0.28) * len(rows)), layout=None)
     for line, (title, images) in zip(axes, rows.items(), strict=True):
         for axis in line:
             axis.axis("off")
@@ -95,7 +96,8 @@ def picture_grid(rows: dict[str, Tensor], data: Dataset, width: float = 9.0, cap
             line[k].imshow(picture.permute(1, 2, 0).squeeze(), cmap="gray_r" if data.channels == 1 else None)
             if captions:
                 line[k].set_title(captions[title][k], fontsize=7, pad=2)
-        line[0].text(-0.1, 1.28 if captions else 1.1, title, transform=line[0].transAxes, fontsize=9, weight="bold")
+        line[0].text(0, 1.3 if captions else 1.08, title, transform=line[0].transAxes, fontsize=9, weight="bold")
+    made.subplots_adjust(0, 0, 1, 1, wspace=0.05, hspace=0.55 if captions else 0.25)
     return made
 
 
@@ -145,8 +147,8 @@ def contact_sheet(task: Task, which: str = "crossbar", half: str = "train", page
 def noise_pictures(ensemble: Ensemble, data: Dataset, model: int = 0) -> Figure:
     """What the generator of one model makes, from the start to the end of its training, for the same z."""
     noise = ensemble.records[model]["noise"]
-    names = ["before", *(f"after {i}/{len(noise) - 1}" for i in range(1, len(noise)))]
-    return picture_grid({f"{name} of its training": part for name, part in zip(names, noise, strict=True)}, data)
+    names = ["before its training", *(f"after {i}/{len(noise) - 1} of its training" for i in range(1, len(noise)))]
+    return picture_grid(dict(zip(names, noise, strict=True)), data)
 
 
 def prediction_page(task: Task, ensembles: list[Ensemble], k: int = 12) -> Figure:
@@ -404,11 +406,11 @@ def transfer_figure(task: Task) -> Figure:
         for axis, key in zip(axes[0], ("retain", "gap"), strict=True):
             if not stages:
                 continue
-            values = 100 * np.array([stage[key] for stage in stages.values()])
+            values = 100 * np.array([stage[key] for stage in stages])
             x = np.arange(len(values)) + (0.08 if marker == "s" else -0.08)
             label = f"{NAMES[dataset]}, {values.shape[1]} models"
             axis.errorbar(x, values.mean(1), values.std(1), fmt=f"{marker}-", lw=1, ms=5, label=label)
-            axis.set_xticks(range(len(stages)), list(stages), fontsize=7)
+            axis.set_xticks(range(len(stages)), [stage["change"] for stage in stages], fontsize=7)
     axes[0, 0].set_ylabel("accuracy on retain, %")
     axes[0, 1].set_ylabel("gap closed on forget, %")
     axes[0, 1].set_yscale("symlog", linthresh=100)

@@ -1,15 +1,17 @@
 """Tables: rows of cells that show as HTML in a notebook and as Markdown in the README."""
 
 import html
+import time
 from dataclasses import dataclass
 
 import numpy as np
 
 from helpers.audit import MEASURES, Audit, load_audit
 from helpers.datasets import NAMES
+from helpers.device import STARTED, describe, pick_device
 from helpers.evaluation import Cost, Result, bootstrap, load_results
 from helpers.files import StudyError
-from helpers.split import SIDES
+from helpers.split import SIDES, Task
 from helpers.unlearning import CHEAP, METHODS
 
 
@@ -104,6 +106,16 @@ def cost_table(cost: Cost, title: str) -> Table:
 def settings_table(settings) -> Table:
     """The exact hyper-parameters of a dataclass."""
     return Table(["setting", "value"], [[key, str(value)] for key, value in vars(settings).items()])
+
+
+def run_note(task: Task, n: int) -> Text:
+    """Which run the outputs of a notebook are from; stored models that were loaded took their time earlier."""
+    when = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
+    minutes = (time.time() - STARTED) / 60
+    return Text(
+        f"*This run: {task.data.source}, forgotten side {task.side}, {n} models of each kind, "
+        f"{describe(pick_device())}; ended {when} UTC after {minutes:.1f} minutes.*"
+    )
 
 
 def settings_of(results: dict[str, Result]) -> Table:

@@ -62,16 +62,17 @@ def stages(task: Task) -> dict[str, GemuSettings]:
 def walk(task: Task, n: int) -> None:
     """Runs GEMU at every stage on at most 5 models and stores accuracy and gap closed in transfer.json."""
     n = min(n, MOST_MODELS)
-    found = {}
+    found = []
     for label, settings in stages(task).items():
         ensemble = unlearned("gemu", task, n, stored=False, settings=settings)
         result = evaluate(task, ensemble, store=False)["gemu"]
-        found[label] = {"retain": result.accuracy["retain"], "gap": result.gap["forget"]["values"]}
+        values = {"retain": result.accuracy["retain"], "gap": result.gap["forget"]["values"]}
+        found.append({"change": label} | values)
     save_json(results_folder(task) / "transfer.json", {"stages": found})
 
 
-def load_walk(dataset: str, side: str) -> dict[str, dict[str, list[float]]] | None:
-    """Stage -> {retain, gap}: a value per model; None if it was not run for that data set."""
+def load_walk(dataset: str, side: str) -> list[dict] | None:
+    """Per stage {change, retain, gap}, the last two a value per model; None if it was not run for that data set."""
     path = RESULTS / dataset / side / "transfer.json"
     if not path.is_file():
         return None

@@ -141,13 +141,25 @@ def test_a_cut_archive_is_named(tmp_path, cut):
 def test_without_the_archive_the_same_construction_is_made_with_seeded_colours(task, tmp_path, monkeypatch):
     shutil.copytree(DOWNLOADS / "mnist", tmp_path / "mnist")
     monkeypatch.setattr(datasets, "DOWNLOADS", tmp_path)
-    monkeypatch.setattr(datasets, "_fetch_cmnist", lambda archive: None)
+    monkeypatch.setattr(datasets, "_fetch_cmnist", lambda archive: False)
     first, second = load_dataset("cmnist"), load_dataset("cmnist")
     assert "constructed" in first.source and len(first.train) == 8_835
     assert torch.equal(first.train.images, second.train.images)
     assert torch.equal(first.train.index, torch.arange(8_835))
     shares = torch.bincount(first.test.colours, minlength=3) / 10_000
     assert ((shares - 1 / 3).abs() < 0.02).all()
+
+
+def test_a_fetched_archive_that_is_not_the_published_one_is_dropped(tmp_path, monkeypatch):
+    shutil.copytree(DOWNLOADS / "mnist", tmp_path / "mnist")
+    monkeypatch.setattr(datasets, "DOWNLOADS", tmp_path)
+    monkeypatch.setattr(datasets, "_fetch_cmnist", lambda archive: bool(archive.write_bytes(b"<html>moved</html>")))
+    assert "constructed" in load_dataset("cmnist").source
+    assert not (tmp_path / "colorized-MNIST.tar.gz").exists()
+    (tmp_path / "colorized-MNIST.tar.gz").write_bytes(b"put here by the user")  # this one is not ours to delete
+    with pytest.raises(StudyError, match="is damaged or is not the published"):
+        load_dataset("cmnist")
+    assert (tmp_path / "colorized-MNIST.tar.gz").exists()
 
 
 def test_forget_and_retain_cover_everything_once(task):

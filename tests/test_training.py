@@ -130,6 +130,21 @@ def test_gefeu_labels_noise_with_the_models_own_outputs(trained_model, small_dat
     assert len(torch.unique(drawn.round(decimals=4), dim=0)) > 10
 
 
+def test_repair_goes_on_with_the_optimizer_of_impair(trained_model, small_data, monkeypatch):
+    from helpers.unlearning import generator as module
+
+    calls = []
+    original = module.fit
+
+    def spy(*arguments, optimizer=None, **options):
+        calls.append(optimizer)
+        return original(*arguments, optimizer=optimizer, **options)
+
+    monkeypatch.setattr(module, "fit", spy)
+    METHODS["gemu"].run(trained_model, small_data, METHODS["gemu"].settings, 0, Log())
+    assert calls[0] is None and isinstance(calls[1], torch.optim.Adam)
+
+
 def test_class_balanced_is_balanced_and_without_repetition(task):
     labels = task.retain_set("train")[1]
     chosen = class_balanced(labels, 1_000, seeded(0))

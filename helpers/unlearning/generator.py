@@ -5,7 +5,7 @@ fixed noise batch replaced by a generator g_phi that makes fresh noise from fres
 
 1. maximise the error: theta frozen, minimise over phi   E_z[-CE(f(g_phi(z)), y)] + lambda E_z[mean g_phi(z)^2]
 2. impair: train theta at a high learning rate on generated samples labelled y, mixed with class-balanced D_r
-3. repair: train theta on a sample of D_r alone, at a learning rate that falls to 0
+3. repair: train theta on a sample of D_r alone, at a learning rate that falls to 0 (one Adam goes through 2 and 3)
 
 GEMU: y is the one-hot label of the forgotten class; the forgotten images are never seen (zero-glance).
 GeFeU: y of noise sample k is the trained model's own output softmax f(x_k), x_k in D_f, in steps 1 and 2.
