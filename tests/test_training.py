@@ -1,16 +1,16 @@
 import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from conftest import SHORT
+from conftest import ROOT, SHORT
 from torch.nn.functional import cross_entropy
 
 from helpers.cnn import CNN, new_model
 from helpers.training import Recipe, predict, seeded, train
 from helpers.unlearning import METHODS, Log
 from helpers.unlearning.baselines import importance, wrong_labels
-from helpers.unlearning.common import class_balanced, sample
+from helpers.unlearning.common import class_balanced, copy_of, fit, sample
 from helpers.unlearning.generator import GemuSettings, Generator, generate, maximise_error
 
 
@@ -176,3 +176,12 @@ def test_salun_moves_only_the_salient_half(trained_model, small_data):
     moved = sum(int((a != b).sum()) for a, b in zip(model.parameters(), trained_model.parameters(), strict=True))
     total = sum(p.numel() for p in model.parameters())
     assert 0.3 * total < moved <= 0.5 * total + 1
+
+
+def test_the_readmes_method_works_as_written(trained_model, small_data):
+    text = (ROOT / "README.md").read_text()
+    code = text.split("## Add a method")[1].split("```python")[1].split("```")[0]
+    names = {"dataclass": dataclass, "copy_of": copy_of, "sample": sample, "seeded": seeded, "fit": fit, "Log": Log}
+    exec(code, names)
+    model = names["my_method"](trained_model, small_data, names["MySettings"](), 0)
+    assert isinstance(model, CNN) and not same(model, trained_model)
