@@ -6,6 +6,7 @@ measure that compares kinds of models pairs *different* seeds, so that shared in
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -185,7 +186,8 @@ class Result:
 
     accuracy, loss: subset -> [N] on the test half, and `forget_train`, `retain_train`; histogram: [N][10] on the
     forget test set; gap: subset -> {values, kl, floor, ceiling}; distance, activation: layer -> [N], against the
-    trained model of the same seed; seconds, samples: cost per model; curves: phase -> mean loss per step.
+    trained model of the same seed; seconds, samples: cost per model; curves: phase -> mean loss per step;
+    against: identities of the trained and retrained ensembles that it was measured with.
     """
 
     kind: str
@@ -194,6 +196,7 @@ class Result:
     source: str
     side: str
     identity: str
+    against: dict[str, str]
     device: str
     settings: dict
     accuracy: dict[str, list[float]]
@@ -223,15 +226,31 @@ def evaluate(task: Task, *ensembles: Ensemble, store: bool = True) -> dict[str, 
     given = {ensemble.kind: ensemble for ensemble in ensembles}
     kinds = {kind: given.get(kind) or baseline(kind, task, n, stored=True) for kind in BASELINES} | given
     logits = {kind: outputs(ensemble, task) for kind, ensemble in kinds.items()}
+    against = {kind: kinds[kind].identity for kind in ("trained", "retrained")}
     results = {}
     for kind, ensemble in kinds.items():
-        results[kind] = _measure(task, ensemble, kinds["trained"], logits)
-        if store:
-            save_json(results_folder(task) / f"{kind}.json", vars(results[kind]))
+        path = results_folder(task) / f"{kind}.json"
+        results[kind] = _known(path, ensemble, against)
+        if results[kind] is None:
+            results[kind] = _measure(task, ensemble, kinds["trained"], logits, against)
+            if store:
+                save_json(path, vars(results[kind]))
     return results
 
 
-def _measure(task: Task, ensemble: Ensemble, trained: Ensemble, logits: dict[str, Outputs]) -> Result:
+def _known(path: Path, ensemble: Ensemble, against: dict[str, str]) -> Result | None:
+    """The stored result, if it is of exactly these models."""
+    try:
+        found = Result(**load_json(path, ""))
+    except (StudyError, TypeError):
+        return None
+    same = (found.identity, found.against, len(found)) == (ensemble.identity, against, len(ensemble))
+    return found if same and found.device == describe(pick_device()) else None
+
+
+def _measure(
+    task: Task, ensemble: Ensemble, trained: Ensemble, logits: dict[str, Outputs], against: dict[str, str]
+) -> Result:
     mine = logits[ensemble.kind]
     views = {"forget_train": mine.forget_train, "retain_train": mine.retain_train}
     labels = {
@@ -262,6 +281,7 @@ def _measure(task: Task, ensemble: Ensemble, trained: Ensemble, logits: dict[str
         source=task.data.source,
         side=task.side,
         identity=ensemble.identity,
+        against=against,
         device=describe(pick_device()),
         settings=ensemble.settings,
         accuracy={name: accuracy(views[name], labels[name]).tolist() for name in views},

@@ -224,7 +224,8 @@ def gap_figure(results: dict[str, Result], subset: str = "forget") -> Figure:
     axis.text(-0.5, gap["floor"], "floor", va="bottom", fontsize=7)
     axis.text(-0.5, gap["ceiling"], "ceiling: trained", va="bottom", fontsize=7, color=COLOUR_OF["trained"])
     axis.set_ylabel(f"KL(retrained || kind) on {subset}, nats")
-    axis.set_ylim(bottom=0)
+    axis.set_yscale("log")
+    axis.yaxis.set_major_formatter("{x:g}")
     return made
 
 
@@ -237,12 +238,13 @@ def histogram_figure(results: dict[str, Result]) -> Figure:
     )
     axis.set_xlabel("predicted class of the forget samples")
     axis.set_ylabel("share, %")
+    axis.set_ylim(0, 102)
     return made
 
 
 def class_accuracy(results: dict[str, Result]) -> Figure:
     """Accuracy per class, mean and standard deviation over the models, with the two kinds of sevens apart."""
-    made, axes = figure(1, 1, (7.5, 2.8))
+    made, axes = figure(1, 1, (9.0, 2.8))
     axis = axes[0, 0]
     subsets = [s for s in SUBSETS if s not in ("all", "retain", "forget")]
     for k, (kind, result) in enumerate(results.items()):
@@ -251,7 +253,8 @@ def class_accuracy(results: dict[str, Result]) -> Figure:
         axis.errorbar(x, values.mean(1), values.std(1), fmt="o", ms=4, lw=1, color=COLOUR_OF[kind], label=result.title)
     axis.set_xticks(range(len(subsets)), subsets)
     axis.set_ylabel("accuracy, %")
-    axis.legend(fontsize=7, frameon=False)
+    axis.set_ylim(-2, 102)
+    axis.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return made
 
 
@@ -283,50 +286,49 @@ def curves_figure(result: Result) -> Figure:
 def cost_and_gap(found: dict[str, dict[str, Result]], subset: str = "forget") -> Figure:
     """Gap closed against accuracy lost on retain, one panel per data set; the area of a dot is its cost.
 
+    Methods outside the frame stand at its edge as triangles, with their values in words.
     found: dataset -> kind -> Result.
     """
-    made, axes = figure(1, len(found), (5.2 * len(found), 4.2))
+    made, axes = figure(1, len(found), (5.4 * len(found), 4.4))
+    x_low, x_high, y_low, y_high = -0.4, 3.0, -40, 125
     for axis, (dataset, results) in zip(axes[0], found.items(), strict=True):
-        oracle = results["retrained"]
-        whole, labels = np.mean(oracle.seconds), []
+        oracle, labels = results["retrained"], []
         for kind, result in results.items():
             if kind == "untrained":
                 continue
             gap = 100 * np.array(result.gap[subset]["values"])
             lost = 100 * (np.mean(oracle.accuracy["retain"]) - np.array(result.accuracy["retain"]))
-            share = np.mean(result.seconds) / whole
-            x, y = lost.mean(), gap.mean()
-            axis.errorbar(x, y, gap.std(), lost.std(), color=COLOUR_OF[kind], lw=0.8)
-            axis.scatter(x, y, s=15 + 300 * min(share, 1), color=COLOUR_OF[kind], alpha=0.8, lw=0)
-            label = result.title if kind in ("trained", "retrained") else f"{result.title} ({100 * share:.1f} %)"
-            labels.append((y, x, label, COLOUR_OF[kind]))
+            share = np.mean(result.seconds) / np.mean(oracle.seconds)
+            x, y = np.clip(lost.mean(), x_low, x_high), np.clip(gap.mean(), y_low, y_high)
+            text = result.title if kind in ("trained", "retrained") else f"{result.title} ({100 * share:.1f} %)"
+            if (x, y) == (lost.mean(), gap.mean()):
+                axis.errorbar(x, y, gap.std(), lost.std(), color=COLOUR_OF[kind], lw=0.8)
+                axis.scatter(x, y, s=15 + 300 * min(share, 1), color=COLOUR_OF[kind], alpha=0.8, lw=0)
+            else:
+                axis.plot(x, y, "v" if y == y_low else ">", color=COLOUR_OF[kind], clip_on=False)
+                text += f": {gap.mean():,.0f} %, {lost.mean():.0f} points"
+            labels.append((x, y, text, COLOUR_OF[kind]))
         axis.axhline(100, color="black", lw=0.6, ls=":")
         axis.axhline(0, color="black", lw=0.6, ls=":")
-        axis.set_xscale("symlog", linthresh=2)
-        axis.set_yscale("symlog", linthresh=120)
-        axis.xaxis.set_major_locator(FixedLocator([-1, 0, 1, 2, 5, 10, 20, 50]))
-        axis.yaxis.set_major_locator(FixedLocator([-1000, -500, -200, -100, -50, 0, 25, 50, 75, 100, 150]))
-        axis.xaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_major_formatter("{x:g}")
-        axis.minorticks_off()
+        axis.set_xlim(x_low, x_high)
+        axis.set_ylim(y_low, y_high)
         _place_labels(axis, labels)
         axis.set_xlabel("accuracy lost on retain against retrained models, points")
         axis.set_title(f"{NAMES[dataset]}, {len(oracle)} models of each kind", fontsize=9)
     axes[0, 0].set_ylabel(f"gap to retraining closed on {subset}, %")
-    made.supxlabel("in brackets, and as area: time as a share of retraining", fontsize=7)
+    made.supxlabel("in brackets, and as area: time as a share of retraining; whiskers: standard deviation", fontsize=7)
     return made
 
 
 def _place_labels(axis, labels: list[tuple[float, float, str, str]]) -> None:
-    """Writes each label right of its point, moved up or down where two would overlap."""
-    taken: list[tuple[float, float]] = []
-    for y, x, text, colour in sorted(labels):
-        px, py = axis.transData.transform((x, y))
-        shift = 3.0
-        while any(abs(px - qx) < 110 and abs(py + shift - qy) < 11 for qx, qy in taken):
-            shift += 4
-        taken.append((px, py + shift))
-        axis.annotate(text, (x, y), xytext=(8, shift), textcoords="offset points", fontsize=7, color=colour)
+    """Writes the labels (x, y, text, colour) in a column, in the order of their points, with a thin line to each."""
+    (x_low, x_high), (y_low, y_high) = axis.get_xlim(), axis.get_ylim()
+    lowest = y_low
+    for x, y, text, colour in sorted(labels, key=lambda label: label[1]):
+        lowest = max(y, lowest + 0.04 * (y_high - y_low))
+        place = (x_low + 0.52 * (x_high - x_low), lowest)
+        line = {"arrowstyle": "-", "color": colour, "lw": 0.4, "relpos": (0 if x < place[0] else 1, 0.5)}
+        axis.annotate(text, (x, y), place, fontsize=7, color=colour, arrowprops=line, va="center")
 
 
 def loss_change(results: dict[str, Result], subsets=("retain", "7_retain", "forget", "forget_train")) -> Figure:
@@ -439,7 +441,7 @@ def audit_figure(results: dict[str, Result], found: Audit) -> Figure:
         axis.set_yticks(range(len(kinds)), [results[kind].title for kind in reversed(kinds)], fontsize=7)
         if key == "excess":
             axis.set_xscale("symlog", linthresh=5)
-            axis.xaxis.set_major_locator(FixedLocator([-20, -5, 0, 5, 20, 50, 200]))
+            axis.xaxis.set_major_locator(FixedLocator([-20, 0, 20, 200, 2000]))
             axis.xaxis.set_major_formatter("{x:g}")
             axis.minorticks_off()
     return made
@@ -465,6 +467,10 @@ def streisand_figure(task: Task, results: dict[str, Result]) -> Figure:
             median.set(color="black")
         axis.axvline(np.median(values[target]), color="black", lw=0.8, ls="--")
         axis.set_xlabel(title, fontsize=8)
+        axis.set_xscale("symlog", linthresh=20)
+        axis.xaxis.set_major_locator(FixedLocator([-1000, -100, -20, -10, 0, 10, 20, 100, 1000]))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.minorticks_off()
         axis.set_yticks(range(1, len(results) + 1), [r.title for r in reversed(results.values())], fontsize=7)
     return made
 

@@ -303,9 +303,9 @@ def findings(found: dict[str, dict[str, Result]], side: str) -> Text:
         )
         lines.append(
             f"Gradient ascent as published closes {gap('ascent'):.0f} %: its forget loss lies "
-            f"{value('ascent', 'excess'):.0f} standard deviations above that of retrained models "
-            f"(GEMU: {value('gemu', 'excess'):+.1f}, GeFeU: {value('gefeu', 'excess'):+.1f}), which is over-forgetting, "
-            f"and it loses {lost('ascent'):.1f} points elsewhere."
+            f"{value('ascent', 'excess'):.0f} standard deviations above that of retrained models, which is over-forgetting, "
+            f"and it loses {lost('ascent'):.1f} points elsewhere. The forget loss of GEMU and GeFeU lies at "
+            f"{value('gemu', 'excess'):+.1f} and {value('gefeu', 'excess'):+.1f} on that scale."
         )
         if cheap:
             word = "beats" if gap(cheap) > gap(best) else "stays behind"

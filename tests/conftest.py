@@ -51,7 +51,7 @@ def copy_repository(target: Path) -> Path:
     for name, old, new in (
         ("ensembles", "RECIPE = Recipe()", "RECIPE = Recipe(min_passes=1, min_steps=20)"),
         ("studies", "HEARTBEAT, GRACE = 5, 30", "HEARTBEAT, GRACE = 1, 4"),
-        ("audit", "PROBED = 6", "PROBED = 1"),
+        ("audit", "PROBED = 4", "PROBED = 1"),
     ):
         path = target / "helpers" / f"{name}.py"
         assert old in path.read_text()

@@ -45,7 +45,7 @@ class NegGradSettings:
     forget_batch: forget samples in each step."""
 
     share: float = 0.06
-    lr: float = 0.5
+    lr: float = 0.05
     batch_size: int = 64
     alpha: float = 0.95
     forget_batch: int = 32
