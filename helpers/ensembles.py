@@ -1,11 +1,12 @@
 """Ensembles: N models of one kind that differ in their seed, computed and stored one by one, or loaded.
 
-A model's file lies in a folder named after everything that decides what is in it (data, split, side, recipe, method
-and settings), so models made under other conditions are never mixed up with the present ones.
+A model's file lies in a folder named after everything that decides what is in it (data, split, side, recipe, method,
+settings and the code that makes it), so models made under other conditions are never mixed up with the present ones.
 Work that was interrupted goes on with the first model that is not stored.
 """
 
 import functools
+import inspect
 import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -15,13 +16,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from helpers import cnn, training
 from helpers.cnn import CNN, new_model
 from helpers.device import describe, pick_device
-from helpers.files import DATA, StudyError, fingerprint, load_torch, locked, save_torch, shown
+from helpers.files import DATA, StudyError, code_fingerprint, fingerprint, load_torch, locked, save_torch, shown
 from helpers.parallel import run_each
 from helpers.split import Task, split_fingerprint
 from helpers.training import Recipe, Stopwatch, train
-from helpers.unlearning import CHEAP, METHODS, Log, UnlearningData
+from helpers.unlearning import CHEAP, METHODS, Log, UnlearningData, common
 
 MODELS = DATA / "models"
 RECIPE = Recipe()
@@ -56,7 +58,7 @@ def baseline(kind: str, task: Task, n: int, stored: bool) -> Ensemble:
     stored: True loads (StudyError if fewer than n are stored), False computes and stores what is missing.
     """
     check_count(n)
-    identity = fingerprint([kind, asdict(RECIPE), task.fingerprint])
+    identity = fingerprint([kind, asdict(RECIPE), task.fingerprint, code_fingerprint(cnn, training)])
     device = pick_device()
 
     @functools.cache
@@ -90,7 +92,8 @@ def unlearned(name: str, task: Task, n: int, stored: bool, settings=None) -> Ens
     method = METHODS[name]
     settings = settings or method.settings
     trained = baseline("trained", task, n, stored=True)
-    identity = fingerprint([name, asdict(settings), trained.identity])
+    code = code_fingerprint(common, inspect.getmodule(method.run))
+    identity = fingerprint([name, asdict(settings), trained.identity, code])
     device = pick_device()
     data = None if stored else UnlearningData.of(task, RECIPE, device)
 
@@ -216,7 +219,7 @@ def _not_stored(kind: str, title: str, task: Task, n: int, found: int, folder: P
         return f"Only {found} of {n} {title} models are stored for {task.data.name}: {remedy}, or lower N_MODELS."
     if others:
         return (
-            f"The {title} models stored for {task.data.name} were made with another recipe, split, data source or "
-            f"settings than the present ones ({shown(others[0])}): {remedy}."
+            f"The {title} models stored for {task.data.name} were made with another recipe, split, data source, "
+            f"settings or code than the present ones ({shown(others[0])}): {remedy}."
         )
     return f"No {title} models are stored for {task.data.name} (forget side {task.side}): {remedy}."

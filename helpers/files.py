@@ -4,12 +4,15 @@ Every model and result is a *sealed* file: its payload followed by the SHA-256 o
 cut or altered file is noticed when it is opened, and named in one sentence.
 """
 
+import ast
 import hashlib
+import inspect
 import io
 import json
 import os
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -34,6 +37,22 @@ def fingerprint(value) -> str:
     """First 10 hex digits of the SHA-256 of bytes, or of the sorted JSON of anything else."""
     data = value if isinstance(value, bytes) else json.dumps(value, sort_keys=True).encode()
     return hashlib.sha256(data).hexdigest()[:10]
+
+
+def code_fingerprint(*modules: ModuleType) -> str:
+    """Fingerprint of what modules do: their syntax trees without comments, docstrings and layout."""
+
+    def essence(node):
+        if not isinstance(node, ast.AST):
+            return [essence(part) for part in node] if isinstance(node, list) else repr(node)
+        fields = [value for _, value in ast.iter_fields(node) if value not in (None, [])]
+        return [type(node).__name__, *map(essence, fields)]
+
+    trees = [ast.parse(inspect.getsource(module)) for module in modules]
+    for node in (node for tree in trees for node in ast.walk(tree)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    return fingerprint([essence(tree) for tree in trees])
 
 
 def shown(path: Path) -> str:

@@ -279,8 +279,18 @@ def run_trials(study: optuna.Study, n_trials: int, method: str, task: Task, join
     if not join:
         _fill(study, n_trials, asdict(METHODS[method].settings))
 
+    taken = []  # numbers of trials that another process took over, since this one slept too long
+
     def trial_values(trial: optuna.Trial) -> tuple[float, float]:
         values = objective(space(trial, settings))
+        try:
+            note(trial, values)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            taken.append(trial.number)
+            raise
+        return values
+
+    def note(trial: optuna.Trial, values: tuple[float, float]) -> None:
         gap = (objective.ceiling - values[0]) / (objective.ceiling - objective.floor)
         trial.set_user_attr("gap", gap)
         trial.set_user_attr("diverged", values == COLLAPSED)
@@ -291,7 +301,6 @@ def run_trials(study: optuna.Study, n_trials: int, method: str, task: Task, join
             ("costs too much, tenths of retraining", 10 * (objective.cost - AFFORDABLE)),
         ):
             trial.set_constraint(key, excess)
-        return values
 
     done = len(_of_state(study, TrialState.COMPLETE))
     waiting = len(_of_state(study, TrialState.WAITING))
@@ -301,7 +310,12 @@ def run_trials(study: optuna.Study, n_trials: int, method: str, task: Task, join
             if _of_state(study, TrialState.WAITING):
                 seed = SAMPLER_SEED + len(_of_state(study, TrialState.COMPLETE))
                 study.sampler = Sampler(seed=seed, multivariate=True, n_startup_trials=STARTUP)
-                study.optimize(trial_values, n_trials=1)
+                try:
+                    study.optimize(trial_values, n_trials=1)
+                except ValueError:
+                    if not taken:
+                        raise
+                    taken.clear()
             elif _of_state(study, TrialState.RUNNING):  # of another process: it finishes, or its trial comes back
                 time.sleep(1)
             else:

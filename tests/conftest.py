@@ -1,5 +1,6 @@
 """Real digits, real training, small sizes. `workshop` is a temporary copy of the repository with a short recipe."""
 
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from helpers.ensembles import RECIPE
+from helpers.files import load_torch
 from helpers.split import load_task
 from helpers.training import Recipe, train
 from helpers.unlearning import UnlearningData
@@ -17,6 +19,12 @@ from helpers.unlearning import UnlearningData
 ROOT = Path(__file__).resolve().parent.parent
 PUBLISHED = ROOT.parent / "shared" / "data" / "colorized-MNIST.tar.gz"
 SHORT = Recipe(min_passes=1, min_steps=20)
+SETUP = """
+from helpers.ensembles import baseline, unlearned
+from helpers.evaluation import evaluate
+from helpers.split import load_task
+task = load_task("cmnist")
+"""
 NOTEBOOKS = ("netcomp_compare", "netcomp_SimpleAscent", "netcomp_GEMU", "netcomp_GeFeU", "graphics")
 
 
@@ -51,6 +59,7 @@ def copy_repository(target: Path) -> Path:
     for name, old, new in (
         ("ensembles", "RECIPE = Recipe()", "RECIPE = Recipe(min_passes=1, min_steps=20)"),
         ("studies", "HEARTBEAT, GRACE = 5, 30", "HEARTBEAT, GRACE = 1, 4"),
+        ("studies", "TUNING_MODELS = 5", "TUNING_MODELS = 2"),
         ("audit", "PROBED = 4", "PROBED = 1"),
     ):
         path = target / "helpers" / f"{name}.py"
@@ -67,3 +76,14 @@ def workshop(tmp_path_factory):
 def run_python(folder: Path, code: str, timeout: float = 300) -> subprocess.CompletedProcess:
     """Runs code in a new interpreter that imports the helpers of `folder`."""
     return subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=timeout)
+
+
+def states(folder: Path) -> dict[str, str]:
+    """Model files by place, as the bits of their weights (times differ from run to run)."""
+    found = {}
+    models = folder / "data" / "models"
+    for path in sorted(models.rglob("*.pt")):
+        state = load_torch(path, "")["state"]
+        bits = b"".join(value.numpy().tobytes() for value in state.values())
+        found[str(path.relative_to(models))] = hashlib.sha256(bits).hexdigest()
+    return found
