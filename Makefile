@@ -4,6 +4,7 @@
 # make lint      ruff over code and notebooks
 # make refresh   execute the committed notebooks in place
 # make report    write the README's table and figure from data/results/
+# make bench     measure speed, write the README's performance table
 
 PYTHON ?= python3
 DATASET ?=
@@ -12,7 +13,7 @@ FORGET ?=
 FLAGS = $(if $(DATASET),--dataset $(DATASET)) $(if $(FORGET),--forget $(FORGET)) $(if $(MODELS),--models $(MODELS))
 RUN = .venv/bin/python
 
-.PHONY: study notebook test lint refresh report setup
+.PHONY: study notebook test lint refresh report bench setup
 setup: .venv/installed
 
 .venv/installed: requirements.txt pyproject.toml
@@ -32,6 +33,9 @@ notebook: setup
 
 report: setup
 	$(RUN) -m helpers.run report
+
+bench: setup
+	$(RUN) benchmarks/bench.py
 
 test: setup lint
 	$(RUN) -m helpers.run data

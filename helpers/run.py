@@ -25,13 +25,13 @@ ROOT = Path(__file__).resolve().parent.parent
 STUDY = ("netcomp_compare", "netcomp_SimpleAscent", "netcomp_GEMU", "netcomp_GeFeU", "graphics")
 
 
-def execute(name: str, target: Path, parameters: dict) -> None:
-    """Executes one notebook top to bottom; its output streams appear on the terminal while it runs."""
+def execute(name: str, target: Path, parameters: dict, root: Path = ROOT) -> None:
+    """Executes one notebook of the repository at `root`, top to bottom; its output streams appear on the terminal."""
     notebook = papermill.execute_notebook(
-        str(ROOT / f"{name}.ipynb"),
+        str(root / f"{name}.ipynb"),
         None,
         parameters=parameters,
-        cwd=str(ROOT),
+        cwd=str(root),
         kernel_name="python3",
         progress_bar=False,
         stdout_file=sys.stdout,
@@ -72,13 +72,18 @@ def report() -> None:
         raise StudyError("There are no results yet: run `make study` first.")
     picture = DATA / "report" / "cost_and_gap.png"
     save_figure(cost_and_gap(found), picture)
-    table = overview_table(found).markdown()
+    write_block("results", f"![Cost against gap closed]({shown(picture)})\n\n{overview_table(found).markdown()}")
+
+
+def write_block(mark: str, text: str) -> None:
+    """Puts text between the README's marks of that name; the rest stays as it is."""
     path = ROOT / "README.md"
-    before, _, rest = path.read_text().partition("<!-- results -->")
-    after = rest.partition("<!-- /results -->")[2]
-    block = f"\n![Cost against gap closed]({shown(picture)})\n\n{table}\n"
+    begin, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
+    before, found, rest = path.read_text().partition(begin)
+    if not found or end not in rest:
+        raise StudyError(f"README.md has lost its lines {begin} and {end}: put them back where the text should stand.")
     with written_whole(path) as part:
-        part.write_text(f"{before}<!-- results -->\n{block}\n<!-- /results -->{after}")
+        part.write_text(f"{before}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}")
 
 
 def main() -> None:

@@ -5,13 +5,14 @@ README there). Colored MNIST carries its MNIST index in the file name, so the sa
 `load_task` puts a data set and its forget set together: everything else starts from a `Task`.
 """
 
+import hashlib
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from helpers.datasets import Dataset, Half, load_dataset
-from helpers.files import DATA, StudyError, fingerprint, shown
+from helpers.files import DATA, StudyError, fingerprint, shown, written_whole
 
 SPLITS = DATA / "splits"
 FEATURE_CLASS = 7
@@ -69,7 +70,7 @@ def load_task(dataset: str, forget: str = "crossbar") -> Task:
     """Loads `dataset` ("mnist", "cmnist") with the side `forget` ("crossbar", "plain") of the sevens to forget.
 
     Raises StudyError for an unknown name or side, for data that cannot be had, and for split lists that are missing,
-    damaged, or name samples that are not sevens.
+    damaged, altered, or name samples that are not sevens.
     """
     check_side(forget)
     data = load_dataset(dataset)
@@ -156,4 +157,27 @@ def _read_rows(path, half: str, words: tuple[str, ...]) -> list[tuple[int, str]]
         rows.append((int(index), word))
     if not rows:
         raise StudyError(f"{shown(path)} lists no sample: {remedy}.")
+    if _seal(lines) not in lines:
+        raise StudyError(
+            f"{shown(path)} does not agree with the SHA-256 in its last line: {remedy}, or, if you changed it on "
+            "purpose, run `python -m helpers.split`."
+        )
     return rows
+
+
+def _seal(lines: list[str]) -> str:
+    """The line that proves the others: SHA-256 of all that are no remarks."""
+    body = "\n".join(line for line in lines if not line.startswith("#"))
+    return f"# sha256 {hashlib.sha256(body.encode()).hexdigest()}"
+
+
+def seal_splits() -> None:
+    """Renews the last line of all lists, after they were changed on purpose."""
+    for path in sorted(SPLITS.glob("*_t*.txt")):
+        lines = [line for line in path.read_text(encoding="ascii").splitlines() if not line.startswith("# sha256")]
+        with written_whole(path) as part:
+            part.write_text("\n".join([*lines, _seal(lines)]) + "\n")
+
+
+if __name__ == "__main__":
+    seal_splits()

@@ -13,6 +13,7 @@ import os
 import sys
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -24,7 +25,7 @@ from tqdm import tqdm
 from helpers.device import pick_device
 from helpers.ensembles import RECIPE, baseline, unlearn, unlearned
 from helpers.evaluation import accuracy, evaluate, kl_pairs, outputs
-from helpers.files import DATA, StudyError, locked, shown
+from helpers.files import DATA, StudyError, fingerprint, locked, shown
 from helpers.parallel import one_thread
 from helpers.split import Task, load_task, tuning_task
 from helpers.tables import Table, spread
@@ -44,8 +45,8 @@ STORAGE = DATA / "studies" / "studies.db"  # the default; any URL that Optuna ta
 TUNING_MODELS = 5  # models 0 to 4 of the tuning task
 SAMPLER_SEED = 0
 STARTUP = 25  # random trials before the sampler learns
-TOLERATED_LOSS = 0.5  # points of accuracy on held-out retained samples that a chosen point may lose
-AFFORDABLE = 0.1  # samples that unlearning may see, as a share of those that retraining sees
+TOLERATED = 0.75  # accuracy on held-out retained samples that a chosen point may lose, in errors of retrained models
+AFFORDABLE = 0.104  # samples that unlearning may see, as a share of those that retraining sees
 USEFUL_GAP = 0.5  # share of the gap that a point must close to be of interest
 HEARTBEAT, GRACE = 5, 30  # seconds; a trial whose process gave no sign for GRACE goes back into the queue
 GOALS = (
@@ -69,7 +70,7 @@ def generator_space(trial: optuna.Trial, settings: type) -> GemuSettings:
         impair_share=trial.suggest_float("impair_share", 0.002, 0.02, log=True),
         impair_noise=trial.suggest_float("impair_noise", 0.05, 0.8),
         impair_lr=trial.suggest_float("impair_lr", 0.1, 2.0, log=True),
-        repair_share=trial.suggest_float("repair_share", 0.05, 0.085),
+        repair_share=trial.suggest_float("repair_share", 0.05, 0.095),
         repair_lr=trial.suggest_float("repair_lr", 0.1, 2.0, log=True),
     )
 
@@ -136,6 +137,7 @@ class Objective:
     """The two goals of a study as a function of hyper-parameters, on the tuning models.
 
     floor, ceiling: KL(retrained || retrained) and KL(retrained || trained) on the same samples, nats.
+    tolerated: accuracy that may be lost, points: TOLERATED times the error of the retrained models.
     cost: samples that the last call's unlearning saw, as a share of those that retraining sees.
     """
 
@@ -151,6 +153,7 @@ class Objective:
         self.reference = oracle.forget_train
         keep = (~self.task.forget["test"]).numpy()
         self.reference_accuracy = float(accuracy(oracle.test[:, keep], self.labels).mean())
+        self.tolerated = 100 * TOLERATED * (1 - self.reference_accuracy)
         self.floor, self.ceiling = self._kl(oracle.forget_train), self._kl(before.forget_train)
 
     def _kl(self, logits: np.ndarray) -> float:
@@ -206,6 +209,7 @@ def open_study(name: str, method: str, task: Task, storage: str | None = None) -
             study.set_user_attr("identity", identity)
             study.set_metric_names(list(GOALS))
         known = study.user_attrs.get("identity", {})
+        complete = _of_state(study, TrialState.COMPLETE)
     except Exception as error:  # SQLAlchemy and its drivers raise many kinds for a damaged file or a wrong address
         reason = (str(error).splitlines() or [""])[0][:100]
         remedy = "check the address" if storage else "restore it with `git checkout data/studies`, or move it away"
@@ -216,6 +220,8 @@ def open_study(name: str, method: str, task: Task, storage: str | None = None) -
         raise StudyError(
             f'The study "{name}" was made with another {changed}: choose a new STUDY_NAME, its trials do not mix.'
         )
+    if complete:
+        finished(study)
     return study
 
 
@@ -233,13 +239,32 @@ def _storage(url: str | None) -> optuna.storages.RDBStorage:
 # ---- run ----
 
 
-class Sampler(optuna.samplers.TPESampler):
+class Sampler(optuna.samplers.BaseSampler):
     """TPE over the two goals and the constraints; every second trial after the start is a small step away from one of
-    the best points so far, since thirteen hyper-parameters are many for 150 noisy trials."""
+    the best points so far, since thirteen hyper-parameters are many for 150 noisy trials.
+
+    A trial is seeded with SAMPLER_SEED and its number, so that neither a second process nor a kill changes its start.
+    """
+
+    def __init__(self):
+        self.number, self.tpe = -1, None
+
+    def _of(self, trial: optuna.trial.FrozenTrial) -> optuna.samplers.TPESampler:
+        if trial.number != self.number:
+            seed = SAMPLER_SEED + trial.number
+            self.tpe = optuna.samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=STARTUP)
+            self.number = trial.number
+        return self.tpe
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> dict:
+        return self._of(trial).infer_relative_search_space(study, trial)
+
+    def sample_independent(self, study: optuna.Study, trial: optuna.trial.FrozenTrial, name: str, kind) -> Any:
+        return self._of(trial).sample_independent(study, trial, name, kind)
 
     def sample_relative(self, study: optuna.Study, trial: optuna.trial.FrozenTrial, search_space: dict) -> dict:
         if trial.number % 2 == 0 or len(_of_state(study, TrialState.COMPLETE)) < STARTUP:
-            return super().sample_relative(study, trial, search_space)
+            return self._of(trial).sample_relative(study, trial, search_space)
         random = np.random.default_rng([SAMPLER_SEED, trial.number])
         best = _promising(study, 4)
         near = best[random.integers(len(best))].params
@@ -259,7 +284,7 @@ def _step(value, kind: optuna.distributions.BaseDistribution, random: np.random.
 def _promising(study: optuna.Study, n: int) -> list[optuna.trial.FrozenTrial]:
     """The n best affordable trials; one a little beyond the tolerated loss may come back within it."""
     affordable = [trial for trial in finished(study) if trial.user_attrs["cost"] <= AFFORDABLE]
-    return sorted(affordable, key=lambda t: t.values[0] + 5 * max(0, t.values[1] - TOLERATED_LOSS))[:n]
+    return sorted(affordable, key=lambda t: t.values[0] + 5 * max(0, t.values[1] - recall(study, "tolerated")))[:n]
 
 
 def run_trials(study: optuna.Study, n_trials: int, method: str, task: Task, join: bool = False) -> None:
@@ -267,15 +292,16 @@ def run_trials(study: optuna.Study, n_trials: int, method: str, task: Task, join
     empty. join: adds none, works on the queue that another process filled.
 
     An interrupted trial is marked failed; one whose process was killed goes back into the queue. Trials that diverge
-    are recorded as `COLLAPSED`. The sampler is seeded with SAMPLER_SEED and the number of finished trials.
+    are recorded as `COLLAPSED`.
     """
     if n_trials < 1 and not join:
         return
     objective = Objective(method, task)
     space, settings = SPACES[method]
+    study.sampler = Sampler()
     if "ceiling" not in study.user_attrs:
-        study.set_user_attr("floor", objective.floor)
-        study.set_user_attr("ceiling", objective.ceiling)
+        for key in ("floor", "tolerated", "ceiling"):
+            remember(study, key, getattr(objective, key))
     if not join:
         _fill(study, n_trials, asdict(METHODS[method].settings))
 
@@ -296,11 +322,12 @@ def run_trials(study: optuna.Study, n_trials: int, method: str, task: Task, join
         trial.set_user_attr("diverged", values == COLLAPSED)
         trial.set_user_attr("cost", objective.cost)
         for key, excess in (  # above 0: of no interest, which steers the sampler
-            ("loses too much, points", values[1] - TOLERATED_LOSS),
+            ("loses too much, points", values[1] - objective.tolerated),
             ("closes too little, share of the gap", USEFUL_GAP - gap),
             ("costs too much, tenths of retraining", 10 * (objective.cost - AFFORDABLE)),
         ):
             trial.set_constraint(key, excess)
+        trial.set_user_attr("seal", _seal(trial.params, values, trial.user_attrs))
 
     done = len(_of_state(study, TrialState.COMPLETE))
     waiting = len(_of_state(study, TrialState.WAITING))
@@ -308,8 +335,6 @@ def run_trials(study: optuna.Study, n_trials: int, method: str, task: Task, join
         while True:
             optuna.storages.fail_stale_trials(study)
             if _of_state(study, TrialState.WAITING):
-                seed = SAMPLER_SEED + len(_of_state(study, TrialState.COMPLETE))
-                study.sampler = Sampler(seed=seed, multivariate=True, n_startup_trials=STARTUP)
                 try:
                     study.optimize(trial_values, n_trials=1)
                 except ValueError:
@@ -350,23 +375,52 @@ def confirm(study: optuna.Study, method: str, task: Task, best: int = 8, repeats
             while len(again) < repeats:
                 values = objective(space(optuna.trial.FixedTrial(trial.params), settings), repeat=len(again) + 1)
                 again = [*again, list(values)]
-                study.set_user_attr(f"again {trial.number}", again)
+                remember(study, f"again {trial.number}", again)
                 bar.update()
 
 
 def _again(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> list[list[float]]:
-    return study.user_attrs.get(f"again {trial.number}", [])
+    key = f"again {trial.number}"
+    return recall(study, key) if key in study.user_attrs else []
 
 
 # ---- choose and show ----
 
 
 def finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """Completed trials; StudyError if there is none."""
+    """Completed trials; StudyError if there is none, or if one was altered after it was run."""
     trials = _of_state(study, TrialState.COMPLETE)
     if not trials:
         raise StudyError(f'The study "{study.study_name}" holds no finished trial: set N_TRIALS above 0 and run it.')
+    for trial in trials:
+        if trial.user_attrs.get("seal") != _seal(trial.params, trial.values, trial.user_attrs):
+            raise StudyError(_altered(f"Trial {trial.number}", study))
     return trials
+
+
+def _altered(what: str, study: optuna.Study) -> str:
+    return (
+        f'{what} of the study "{study.study_name}" was altered or damaged in its storage: '
+        "restore data/studies with `git checkout data/studies`, or choose a new STUDY_NAME."
+    )
+
+
+def remember(study: optuna.Study, key: str, value: float | list) -> None:
+    """Keeps a value with the study, with its fingerprint."""
+    study.set_user_attr(key, {"value": value, "seal": fingerprint([key, value])})
+
+
+def recall(study: optuna.Study, key: str) -> float | list:
+    """A value kept with the study: "floor", "ceiling" (nats), "tolerated" (points), "again N"; StudyError if altered."""
+    found = study.user_attrs[key]
+    if found["seal"] != fingerprint([key, found["value"]]):
+        raise StudyError(_altered(f'"{key}"', study))
+    return found["value"]
+
+
+def _seal(params: dict, values: Sequence[float], attributes: dict) -> str:
+    """Fingerprint of what a trial says, stored with it."""
+    return fingerprint([params, list(values), {key: attributes[key] for key in ("cost", "diverged", "gap")}])
 
 
 def mean_values(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> tuple[float, float]:
@@ -376,7 +430,7 @@ def mean_values(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> tuple[f
 
 
 def chosen_trial(study: optuna.Study) -> optuna.trial.FrozenTrial:
-    """The trial with the smallest KL among those that lose at most TOLERATED_LOSS and cost at most AFFORDABLE; the
+    """The trial with the smallest KL among those that lose at most TOLERATED and cost at most AFFORDABLE; the
     least losing if none does.
 
     Where some trials were confirmed only these stand for choice, with their means.
@@ -385,7 +439,7 @@ def chosen_trial(study: optuna.Study) -> optuna.trial.FrozenTrial:
     trials = [trial for trial in trials if _again(study, trial)] or trials
     trials = [trial for trial in trials if trial.user_attrs["cost"] <= AFFORDABLE] or trials
     goals = {trial.number: mean_values(study, trial) for trial in trials}
-    good = [trial for trial in trials if goals[trial.number][1] <= TOLERATED_LOSS]
+    good = [trial for trial in trials if goals[trial.number][1] <= recall(study, "tolerated")]
     if good:
         return min(good, key=lambda trial: goals[trial.number][0])
     return min(trials, key=lambda trial: goals[trial.number][1])
@@ -404,13 +458,13 @@ def study_table(study: optuna.Study) -> Table:
     kl, lost = mean_values(study, best)
     times = 1 + len(_again(study, best))
     diverged = sum(trial.user_attrs.get("diverged", False) for trial in finished(study))
-    floor, ceiling = study.user_attrs["floor"], study.user_attrs["ceiling"]
+    floor, ceiling = recall(study, "floor"), recall(study, "ceiling")
     rows = [
         ["finished trials", f"{len(finished(study))}, of which {diverged} diverged"],
         ["interrupted trials", str(len(_of_state(study, TrialState.FAIL)))],
         ["chosen trial", f"number {best.number}, measured {times} times"],
         ["its KL(retrained || unlearned)", f"{kl:.3f} nats: {100 * (ceiling - kl) / (ceiling - floor):.1f} % closed"],
-        ["its accuracy lost", f"{lost:.2f} points"],
+        ["its accuracy lost", f"{lost:.2f} points, tolerated {recall(study, 'tolerated'):.2f}"],
         *([key, f"{value:.3g}" if isinstance(value, float) else str(value)] for key, value in best.params.items()),
     ]
     return Table([study.study_name, ""], rows, "KL on forget samples of the training half, tuning models only.")

@@ -215,7 +215,7 @@ def test_borderline_decisions_agree_with_the_lists():
         ("70000\n", "line 1"),
         ("x\n", "line 1"),
         ("", "no sample"),
-        ("0\n", "not a seven"),
+        ("8\n", "does not agree with the SHA-256"),
     ],
 )
 def test_a_damaged_split_list_is_named(tmp_path, monkeypatch, text, complaint):
@@ -223,6 +223,19 @@ def test_a_damaged_split_list_is_named(tmp_path, monkeypatch, text, complaint):
     monkeypatch.setattr(split, "SPLITS", tmp_path / "splits")
     (tmp_path / "splits" / "crossbar_train.txt").write_text(text)
     with pytest.raises(StudyError, match=complaint):
+        load_task("mnist")
+
+
+def test_a_split_changed_on_purpose_is_sealed_again_and_checked(tmp_path, monkeypatch):
+    shutil.copytree(split.SPLITS, tmp_path / "splits")
+    monkeypatch.setattr(split, "SPLITS", tmp_path / "splits")
+    path = tmp_path / "splits" / "crossbar_train.txt"
+    path.write_text("38\n148\n")
+    split.seal_splits()
+    assert read_split("train") == [38, 148]
+    path.write_text("0\n38\n")
+    split.seal_splits()
+    with pytest.raises(StudyError, match="sample 0, which is not a seven"):
         load_task("mnist")
 
 

@@ -93,8 +93,11 @@ def test_another_split_is_refused(workshop):
     path = workshop / "data" / "splits" / "crossbar_train.txt"
     original = path.read_text()
     try:
-        path.write_text("\n".join(original.splitlines()[:-1]) + "\n")
-        done = run_python(workshop, SETUP + 'baseline("trained", task, 3, stored=True)')
+        path.write_text(original.replace("\n148\n", "\n"))
+        load = SETUP + 'baseline("trained", task, 3, stored=True)'
+        assert "run `python -m helpers.split`" in run_python(workshop, load).stderr.strip().splitlines()[-1]
+        subprocess.run([sys.executable, "-m", "helpers.split"], cwd=workshop, check=True)
+        done = run_python(workshop, load)
         assert "another recipe, split, data source, settings or code" in done.stderr.strip().splitlines()[-1]
     finally:
         path.write_text(original)

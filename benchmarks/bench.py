@@ -1,0 +1,367 @@
+"""How fast is it? `make bench` measures this repository beside the usual way and beside the limit of the machine.
+
+Every line has three numbers, measured in turn (ours, usual, limit, ours, ...), medians over the rounds:
+
+- ours: what the notebooks call;
+- the usual way: `torchvision.datasets.MNIST` with ToTensor and Normalize, a DataLoader, float32, all threads; the same
+  network, optimizer and batch size, the same number of samples;
+- the limit: the time that the floating-point operations of the convolutions and linear layers take at the rate at which
+  this machine multiplies matrices of their shapes, in its best number format, on all cores.
+
+Rates of the usual way and of the limit are measured on a few thousand samples in each round and scaled to the number of
+samples of the line. Writes data/results/benchmark.json, data/report/cost_growth.png and the README's performance table.
+"""
+
+import argparse
+import functools
+import os
+import shutil
+import tempfile
+import threading
+import time
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Subset
+from torchvision import transforms
+from torchvision.datasets import MNIST
+from tqdm import tqdm
+
+from helpers import ensembles, evaluation
+from helpers.cnn import new_model
+from helpers.datasets import Half
+from helpers.device import describe, has_fast_bfloat16, pick_device
+from helpers.ensembles import RECIPE, baseline, unlearned
+from helpers.evaluation import RESULTS, evaluate
+from helpers.files import DATA, DOWNLOADS, save_json, shown
+from helpers.parallel import cores, run_each
+from helpers.plots import Figure, figure, save_figure
+from helpers.run import ROOT, execute, write_block
+from helpers.split import Task, load_task
+from helpers.tables import Table
+from helpers.training import Recipe, train
+from helpers.unlearning import METHODS, UnlearningData
+
+ROUNDS = 5
+STEPS = 30  # of training in one measurement of a rate
+BATCH = RECIPE.batch_size
+WHERE = RESULTS / "benchmark.json"
+
+
+def seconds(work, *arguments) -> float:
+    start = time.perf_counter()
+    work(*arguments)
+    return time.perf_counter() - start
+
+
+# ---- the three sides ----
+
+
+def our_training(task: Task, steps: int = STEPS) -> float:
+    """Samples per second over as many models at once as there are cores, as an ensemble is trained."""
+    images, labels = task.data.train.images, task.data.train.labels
+    part = slice(0, steps * BATCH)
+
+    def work(seed: int, tick) -> None:
+        train(images[part], labels[part], Recipe(min_passes=1, min_steps=1), seed)
+        tick()
+
+    jobs = list(range(cores()))
+    return len(jobs) * steps * BATCH / seconds(run_each, work, jobs, lambda done: None)
+
+
+@functools.cache
+def usual_data(half: bool) -> MNIST:
+    """The data set as most tutorials load it; half: True for training."""
+    steps = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))])
+    with tempfile.TemporaryDirectory() as place:
+        shutil.copytree(DOWNLOADS / "mnist", Path(place) / "MNIST" / "raw")
+        return MNIST(place, train=half, transform=steps)
+
+
+def usual_training(steps: int = STEPS) -> float:
+    """Samples per second of a plain loop on one model."""
+    model = new_model(1, 0).to(memory_format=torch.contiguous_format).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=RECIPE.peak_lr)
+    loader = DataLoader(Subset(usual_data(True), range(steps * BATCH)), batch_size=BATCH, shuffle=True)
+
+    def work() -> None:
+        for images, labels in loader:
+            loss = torch.nn.functional.cross_entropy(model(images), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    return steps * BATCH / seconds(work)
+
+
+def usual_prediction(n: int = 4_000) -> float:
+    """Samples per second of a plain evaluation loop."""
+    model = new_model(1, 0).to(memory_format=torch.contiguous_format).eval()
+    loader = DataLoader(Subset(usual_data(False), range(n)), batch_size=BATCH)
+
+    @torch.no_grad()
+    def work() -> None:
+        for images, _ in loader:
+            model(images).argmax(1)
+
+    return n / seconds(work)
+
+
+def products(channels: int = 1) -> list[tuple[int, int, int]]:
+    """The matrix products [m, k] x [k, n] of one forward pass over a batch: what convolutions reduce to."""
+    model, found = new_model(channels, 0), []
+
+    def note(layer, inputs, output):
+        if isinstance(layer, torch.nn.Conv2d):
+            m, k = output[:, 0].numel(), layer.weight[0].numel()
+        else:
+            m, k = len(output), layer.in_features
+        found.append((m, k, output.shape[1]))
+
+    for layer in model.children():
+        layer.register_forward_hook(note)
+    model(torch.zeros(BATCH, channels, 28, 28))
+    return found
+
+
+def limit(training: bool) -> float:
+    """Samples per second if nothing but the matrix products took time: forward, and for training two more for each
+    (the gradients of weights and of inputs; the first layer needs none of its inputs)."""
+    dtype = torch.bfloat16 if has_fast_bfloat16(pick_device()) else torch.float32
+    total = 0.0
+    for at, (m, k, n) in enumerate(products()):
+        shapes = [(m, k, n)] + ([(k, m, n)] + [(m, n, k)] * (at > 0)) * training
+        for rows, inner, columns in shapes:
+            a, b = torch.ones(rows, inner, dtype=dtype), torch.ones(inner, columns, dtype=dtype)
+            torch.mm(a, b)
+            repeats = max(3, int(2e9 / (rows * inner * columns)))
+            total += seconds(lambda a=a, b=b, repeats=repeats: [torch.mm(a, b) for _ in range(repeats)]) / repeats
+    return BATCH / total
+
+
+# ---- lines of the table ----
+
+
+def measure(task: Task, rounds: int, models: int) -> dict:
+    """All lines: name -> {unit, ours, usual, limit (medians), times} with every single measurement kept."""
+    n_train = len(task.data.train)
+    retrain = RECIPE.steps(int((~task.forget["train"]).sum())) * BATCH
+    trained = baseline("trained", task, max(models, cores()), stored=False)
+    few = trained.models[: cores()]
+    data = UnlearningData.of(task, RECIPE, pick_device())
+    seen = len(task.data.test) + int(task.forget["train"].sum()) + evaluation.RETAIN_TRAIN_SAMPLE
+    budget = {name: 0 for name in ("ascent", "gemu", "gefeu")}
+    raw = {key: [] for key in ("ours", "usual", "limit", "predict", "usual predict", "limit predict", *budget)}
+    for turn in tqdm(range(rounds), desc="benchmark", unit="round"):
+        raw["ours"].append(our_training(task))
+        raw["usual"].append(usual_training())
+        raw["limit"].append(limit(training=True))
+        raw["usual predict"].append(usual_prediction())
+        raw["limit predict"].append(limit(training=False))
+        raw["predict"].append(seen * len(few) / seconds(_outputs, task, few))
+        for name in budget:
+
+            def work(at: int, tick, name=name, turn=turn) -> None:
+                ensembles.unlearn(name, few[at], data, METHODS[name].settings, turn)
+                tick()
+
+            raw[name].append(seconds(run_each, work, list(range(len(few))), lambda done: None) / len(few))
+            if not turn:
+                budget[name] = ensembles.unlearn(name, few[0], data, METHODS[name].settings, 0)[1]["samples"]
+    rate = {key: float(np.median(values)) for key, values in raw.items()}
+    lines = {"training, samples per second": _line("1/s", rate["ours"], rate["usual"], rate["limit"])}
+    samples = RECIPE.steps(n_train) * BATCH
+    lines["one trained model, seconds"] = _line("s", *(samples / rate[key] for key in ("ours", "usual", "limit")))
+    for name, cost in budget.items():
+        line = _line("s", rate[name], cost / rate["usual"], cost / rate["limit"])
+        line["share of retraining"] = rate[name] / (retrain / rate["ours"])
+        lines[f"{METHODS[name].title}, one model, seconds"] = line
+    predicted = (seen / rate[key] for key in ("predict", "usual predict", "limit predict"))
+    lines["logits of one model on all subsets, seconds"] = _line("s", *predicted)
+    notebook = whole_notebook(models)
+    both = [
+        2 * models * (samples / rate[a] + seen / rate[b])
+        for a, b in (("usual", "usual predict"), ("limit", "limit predict"))
+    ]
+    lines[f"netcomp_compare.ipynb, {models} models of each kind, seconds"] = _line("s", notebook, *both)
+    return {"lines": lines, "measured": raw}
+
+
+def _outputs(task: Task, models: list) -> None:
+    retain = task.retain_set("train")[0][evaluation.retain_train_sample(task)]
+    for images in (task.data.test.images, task.forget_set("train")[0], retain):
+        for model in models:
+            evaluation.predict(model, images)
+
+
+def _line(unit: str, ours: float, usual: float, at_best: float) -> dict:
+    times, share = (ours / usual, ours / at_best) if unit == "1/s" else (usual / ours, at_best / ours)
+    return {"ours": ours, "usual": usual, "limit": at_best, "times the usual way": times, "share of the limit": share}
+
+
+def copied(folder: Path) -> Path:
+    """A copy of code and notebooks without stored models, with the downloads that are here."""
+    for path in (*ROOT.glob("*.ipynb"), ROOT / "pyproject.toml"):
+        shutil.copy(path, folder)
+    for part in ("helpers", "data/splits", "data/downloads"):
+        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__", "*.tar.gz"))
+    return folder
+
+
+def whole_notebook(models: int) -> float:
+    """Seconds of netcomp_compare.ipynb from nothing, the kernel's start included."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = copied(Path(place))
+        return seconds(execute, "netcomp_compare", folder / "done.ipynb", {"N_MODELS": models}, folder)
+
+
+# ---- how cost grows ----
+
+
+def growth(task: Task) -> dict:
+    """Seconds against the number of models and against the size of the training set, with the slope of the logarithms (1:
+    proportional). Models: train, unlearn by GEMU, all measures of a notebook, on an eighth of the training half. Size:
+    one pass of training. Peak memory: of all processes together at the largest ensemble, the whole data set loaded."""
+    by_models, by_size = {}, {}
+    small = first(task, len(task.data.train) // 8)
+    with _PeakMemory() as memory:
+        for n in (1, 3, 10, 30):
+            with tempfile.TemporaryDirectory() as place, _stored_in(Path(place)):
+                by_models[n] = seconds(_short_study, small, n)
+    for part in (8, 4, 2, 1):
+        n = len(task.data.train) // part
+        images, labels = task.data.train.images[:n], task.data.train.labels[:n]
+        by_size[n] = seconds(train, images, labels, Recipe(min_passes=1, min_steps=1), 0)
+    return {
+        "models": {str(n): value for n, value in by_models.items()},
+        "training set": {str(n): value for n, value in by_size.items()},
+        "slope, models": slope(by_models),
+        "slope, training set": slope(by_size),
+        "peak memory at 30 models, GB": memory.peak / 1e9,
+    }
+
+
+def first(task: Task, n: int) -> Task:
+    """The task with the first n training samples only."""
+    half = Half(*(value[:n] for value in vars(task.data.train).values()))
+    masks = task.forget | {"train": task.forget["train"][:n]}
+    data = replace(task.data, train=half)
+    return replace(task, data=data, forget=masks, fingerprint=f"{task.fingerprint}-{n}")
+
+
+def _short_study(task: Task, n: int) -> None:
+    known = [baseline(kind, task, n, stored=False) for kind in ("trained", "retrained")]
+    evaluate(task, *known, unlearned("gemu", task, n, stored=False))
+
+
+@contextmanager
+def _stored_in(place: Path):
+    """Models, results and a short recipe of one pass, as long as the block lasts."""
+    with ExitStack() as stack:
+        for module in (ensembles, evaluation):
+            stack.enter_context(patch.object(module, "RECIPE", Recipe(min_passes=1, min_steps=1)))
+        stack.enter_context(patch.object(ensembles, "MODELS", place / "models"))
+        stack.enter_context(patch.object(evaluation, "RESULTS", place / "results"))
+        yield
+
+
+class _PeakMemory:
+    """Largest sum of the proportional memory of this process and its children, looked at every half second (Linux)."""
+
+    def __enter__(self):
+        self.peak, self.done = 0, threading.Event()
+        self.thread = threading.Thread(target=self._watch)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.done.set()
+        self.thread.join()
+
+    def _watch(self) -> None:
+        while not self.done.wait(0.5):
+            total = 0
+            for status in Path("/proc").glob("[0-9]*/smaps_rollup"):
+                with suppress(OSError, ValueError, IndexError):
+                    parent = int((status.parent / "stat").read_text().rsplit(")", 1)[1].split()[1])
+                    if os.getpid() in (int(status.parent.name), parent):
+                        total += 1024 * int(status.read_text().split("\nPss:")[1].split()[0])
+            self.peak = max(self.peak, total)
+
+
+def slope(times: dict[int, float]) -> float:
+    """Of log seconds against log n, least squares."""
+    return float(np.polyfit(np.log(list(times)), np.log(list(times.values())), 1)[0])
+
+
+# ---- shown ----
+
+
+def table(found: dict) -> Table:
+    """The benchmark for readers."""
+    rows = []
+    for name, line in found["lines"].items():
+        numbers = [
+            f"{line[key]:,.0f}" if line[key] >= 100 else f"{line[key]:.2f}" for key in ("ours", "usual", "limit")
+        ]
+        share = line.get("share of retraining")
+        rows.append(
+            [
+                name,
+                *numbers,
+                f"{line['times the usual way']:.1f}",
+                f"{100 * line['share of the limit']:.0f} %",
+                f"{100 * share:.1f} %" if share else "",
+            ]
+        )
+    header = ["", "ours", "usual way", "limit", "times the usual way", "of the limit", "of retraining"]
+    grown = found["growth"]
+    note = (
+        f"{found['machine']}. Medians of {found['rounds']} rounds; usual way: float32, all threads; limit: matrix "
+        f"products alone in {found['dtype']}. Time grows with the number of models to the power "
+        f"{grown['slope, models']:.2f}, with the training set to the power {grown['slope, training set']:.2f}; "
+        f"{grown['peak memory at 30 models, GB']:.1f} GB of memory at 30 models."
+    )
+    return Table(header, rows, note)
+
+
+def growth_figure(grown: dict) -> Figure:
+    """Time against the number of models and against the size of the training set, both axes logarithmic."""
+    made, axes = figure(1, 2, (8.0, 3.0))
+    for axis, key, label in zip(axes.flat, ("models", "training set"), ("models", "training samples"), strict=True):
+        n, times = np.array([int(k) for k in grown[key]]), np.array(list(grown[key].values()))
+        axis.plot(n, times, "o", color="#0072B2")
+        power = grown[f"slope, {key}"]
+        middle = np.exp(np.log(times).mean() - power * np.log(n).mean())
+        axis.plot(n, middle * n**power, color="#0072B2", linewidth=1)
+        axis.plot(n, times[0] * n / n[0], color="#999999", linewidth=1, linestyle="--")
+        axis.set(xscale="log", yscale="log", xlabel=label, ylabel="seconds", title=f"slope {power:.2f}")
+        axis.set_xticks(n, [f"{x:,}" for x in n], minor=False)
+        axis.minorticks_off()
+    return made
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--models", type=int, default=4, help="of netcomp_compare.ipynb")
+    options = parser.parse_args()
+    task = load_task("mnist")
+    found = measure(task, options.rounds, options.models)
+    found["growth"] = growth(task)
+    found["machine"], found["rounds"] = describe(pick_device()), options.rounds
+    found["dtype"] = "bfloat16" if has_fast_bfloat16(pick_device()) else "float32"
+    save_json(WHERE, found)
+    picture = DATA / "report" / "cost_growth.png"
+    save_figure(growth_figure(found["growth"]), picture)
+    print(table(found))
+    write_block("performance", f"{table(found).markdown()}\n\n![How cost grows]({shown(picture)})")
+
+
+if __name__ == "__main__":
+    main()
