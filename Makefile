@@ -1,6 +1,7 @@
 # make study     set everything up, run the notebooks        (DATASET=cmnist, FORGET=plain, MODELS=30)
 # make notebook  Jupyter Lab
 # make test      set everything up, lint, run the tests
+# make thorough  many kills, damaged files, full disks: minutes
 # make lint      ruff over code and notebooks
 # make refresh   execute the committed notebooks in place
 # make report    write the README's table and figure from data/results/
@@ -13,7 +14,7 @@ FORGET ?=
 FLAGS = $(if $(DATASET),--dataset $(DATASET)) $(if $(FORGET),--forget $(FORGET)) $(if $(MODELS),--models $(MODELS))
 RUN = .venv/bin/python
 
-.PHONY: study notebook test lint refresh report bench setup
+.PHONY: study notebook test lint refresh report bench thorough setup
 setup: .venv/installed
 
 .venv/installed: requirements.txt pyproject.toml
@@ -40,6 +41,9 @@ bench: setup
 test: setup lint
 	$(RUN) -m helpers.run data
 	$(RUN) -m pytest
+
+thorough: setup
+	$(RUN) -m pytest -n 0 -m thorough
 
 lint: setup
 	$(RUN) -m ruff check .

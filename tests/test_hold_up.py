@@ -1,0 +1,269 @@
+"""Ten kills of everything long, two hundred damaged files, a full disk: `make thorough` (some minutes; needs a network)."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import nbformat
+import optuna
+import pytest
+from conftest import SETUP, run_python, states
+
+pytestmark = pytest.mark.thorough
+KILLS = 10
+TRAIN = SETUP + 'baseline("trained", task, 4, stored=False)\n'
+UNLEARN = TRAIN + 'unlearned("gemu", task, 4, stored=False)\n'
+STUDY = [sys.executable, "-m", "helpers.studies", "tuned_ascent", "--dataset", "cmnist"]
+FETCH = "from helpers.datasets import fetch_mnist; fetch_mnist()"
+
+
+def kill_at_random(folder, command, between, check, seed=0):
+    """Starts the command again and again and kills it after a random time; `check` looks at what is left."""
+    moments = random.Random(seed)
+    for _ in range(KILLS):
+        run = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(moments.uniform(*between))
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+        check()
+
+
+def clear(folder, *parts):
+    for part in parts:
+        shutil.rmtree(folder / "data" / part, ignore_errors=True)
+
+
+@pytest.mark.parametrize("code", [TRAIN, UNLEARN], ids=["training", "unlearning"])
+def test_ten_kills_end_in_the_same_models(workshop, code):
+    clear(workshop, "models", "results")
+    assert run_python(workshop, code).returncode == 0
+    undisturbed = states(workshop)
+    for kind in ("trained",) if code is TRAIN else ("gemu",):
+        for path in (workshop / "data" / "models").rglob(f"{kind}-*/*.pt"):
+            path.unlink()
+    before = [0]
+
+    def check():
+        found = states(workshop)
+        assert all(undisturbed[place] == bits for place, bits in found.items())  # nothing half-written
+        assert len(found) >= before[0]  # nothing lost
+        before[0] = len(found)
+
+    kill_at_random(workshop, [sys.executable, "-c", code], (4, 12), check)
+    assert run_python(workshop, code).returncode == 0
+    assert states(workshop) == undisturbed
+    time.sleep(2)
+    assert not list((workshop / "data" / "models").rglob("*.part"))
+
+
+def test_ten_kills_end_in_the_same_trials(workshop, tmp_path):
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+    def trials(url):
+        found = optuna.load_study(study_name="cmnist-tuned_ascent", storage=url).get_trials(deepcopy=False)
+        done = [trial for trial in found if trial.state.name == "COMPLETE"]
+        return sorted((json.dumps(trial.params), trial.values) for trial in done)
+
+    calm, hit = (f"sqlite:///{tmp_path / name}.db" for name in ("calm", "hit"))
+    subprocess.run([*STUDY, "--trials", "12"], cwd=workshop, check=True, env=os.environ | {"STORAGE": calm})
+    undisturbed = trials(calm)
+    assert len(undisturbed) == 12
+    # the first process is killed once the queue is filled; each later one takes what waits
+    run = subprocess.Popen([*STUDY, "--trials", "12"], cwd=workshop, env=os.environ | {"STORAGE": hit})
+    time.sleep(12)
+    run.send_signal(signal.SIGKILL)
+    before = [0]
+
+    def check():
+        assert len(trials(hit)) >= before[0]
+        before[0] = len(trials(hit))
+
+    kill_at_random(workshop, ["env", f"STORAGE={hit}", *STUDY], (6, 10), check)
+    subprocess.run(STUDY, cwd=workshop, check=True, env=os.environ | {"STORAGE": hit})
+    assert trials(hit) == undisturbed
+
+
+def test_ten_kills_of_a_download(workshop):
+    folder = workshop / "data" / "downloads" / "mnist"
+    good = {path.name: path.read_bytes() for path in folder.iterdir() if path.name.endswith("ubyte")}
+    assert len(good) == 4
+    shutil.rmtree(folder)
+
+    def check():
+        for path in folder.glob("*ubyte") if folder.is_dir() else ():
+            assert path.read_bytes() == good[path.name]
+            path.unlink()  # so that the next run has something to do
+
+    try:
+        kill_at_random(workshop, [sys.executable, "-c", FETCH], (3, 9), check)
+        done = run_python(workshop, FETCH)
+        if done.returncode and "could not be had" in done.stderr:
+            pytest.skip("no source of MNIST can be reached from here")
+        assert {path.name: path.read_bytes() for path in folder.glob("*ubyte")} == good
+    finally:
+        for name, content in good.items():
+            (folder / name).parent.mkdir(exist_ok=True, parents=True)
+            (folder / name).write_bytes(content)
+
+
+DAMAGE = (
+    SETUP
+    + r"""
+import hashlib, json, random
+from pathlib import Path
+from helpers import audit as audits, ensembles, evaluation, split, studies
+from helpers.datasets import load_dataset
+from helpers.files import DATA, StudyError
+
+kinds = ("untrained", "trained", "retrained")
+every = [baseline(kind, task, 2, stored=False) for kind in kinds]
+every += [unlearned(name, task, 2, stored=False) for name in ("ascent", "gemu", "gefeu")]
+evaluate(task, *every)
+audits.audit(task, *every)
+study = studies.open_study("cmnist-tuned_ascent", "tuned_ascent", task)
+studies.run_trials(study, 3, "tuned_ascent", task)
+
+
+def digest(*arrays):
+    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
+
+
+def of_models():
+    found = [baseline(kind, task, 2, stored=True) for kind in kinds] + [unlearned("gemu", task, 2, stored=True)]
+    found += [unlearned(name, task, 2, stored=True) for name in ("ascent", "gefeu")]
+    return digest(*(v.numpy() for e in found for m in e.models for v in m.state_dict().values()))
+
+
+def of_results():
+    found = evaluation.load_results("cmnist", "crossbar")
+    logits = [evaluation.load_outputs(task, result) for result in found.values()]
+    checked = json.dumps(vars(audits.load_audit("cmnist", "crossbar")), sort_keys=True)
+    probes = audits._probes(task, {e.kind: e for e in every if e.kind != "untrained"})
+    probed = json.dumps({k: {m: list(map(float, x)) for m, x in v.items()} for k, v in probes.items()})
+    arrays = digest(*(a for o in logits for a in (o.test, o.forget_train, o.retain_train)))
+    return [arrays, checked, probed, json.dumps({k: vars(r) for k, r in found.items()}, sort_keys=True)]
+
+
+def of_downloads():
+    data = load_dataset("cmnist")
+    return [digest(data.train.images.numpy(), data.train.labels.numpy(), data.test.images.numpy()), data.source]
+
+
+def of_splits():
+    return [load_task("mnist").fingerprint, split.read_ambiguous("train"), split.read_ambiguous("test")]
+
+
+def of_studies():
+    found = studies.open_study("cmnist-tuned_ascent", "tuned_ascent", task)
+    best = studies.chosen_trial(found)
+    return [best.number, best.values, best.params, [(t.params, t.values) for t in studies.finished(found)]]
+
+
+READ = {"downloads": of_downloads, "models": of_models, "results": of_results, "splits": of_splits, "studies": of_studies}
+
+
+def files(part):
+    return sorted(p for p in (DATA / part).rglob("*") if p.is_file() and p.suffix in (
+        "", ".pt", ".json", ".bin", ".txt", ".db", ".gz", ".index") and not p.name.endswith((".lock", ".part")))
+
+
+def stamps():
+    return {p: (p.stat().st_mtime_ns, p.stat().st_size) for part in READ for p in files(part)}
+
+
+random.seed(0)
+HOW = {
+    "cut": lambda b: b[: random.randrange(len(b))],
+    "flipped": lambda b: (lambda at: b[:at] + bytes([b[at] ^ (1 << random.randrange(8))]) + b[at + 1 :])(random.randrange(len(b))),
+    "empty": lambda b: b"",
+    "foreign": lambda b: random.randbytes(len(b)),
+    "holed": lambda b: (lambda at: b[:at] + bytes(min(512, len(b) - at)) + b[at + 512 :])(random.randrange(len(b))),
+}
+EACH = {"downloads": 1, "models": 2, "results": 2, "splits": 4, "studies": 12}
+for part, read in READ.items():
+    right = json.dumps(read())
+    assert json.dumps(read()) == right
+    for path in files(part):
+        good = path.read_bytes()
+        for how, change in HOW.items():
+            for _ in range(EACH[part]):
+                path.write_bytes(change(good))
+                before = stamps()
+                try:
+                    outcome = "same" if json.dumps(read()) == right else "WRONG"
+                except StudyError as error:
+                    outcome = "refused: " + str(error)
+                except Exception as error:
+                    outcome = f"RAISED {type(error).__name__}: {error}"
+                touched = [str(p) for p, stamp in stamps().items() if p != path and before.get(p) != stamp]
+                lost = [str(p) for p in before if not p.exists() and p != path]
+                print(json.dumps([part, path.name, how, outcome, touched + lost]), flush=True)
+                path.write_bytes(good)
+"""
+)
+
+
+def test_two_hundred_damages(workshop):
+    clear(workshop, "models", "results")
+    (workshop / "data" / "studies").mkdir(exist_ok=True)
+    done = run_python(workshop, DAMAGE, timeout=3000)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    assert len(found) >= 200
+    wrong = [row for row in found if not (row[3] == "same" or row[3].startswith("refused: ")) or row[4]]
+    assert not wrong, wrong[:10]
+    remedies = ("delete", "restore", "run ", "put ", "move")
+    for part, name, how, outcome, _ in found:
+        if outcome != "same":
+            assert "\n" not in outcome and any(word in outcome for word in remedies), (part, name, how, outcome)
+
+
+@pytest.fixture
+def small_disk(workshop):
+    """data/models on a disk of its own: of 256 KB, then one that cannot be written to."""
+    clear(workshop, "models")
+    place = workshop / "data" / "models"
+    place.mkdir()
+
+    def mount(options):
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], capture_output=True)
+        if done.returncode:
+            pytest.skip("mounting a small disk needs rights that this user has not")
+
+    yield mount
+    subprocess.run(["umount", str(place)], capture_output=True)
+
+
+@pytest.mark.parametrize("options, reason", [("size=256k", "No space left"), ("ro", "Read-only")])
+def test_a_full_or_closed_disk_is_named(workshop, small_disk, options, reason):
+    small_disk(options)
+    done = run_python(workshop, TRAIN)
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode and "StudyError" in last and "written" in last and reason in last
+
+
+def test_two_processes_share_one_study(workshop, tmp_path):
+    env = os.environ | {"STORAGE": f"sqlite:///{tmp_path}/two.db"}
+    runs = [subprocess.Popen([*STUDY, "--trials", "16"], cwd=workshop, env=env) for _ in range(2)]
+    assert [run.wait(timeout=200) for run in runs] == [0, 0]
+    study = optuna.load_study(study_name="cmnist-tuned_ascent", storage=env["STORAGE"])
+    found = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
+    assert 16 <= len(found) <= 32 and len(found) == len(study.trials)
+    assert len({json.dumps(trial.params) for trial in found}) == len(found)  # no work done twice
+
+
+def test_nbconvert_from_elsewhere(workshop, tmp_path):
+    path = workshop / "netcomp_compare.ipynb"
+    notebook = nbformat.read(path, 4)
+    first = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    first.source = first.source.replace('"mnist"', '"cmnist"').replace("N_MODELS = 10", "N_MODELS = 2")
+    nbformat.write(notebook, path)
+    command = [sys.executable, "-m", "jupyter", "nbconvert", "--to", "notebook", "--execute", str(path)]
+    done = subprocess.run([*command, "--output-dir", str(tmp_path)], cwd="/", capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-1000:]
+    assert "retrained" in (tmp_path / "netcomp_compare.ipynb").read_text()
