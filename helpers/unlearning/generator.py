@@ -33,38 +33,38 @@ class GemuSettings:
     Shares are shares of the samples that retraining sees; learning rates are multiples of the recipe's peak.
     """
 
-    noise_dim: int = 99  # d, of z ~ N(0, I_d)
+    noise_dim: int = 122  # d, of z ~ N(0, I_d)
     hidden_layers: int = 1
-    width: int = 289  # units of each hidden layer
-    generator_share: float = 0.00301  # samples of step 1
-    generator_batch: int = 128  # samples per step of step 1
-    generator_lr: float = 0.357
-    noise_weight: float = 0.402  # lambda, per mean square pixel of standardised noise (real pictures have 1)
+    width: int = 474  # units of each hidden layer
+    generator_share: float = 0.00204  # samples of step 1
+    generator_batch: int = 64  # samples per step of step 1
+    generator_lr: float = 0.348
+    noise_weight: float = 0.0766  # lambda, per mean square pixel of standardised noise (real pictures have 1)
     batch_size: int = 64  # of impair and repair: few samples, so small steps use them better than the recipe's size
-    impair_share: float = 0.00835  # samples of step 2, noise and retained ones together
-    impair_noise: float = 0.472  # part of them that is noise
-    impair_lr: float = 0.802
+    impair_share: float = 0.00779  # samples of step 2, noise and retained ones together
+    impair_noise: float = 0.526  # part of them that is noise
+    impair_lr: float = 0.888
     repair_share: float = 0.085  # samples of step 3
-    repair_lr: float = 0.437  # at its start; falls to 0
+    repair_lr: float = 0.625  # at its start; falls to 0
 
 
 @dataclass(frozen=True)
 class GefeuSettings(GemuSettings):
     """Hyper-parameters of GeFeU: the same entries, tuned apart."""
 
-    noise_dim: int = 97
-    hidden_layers: int = 2
-    width: int = 402
-    generator_share: float = 0.00224
-    generator_batch: int = 128
-    generator_lr: float = 0.342
-    noise_weight: float = 1.23
-    batch_size: int = 96
-    impair_share: float = 0.0122
-    impair_noise: float = 0.463
-    impair_lr: float = 0.757
-    repair_share: float = 0.085
-    repair_lr: float = 0.517
+    noise_dim: int = 220
+    hidden_layers: int = 1
+    width: int = 639
+    generator_share: float = 0.00182
+    generator_batch: int = 64
+    generator_lr: float = 0.186
+    noise_weight: float = 0.0295
+    batch_size: int = 64
+    impair_share: float = 0.00618
+    impair_noise: float = 0.568
+    impair_lr: float = 0.714
+    repair_share: float = 0.0885
+    repair_lr: float = 0.787
 
 
 class Generator(nn.Module):
