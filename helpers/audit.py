@@ -40,7 +40,7 @@ from helpers.metrics import (
 from helpers.parallel import run_each
 from helpers.split import Task
 
-PROBED = 4  # models of each kind on which relearn time and linear probe are measured
+PROBED = 3  # models of each kind on which relearn time and linear probe are measured
 MEASURES = {
     # key: (title, unit or meaning, digits)
     "tow": ("tug of war (ToW)", "1 is best", 3),

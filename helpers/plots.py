@@ -10,7 +10,7 @@ import torch
 from IPython.display import Image
 from matplotlib import figure as mpl_figure
 from matplotlib import pyplot
-from matplotlib.ticker import FixedLocator
+from matplotlib.ticker import FixedLocator, LogLocator
 from torch import Tensor
 
 from helpers.audit import MEASURES, Audit
@@ -214,18 +214,21 @@ def accuracy_distributions(results: dict[str, Result], subsets=("all", "7_retain
 
 def gap_figure(results: dict[str, Result], subset: str = "forget") -> Figure:
     """KL(retrained || kind) of each model, between the floor and the ceiling."""
-    made, axes = figure(1, 1, (1.6 + 0.8 * len(results), 3.2))
+    made, axes = figure(1, 1, (2.4 + 0.8 * len(results), 3.2))
     axis = axes[0, 0]
     values = {kind: np.array(result.gap[subset]["kl"]) for kind, result in results.items()}
     _dots(axis, results, values)
     gap = next(iter(results.values())).gap[subset]
     axis.axhline(gap["floor"], color="black", lw=0.8, ls="--")
     axis.axhline(gap["ceiling"], color=COLOUR_OF["trained"], lw=0.8, ls="--")
-    axis.text(-0.5, gap["floor"], "floor", va="bottom", fontsize=7)
-    axis.text(-0.5, gap["ceiling"], "ceiling: trained", va="bottom", fontsize=7, color=COLOUR_OF["trained"])
+    for end, label, kind in (("floor", "floor: retrained", "retrained"), ("ceiling", "ceiling: trained", "trained")):
+        beside = axis.get_yaxis_transform()
+        axis.text(1.02, gap[end], label, va="center", fontsize=7, color=COLOUR_OF[kind], transform=beside)
     axis.set_ylabel(f"KL(retrained || kind) on {subset}, nats")
     axis.set_yscale("log")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.yaxis.set_major_formatter("{x:g}")
+    axis.minorticks_off()
     return made
 
 
@@ -416,6 +419,9 @@ def transfer_figure(task: Task) -> Figure:
     axes[0, 0].set_ylabel("accuracy on retain, %")
     axes[0, 1].set_ylabel("gap closed on forget, %")
     axes[0, 1].set_yscale("symlog", linthresh=100)
+    axes[0, 1].yaxis.set_major_locator(FixedLocator([-10_000, -1000, -100, -50, 0, 25, 50, 75, 100]))
+    axes[0, 1].yaxis.set_major_formatter("{x:g}")
+    axes[0, 1].minorticks_off()
     axes[0, 0].legend(fontsize=7, frameon=False)
     return made
 

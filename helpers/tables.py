@@ -1,6 +1,7 @@
 """Tables: rows of cells that show as HTML in a notebook and as Markdown in the README."""
 
 import html
+import itertools
 import time
 from dataclasses import dataclass
 
@@ -222,20 +223,22 @@ def overview_table(found: dict[str, dict[str, Result]]) -> Table:
     return Table(header, rows, note)
 
 
-def sides_table(dataset: str, kinds=("trained", "retrained", "gemu", "gefeu")) -> Table:
-    """Forgetting the crossbar sevens beside forgetting the plain ones, with the same hyper-parameters."""
+def sides_table(*datasets: str, kinds=("trained", "retrained", "gemu", "gefeu")) -> Table:
+    """Forgetting the crossbar sevens beside forgetting the plain ones, with the same hyper-parameters; on the given data
+    sets, or all."""
     rows, notes = [], []
-    for side in SIDES:
+    for dataset, side in itertools.product(datasets or NAMES, SIDES):
         try:
             results = load_results(dataset, side)
         except StudyError:
             flag = f" DATASET={dataset}" if dataset != "mnist" else ""
-            notes.append(f"The {side} side is not shown: `make study{flag} FORGET={side}` makes it.")
+            notes.append(f"{NAMES[dataset]}, {side} is not shown: `make study{flag} FORGET={side}` makes it.")
             continue
         for kind in kinds:
             r, gap = results[kind], results[kind].gap["forget"]
             rows.append(
                 [
+                    NAMES[dataset],
                     side,
                     r.title,
                     spread(gap["values"], 100, 1),
@@ -243,9 +246,49 @@ def sides_table(dataset: str, kinds=("trained", "retrained", "gemu", "gefeu")) -
                     *(spread(r.accuracy[subset], 100, 1) for subset in ("forget", "7_retain", "retain")),
                 ]
             )
-        notes.append(f"{side}: {len(results['retrained'])} models of each kind.")
-    header = ["forgotten side", "models", "gap closed, %", "floor to ceiling, nats"]
+        notes.append(f"{NAMES[dataset]}, {side}: {len(results['retrained'])} models of each kind.")
+    header = ["data set", "forgotten side", "models", "gap closed, %", "floor to ceiling, nats"]
     return Table([*header, "forget, %", "7_retain, %", "retain, %"], rows, " ".join(notes))
+
+
+def sides_in_words(*datasets: str, kinds=("gemu", "gefeu")) -> Text:
+    """Which side is harder, with every number read from the stored results; data sets whose sides are not both stored
+    are left out."""
+    lines = []
+    for dataset in datasets or NAMES:
+        try:
+            sides = {side: load_results(dataset, side) for side in SIDES}
+        except StudyError:
+            continue
+
+        def mean(side, kind, subset, sides=sides):
+            return 100 * np.mean(sides[side][kind].accuracy[subset])
+
+        def gap(side, kind, sides=sides):
+            return sides[side][kind].gap["forget"]
+
+        width = {side: gap(side, "trained")["ceiling"] - gap(side, "trained")["floor"] for side in SIDES}
+        closed = {side: 100 * np.mean([np.mean(gap(side, kind)["values"]) for kind in kinds]) for side in SIDES}
+        paid = {
+            side: np.mean([mean(side, "retrained", "7_retain") - mean(side, kind, "7_retain") for kind in kinds])
+            for side in SIDES
+        }
+        one, other = SIDES
+        names = " and ".join(METHODS[kind].title for kind in kinds)
+        by_gap, by_cost = min(SIDES, key=closed.get), max(SIDES, key=paid.get)
+        verdict = (
+            f"Both by the gap closed and by what the sevens that stay pay, the {by_gap} side is harder."
+            if by_gap == by_cost
+            else f"By the gap closed the {by_gap} side is harder, by what the sevens that stay pay the {by_cost} side."
+        )
+        lines.append(
+            f"**{NAMES[dataset]}**: models retrained without the {one} sevens still read "
+            f"{mean(one, 'retrained', 'forget'):.0f} % of those, models retrained without the {other} ones "
+            f"{mean(other, 'retrained', 'forget'):.0f} %; the gap is {width[one]:.1f} and {width[other]:.1f} nats wide. "
+            f"{names} close {closed[one]:.0f} % and {closed[other]:.0f} % of it on average, and cost the sevens that stay "
+            f"{paid[one]:.1f} and {paid[other]:.1f} points. {verdict}"
+        )
+    return Text("\n".join(f"- {line}" for line in lines))
 
 
 def paired_comparison(found: dict[str, dict[str, Result]], a: str, b: str, subset: str = "forget") -> Table:
