@@ -10,7 +10,8 @@ import numpy as np
 from helpers.audit import MEASURES, Audit, load_audit
 from helpers.datasets import NAMES
 from helpers.device import STARTED, describe, pick_device
-from helpers.evaluation import Cost, Result, bootstrap, load_results
+from helpers.ensembles import BASELINES
+from helpers.evaluation import Cost, Result, bootstrap, load_result, load_results, results_folder
 from helpers.files import StudyError
 from helpers.split import SIDES, Task
 from helpers.unlearning import CHEAP, METHODS
@@ -110,12 +111,15 @@ def settings_table(settings) -> Table:
 
 
 def run_note(task: Task, n: int) -> Text:
-    """Which run the outputs of a notebook are from; stored models that were loaded took their time earlier."""
+    """Which run the outputs of a notebook are from, and how long all its stored models took when they were computed."""
     when = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
     minutes = (time.time() - STARTED) / 60
+    stored = [k for k in (*BASELINES, *METHODS) if (results_folder(task) / f"{k}.json").is_file()]
+    computed = sum(sum(load_result(task.data.name, task.side, kind).seconds) for kind in stored) / 60
     return Text(
         f"*This run: {task.data.source}, forgotten side {task.side}, {n} models of each kind, "
-        f"{describe(pick_device())}; ended {when} UTC after {minutes:.1f} minutes.*"
+        f"{describe(pick_device())}; ended {when} UTC after {minutes:.1f} minutes. The models of all kinds that are "
+        f"stored took {computed:.1f} minutes of processor time; where they are loaded, they are not computed again.*"
     )
 
 
