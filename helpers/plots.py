@@ -330,7 +330,7 @@ def _place_labels(axis, labels: list[tuple[float, float, str, str]]) -> None:
     for x, y, text, colour in sorted(labels, key=lambda label: label[1]):
         lowest = max(y, lowest + 0.04 * (y_high - y_low))
         below = y <= y_low  # these have longer texts
-        place = (x_low + (0.52 if below else 0.7) * (x_high - x_low), lowest)
+        place = (x_low + (0.52 if below else 0.67) * (x_high - x_low), lowest)
         line = {"arrowstyle": "-", "color": colour, "lw": 0.4, "relpos": (0 if x < place[0] else 1, 0.5)}
         axis.annotate(text, (x, y), place, fontsize=7, color=colour, arrowprops=line, va="center")
 

@@ -142,6 +142,30 @@ studies.run_trials(study, 2, "tuned_ascent", task)
     assert all(t.user_attrs["diverged"] and t.values == [20.0, 100.0] for t in found)
 
 
+def test_a_trial_that_another_process_took_over_is_left_to_it(workshop, tmp_path):
+    code = f"""
+from helpers import studies
+from helpers.split import load_task
+task = load_task("cmnist")
+study = studies.open_study("taken", "tuned_ascent", task, "sqlite:///{tmp_path}/t.db")
+real = studies.Objective.__call__
+def slept(self, settings, repeat=0):
+    found = study.get_trials()
+    if not any(t.state.name == "FAIL" for t in found):  # meanwhile another process gave it back to the queue
+        mine = next(t for t in found if t.state.name == "RUNNING")
+        study._storage.set_trial_state_values(mine._trial_id, studies.TrialState.FAIL)
+        study.enqueue_trial(mine.params)
+    return real(self, settings, repeat)
+studies.Objective.__call__ = slept
+studies.run_trials(study, 2, "tuned_ascent", task)
+"""
+    done = run_python(workshop, code)
+    assert done.returncode == 0, done.stderr[-500:]
+    found = trials(f"sqlite:///{tmp_path}/t.db", "taken")
+    assert sorted(t.state.name for t in found) == ["COMPLETE", "COMPLETE", "FAIL"]
+    assert found[2].params == found[0].params
+
+
 @pytest.fixture(scope="module")
 def postgresql(tmp_path_factory):
     places = [
@@ -171,18 +195,21 @@ def postgresql(tmp_path_factory):
 
 
 def test_two_workers_share_a_postgresql_study_and_survive_a_kill(workshop, url, postgresql):
-    first = start(workshop, "--trials", "20", storage=postgresql)
-    wait_for(lambda: count(postgresql, "RUNNING"))
-    first.send_signal(signal.SIGSTOP)  # in the middle of a trial
-    already = count(postgresql)
-    second = start(workshop, storage=postgresql)
-    wait_for(lambda: count(postgresql) > already)  # the second works while the first holds a trial
-    first.send_signal(signal.SIGCONT)
+    fill = f"""
+from dataclasses import asdict
+from helpers import studies
+from helpers.split import load_task
+study = studies.open_study("cmnist-tuned_ascent", "tuned_ascent", load_task("cmnist"), {postgresql!r})
+studies._fill(study, 16, asdict(studies.METHODS["tuned_ascent"].settings))
+"""
+    done = run_python(workshop, fill)
+    assert done.returncode == 0, done.stderr[-500:]
+    workers = [start(workshop, storage=postgresql) for _ in range(2)]
     wait_for(lambda: count(postgresql, "RUNNING") == 2)
-    first.send_signal(signal.SIGKILL)
-    first.wait()
-    assert second.wait(timeout=100) == 0
-    assert count(postgresql) == 20
+    workers[0].send_signal(signal.SIGKILL)
+    workers[0].wait()
+    assert workers[1].wait(timeout=100) == 0
+    assert count(postgresql) == 16
     assert count(postgresql, "RUNNING") == count(postgresql, "WAITING") == 0
 
 
