@@ -225,10 +225,11 @@ def gap_figure(results: dict[str, Result], subset: str = "forget") -> Figure:
         beside = axis.get_yaxis_transform()
         axis.text(1.02, gap[end], label, va="center", fontsize=7, color=COLOUR_OF[kind], transform=beside)
     axis.set_ylabel(f"KL(retrained || kind) on {subset}, nats")
-    axis.set_yscale("log")
-    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.yaxis.set_major_formatter("{x:g}")
-    axis.minorticks_off()
+    if gap["floor"] > 0:  # one model alone has no pairs, and so no value
+        axis.set_yscale("log")
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.minorticks_off()
     return made
 
 
