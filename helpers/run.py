@@ -38,12 +38,17 @@ def execute(name: str, target: Path, parameters: dict, root: Path = ROOT) -> Non
         stderr_file=sys.stderr,
     )
     with written_whole(target) as part:
-        nbformat.write(tidy(notebook), part)
+        nbformat.write(tidy(notebook, flags_as_committed=target.parent == root), part)
 
 
-def tidy(notebook):
-    """Removes what only concerns the machine of the run, and shows progress bars as a terminal would: their end."""
+def tidy(notebook, flags_as_committed: bool = False):
+    """Removes what only concerns the machine of the run, and shows progress bars as a terminal would: their end.
+
+    flags_as_committed: leaves out the cell that overrides the flags; the run's line tells what was run.
+    """
     notebook.metadata.pop("papermill", None)
+    if flags_as_committed:
+        notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)

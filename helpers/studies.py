@@ -27,10 +27,10 @@ from helpers.ensembles import RECIPE, baseline, unlearn, unlearned
 from helpers.evaluation import accuracy, evaluate, kl_pairs, outputs
 from helpers.files import DATA, StudyError, fingerprint, locked, shown
 from helpers.parallel import one_thread
-from helpers.split import Task, load_task, tuning_task
+from helpers.split import SIDES, Task, load_task, tuning_task
 from helpers.tables import Table, spread
 from helpers.training import predict
-from helpers.unlearning import METHODS, UnlearningData
+from helpers.unlearning import CHEAP, METHODS, UnlearningData
 from helpers.unlearning.ascent import AscentSettings
 from helpers.unlearning.baselines import (
     DampeningSettings,
@@ -94,7 +94,7 @@ def finetune_space(trial: optuna.Trial, settings: type) -> FineTuneSettings:
 def neggrad_space(trial: optuna.Trial, settings: type) -> NegGradSettings:
     return settings(
         share=trial.suggest_float("share", 0.02, 0.08),
-        lr=trial.suggest_float("lr", 0.05, 2.0, log=True),
+        lr=trial.suggest_float("lr", 0.005, 2.0, log=True),
         batch_size=trial.suggest_categorical("batch_size", [64, 96, 128]),
         alpha=trial.suggest_float("alpha", 0.8, 0.999),
         forget_batch=trial.suggest_categorical("forget_batch", [8, 16, 32]),
@@ -282,9 +282,14 @@ def _step(value, kind: optuna.distributions.BaseDistribution, random: np.random.
 
 
 def _promising(study: optuna.Study, n: int) -> list[optuna.trial.FrozenTrial]:
-    """The n best affordable trials; one a little beyond the tolerated loss may come back within it."""
-    affordable = [trial for trial in finished(study) if trial.user_attrs["cost"] <= AFFORDABLE]
-    return sorted(affordable, key=lambda t: t.values[0] + 5 * max(0, t.values[1] - recall(study, "tolerated")))[:n]
+    """The n best affordable trials by their means; one a little beyond the tolerated loss may come back within it."""
+
+    def worth(trial: optuna.trial.FrozenTrial) -> float:
+        kl, lost = mean_values(study, trial)
+        return kl + 5 * max(0, lost - tolerated)
+
+    tolerated = recall(study, "tolerated")
+    return sorted((t for t in finished(study) if t.user_attrs["cost"] <= AFFORDABLE), key=worth)[:n]
 
 
 def run_trials(study: optuna.Study, n_trials: int, method: str, task: Task, join: bool = False) -> None:
@@ -331,9 +336,10 @@ def run_trials(study: optuna.Study, n_trials: int, method: str, task: Task, join
 
     done = len(_of_state(study, TrialState.COMPLETE))
     waiting = len(_of_state(study, TrialState.WAITING))
+    greeted = set()
     with tqdm(total=done + waiting, initial=done, desc=study.study_name, unit="trial") as bar:
         while True:
-            optuna.storages.fail_stale_trials(study)
+            _give_back_stale(study, greeted)
             if _of_state(study, TrialState.WAITING):
                 try:
                     study.optimize(trial_values, n_trials=1)
@@ -348,34 +354,48 @@ def run_trials(study: optuna.Study, n_trials: int, method: str, task: Task, join
             bar.update(len(_of_state(study, TrialState.COMPLETE)) - bar.n)
 
 
+def _give_back_stale(study: optuna.Study, greeted: set[int]) -> None:
+    """Puts trials whose process gave no sign for GRACE back into the queue.
+
+    greeted: trials that this process knows to run. Each gets one sign from here, since Optuna waits forever for a
+    trial whose process was killed before its own first sign.
+    """
+    for trial in _of_state(study, TrialState.RUNNING):
+        if trial._trial_id not in greeted:
+            study._storage.record_heartbeat(trial._trial_id)
+            greeted.add(trial._trial_id)
+    optuna.storages.fail_stale_trials(study)
+
+
 def _fill(study: optuna.Study, n_trials: int, defaults: dict) -> None:
     """Puts trials into the queue; the very first has the defaults as they are."""
-    if not study.get_trials(deepcopy=False):
-        study.enqueue_trial({key: value for key, value in defaults.items()})
-    for _ in range(n_trials - len(_of_state(study, TrialState.WAITING))):
-        study.enqueue_trial({})
+    with locked(STORAGE):  # two processes must not both find the queue empty
+        if not study.get_trials(deepcopy=False):
+            study.enqueue_trial({key: value for key, value in defaults.items()})
+        for _ in range(n_trials - len(_of_state(study, TrialState.WAITING))):
+            study.enqueue_trial({})
 
 
 def _of_state(study: optuna.Study, state: TrialState) -> list[optuna.trial.FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(state,))
 
 
-def confirm(study: optuna.Study, method: str, task: Task, best: int = 8, repeats: int = 3) -> None:
+def confirm(study: optuna.Study, method: str, task: Task, best: int = 8, repeats: int = 6) -> None:
     """Measures the most promising trials again with fresh noise: the best of many noisy trials flatters itself.
 
-    The values are kept with the study; what is there already is not measured again.
+    In each of `repeats` rounds the `best` trials by their means so far are measured once more. The values are kept
+    with the study; what is there already is not measured again.
     """
     space, settings = SPACES[method]
     objective = Objective(method, task)
-    promising = _promising(study, best)
-    with tqdm(total=len(promising) * repeats, desc=f"{study.study_name}, again", unit="trial") as bar:
-        for trial in promising:
-            again = _again(study, trial)
-            bar.update(min(repeats, len(again)))
-            while len(again) < repeats:
-                values = objective(space(optuna.trial.FixedTrial(trial.params), settings), repeat=len(again) + 1)
-                again = [*again, list(values)]
-                remember(study, f"again {trial.number}", again)
+    with tqdm(total=best * repeats, desc=f"{study.study_name}, again", unit="trial") as bar:
+        for turn in range(1, repeats + 1):
+            for trial in _promising(study, best):
+                again = _again(study, trial)
+                while len(again) < turn:
+                    values = objective(space(optuna.trial.FixedTrial(trial.params), settings), repeat=len(again) + 1)
+                    again = [*again, list(values)]
+                    remember(study, f"again {trial.number}", again)
                 bar.update()
 
 
@@ -430,18 +450,23 @@ def mean_values(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> tuple[f
 
 
 def chosen_trial(study: optuna.Study) -> optuna.trial.FrozenTrial:
-    """The trial with the smallest KL among those that lose at most TOLERATED and cost at most AFFORDABLE; the
-    least losing if none does.
+    """Among the trials that lose at most TOLERATED and cost at most AFFORDABLE: of those whose KL is within one standard
+    error of the smallest, the one that loses least (the one-standard-error rule, Breiman et al. 1984, section 3.4.3).
+    If none loses so little: the one that loses least of all.
 
-    Where some trials were confirmed only these stand for choice, with their means.
+    Where some trials were confirmed only those measured most often stand for choice, with their means.
     """
     trials = finished(study)
-    trials = [trial for trial in trials if _again(study, trial)] or trials
+    most = max(len(_again(study, trial)) for trial in trials)
+    trials = [trial for trial in trials if len(_again(study, trial)) == most]
     trials = [trial for trial in trials if trial.user_attrs["cost"] <= AFFORDABLE] or trials
     goals = {trial.number: mean_values(study, trial) for trial in trials}
     good = [trial for trial in trials if goals[trial.number][1] <= recall(study, "tolerated")]
     if good:
-        return min(good, key=lambda trial: goals[trial.number][0])
+        best = min(good, key=lambda trial: goals[trial.number][0])
+        measured = [values[0] for values in (best.values, *_again(study, best))]
+        error = np.std(measured, ddof=1) / np.sqrt(most + 1) if most else 0.0
+        trials = [trial for trial in good if goals[trial.number][0] <= goals[best.number][0] + error]
     return min(trials, key=lambda trial: goals[trial.number][1])
 
 
@@ -470,6 +495,25 @@ def study_table(study: optuna.Study) -> Table:
     return Table([study.study_name, ""], rows, "KL on forget samples of the training half, tuning models only.")
 
 
+def cheap_studies(name: str, n_trials: int, task: Task, storage: str | None = None) -> Table:
+    """Creates or resumes the studies of the cheap baselines, runs n_trials more of each, and shows the chosen points."""
+    rows, tolerated = [], "-"
+    for method in CHEAP[1:]:  # the first, tuned ascent, has a section of its own
+        study = open_study(f"{name}-{method}", method, task, storage)
+        run_trials(study, n_trials, method, task)
+        if not _of_state(study, TrialState.COMPLETE):
+            rows.append([METHODS[method].title, "0", "", "", "set N_TRIALS above 0"])
+            continue
+        kl, lost = mean_values(study, chosen_trial(study))
+        floor, ceiling = recall(study, "floor"), recall(study, "ceiling")
+        tolerated = f"{recall(study, 'tolerated'):.2f}"
+        values = ", ".join(f"{key} {value:.3g}" for key, value in asdict(chosen(study, method)).items())
+        gap = 100 * (ceiling - kl) / (ceiling - floor)
+        rows.append([METHODS[method].title, str(len(finished(study))), f"{gap:.1f}", f"{lost:.2f}", values])
+    header = ["method", "finished trials", "gap closed, %", "accuracy lost, points", "chosen point"]
+    return Table(header, rows, f"On the tuning models; a loss of {tolerated} points is tolerated.")
+
+
 def compare_settings(method: str, settings, task: Task, n: int) -> Table:
     """The given settings beside the defaults, on n models of the reported ensemble, which no study has seen."""
     results = {}
@@ -490,14 +534,16 @@ def compare_settings(method: str, settings, task: Task, n: int) -> Table:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Works on a study; several processes and machines can do so at once.")
     parser.add_argument("method", choices=tuple(SPACES))
-    parser.add_argument("--study", help="its name; default: DATASET-METHOD")
+    parser.add_argument("--study", help="its name; default: DATASET-METHOD, DATASET-plain-METHOD")
     parser.add_argument("--dataset", default="mnist")
+    parser.add_argument("--forget", default=SIDES[0], choices=SIDES, help="which sevens are forgotten")
     parser.add_argument("--trials", type=int, default=0, help="trials to add; 0 joins what another process started")
     parser.add_argument("--confirm", action="store_true", help="then measure the most promising trials again")
     options = parser.parse_args()
     try:
-        task = load_task(options.dataset)
-        name = options.study or f"{options.dataset}-{options.method}"
+        task = load_task(options.dataset, options.forget)
+        side = "" if options.forget == SIDES[0] else f"-{options.forget}"
+        name = options.study or f"{options.dataset}{side}-{options.method}"
         study = open_study(name, options.method, task, os.environ.get("STORAGE"))
         run_trials(study, options.trials, options.method, task, join=options.trials < 1)
         if options.confirm:

@@ -4,6 +4,7 @@ import hashlib
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,3 +89,18 @@ def states(folder: Path) -> dict[str, str]:
         bits = b"".join(value.numpy().tobytes() for value in state.values())
         found[str(path.relative_to(models))] = hashlib.sha256(bits).hexdigest()
     return found
+
+
+def wait_for(condition, seconds=60):
+    """Until the condition holds; a storage whose tables are still being made does not hold it."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if condition():
+                return
+        except Exception as error:  # noqa: BLE001 - whatever the database's driver raises
+            last = error
+        else:
+            last = None
+        time.sleep(0.05)
+    raise AssertionError(f"waited {seconds} s in vain ({last})")

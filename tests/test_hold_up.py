@@ -12,7 +12,7 @@ import time
 import nbformat
 import optuna
 import pytest
-from conftest import SETUP, run_python, states
+from conftest import SETUP, run_python, states, wait_for
 
 pytestmark = pytest.mark.thorough
 KILLS = 10
@@ -75,7 +75,7 @@ def test_ten_kills_end_in_the_same_trials(workshop, tmp_path):
     assert len(undisturbed) == 12
     # the first process is killed once the queue is filled; each later one takes what waits
     run = subprocess.Popen([*STUDY, "--trials", "12"], cwd=workshop, env=os.environ | {"STORAGE": hit})
-    time.sleep(12)
+    wait_for(lambda: len(optuna.load_study(study_name="cmnist-tuned_ascent", storage=hit).trials) >= 12)
     run.send_signal(signal.SIGKILL)
     before = [0]
 
@@ -253,7 +253,7 @@ def test_two_processes_share_one_study(workshop, tmp_path):
     assert [run.wait(timeout=200) for run in runs] == [0, 0]
     study = optuna.load_study(study_name="cmnist-tuned_ascent", storage=env["STORAGE"])
     found = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
-    assert 16 <= len(found) <= 32 and len(found) == len(study.trials)
+    assert 16 <= len(found) < 32 and len(found) == len(study.trials)
     assert len({json.dumps(trial.params) for trial in found}) == len(found)  # no work done twice
 
 

@@ -1,25 +1,26 @@
 """Optuna studies for real: run, resumed, interrupted, killed, shared, refused; on Colored MNIST with a short recipe."""
 
-import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import asdict
 from pathlib import Path
 
+import nbformat
+import numpy as np
 import optuna
 import pytest
-from conftest import run_python
+from conftest import SETUP, run_python, wait_for
 
+from helpers.run import execute
 from helpers.split import load_task
-from helpers.studies import STORAGE, chosen, finished, open_study
-from helpers.unlearning import METHODS
+from helpers.studies import AFFORDABLE, SPACES, STORAGE, chosen, chosen_trial, finished, open_study
+from helpers.unlearning import CHEAP, METHODS
 
 COMMAND = [sys.executable, "-m", "helpers.studies", "tuned_ascent", "--dataset", "cmnist"]
-SHIPPED = {"gemu": 150, "gefeu": 150, "tuned_ascent": 50}
+SHIPPED = {"gemu": 150, "gefeu": 150} | dict.fromkeys(CHEAP, 50)  # finished trials at least
 
 
 def work(folder, *arguments, storage=None, timeout=200):
@@ -39,21 +40,6 @@ def trials(url, name="cmnist-tuned_ascent"):
 
 def count(url, state="COMPLETE"):
     return sum(trial.state.name == state for trial in trials(url))
-
-
-def wait_for(condition, seconds=60):
-    """Until the condition holds; a storage whose tables are still being made does not hold it."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        try:
-            if condition():
-                return
-        except Exception as error:  # noqa: BLE001 - whatever the database's driver raises
-            last = error
-        else:
-            last = None
-        time.sleep(0.05)
-    raise AssertionError(f"waited {seconds} s in vain ({last})")
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +83,23 @@ def test_interrupted_and_killed_trials_do_not_stop_the_study(workshop, url):
     assert count(url) == before + 3 and count(url, "RUNNING") == count(url, "WAITING") == 0
 
 
+def test_a_trial_whose_process_died_before_its_first_sign_comes_back(workshop, tmp_path):
+    storage = f"sqlite:///{tmp_path / 'silent.db'}"
+    code = f"""
+from helpers.split import load_task
+from helpers.studies import open_study
+study = open_study("cmnist-tuned_ascent", "tuned_ascent", load_task("cmnist"), {storage!r})
+for _ in range(2):
+    study.enqueue_trial({{}})
+study.ask()  # takes the first, and ends
+"""
+    done = run_python(workshop, code)
+    assert done.returncode == 0, done.stderr[-500:]
+    assert count(storage, "RUNNING") == count(storage, "WAITING") == 1
+    assert work(workshop, storage=storage).returncode == 0
+    assert (count(storage), count(storage, "RUNNING"), count(storage, "FAIL")) == (2, 0, 1)
+
+
 def test_a_study_of_another_kind_is_refused(workshop):
     code = """
 from helpers.files import StudyError
@@ -111,6 +114,28 @@ for method, dataset in (("finetune", "cmnist"), ("tuned_ascent", "mnist")):
     lines = run_python(workshop, code).stdout.strip().splitlines()
     assert len(lines) == 2 and all("choose a new STUDY_NAME" in line for line in lines)
     assert "another method, space" in lines[0] and "another task, dataset" in lines[1]
+
+
+def test_the_notebook_runs_studies_of_the_plain_side(workshop, tmp_path):
+    """generator_optim.ipynb, top to bottom, on Colored MNIST and the other side, in a storage of its own."""
+    code = SETUP.replace('"cmnist"', '"cmnist", "plain"')
+    code += """
+evaluate(task, *(baseline(kind, task, 2, stored=False) for kind in ("untrained", "trained", "retrained")))
+evaluate(task, *(unlearned(name, task, 2, stored=False) for name in ("gemu", "gefeu")))
+"""
+    done = run_python(workshop, code)
+    assert done.returncode == 0, done.stderr[-500:]
+    flags = {"USED_DATASET": "cmnist", "FORGET": "plain", "STUDY_NAME": "mine", "N_TRIALS": 3, "N_MODELS": 2}
+    storage = f"sqlite:///{tmp_path / 'mine.db'}"
+    target = tmp_path / "done.ipynb"
+    execute("generator_optim", target, flags | {"STORAGE": storage}, workshop)
+    notebook = nbformat.read(target, 4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert sum("image/png" in o.get("data", {}) for cell in code for o in cell.outputs) == 12
+    assert "without a crossbar" in str([cell.outputs for cell in code[:4]])
+    studies = {f"mine-{name}" for name in SPACES}
+    assert set(optuna.study.get_all_study_names(storage)) == studies
+    assert all(len(trials(storage, name)) == 3 for name in studies)
 
 
 def test_a_damaged_storage_is_named(workshop, url):
@@ -219,4 +244,24 @@ def test_the_defaults_are_the_chosen_points_of_the_shipped_studies(method):
     study = open_study(f"mnist-{method}", method, load_task("mnist"))
     assert len(finished(study)) >= SHIPPED[method]
     assert chosen(study, method) == METHODS[method].settings
-    assert json.dumps(study.user_attrs["identity"]["recipe"])
+
+
+@pytest.mark.parametrize("method", SHIPPED)
+def test_the_choice_follows_the_one_standard_error_rule(method):
+    study = open_study(f"mnist-{method}", method, load_task("mnist"))
+    values = {}
+    for trial in study.trials:
+        again = study.user_attrs.get(f"again {trial.number}", {"value": []})["value"]
+        if trial.state.name == "COMPLETE" and trial.user_attrs["cost"] <= AFFORDABLE:
+            values[trial.number] = np.array([trial.values, *again])
+    most = max(map(len, values.values()))
+    assert most >= 4
+    tolerated = study.user_attrs["tolerated"]["value"]
+    values = {number: each for number, each in values.items() if len(each) == most}
+    good = {number: each for number, each in values.items() if each[:, 1].mean() <= tolerated} or values
+    kl = {number: each[:, 0].mean() for number, each in good.items()}
+    best = min(kl, key=kl.get)
+    if good is not values:
+        bound = kl[best] + good[best][:, 0].std(ddof=1) / most**0.5
+        good = {number: each for number, each in good.items() if kl[number] <= bound}
+    assert chosen_trial(study).number == min(good, key=lambda number: good[number][:, 1].mean())

@@ -41,30 +41,30 @@ class GemuSettings:
     generator_lr: float = 0.348
     noise_weight: float = 0.0766  # lambda, per mean square pixel of standardised noise (real pictures have 1)
     batch_size: int = 64  # of impair and repair: few samples, so small steps use them better than the recipe's size
-    impair_share: float = 0.00779  # samples of step 2, noise and retained ones together
+    impair_share: float = 0.0125  # samples of step 2, noise and retained ones together
     impair_noise: float = 0.526  # part of them that is noise
     impair_lr: float = 0.888
-    repair_share: float = 0.085  # samples of step 3
-    repair_lr: float = 0.625  # at its start; falls to 0
+    repair_share: float = 0.089  # samples of step 3
+    repair_lr: float = 0.75  # at its start; falls to 0
 
 
 @dataclass(frozen=True)
 class GefeuSettings(GemuSettings):
     """Hyper-parameters of GeFeU: the same entries, tuned apart."""
 
-    noise_dim: int = 220
+    noise_dim: int = 122
     hidden_layers: int = 1
-    width: int = 639
-    generator_share: float = 0.00182
+    width: int = 474
+    generator_share: float = 0.00204
     generator_batch: int = 64
-    generator_lr: float = 0.186
-    noise_weight: float = 0.0295
+    generator_lr: float = 0.348
+    noise_weight: float = 0.0766
     batch_size: int = 64
-    impair_share: float = 0.00618
-    impair_noise: float = 0.568
-    impair_lr: float = 0.714
-    repair_share: float = 0.0885
-    repair_lr: float = 0.787
+    impair_share: float = 0.014
+    impair_noise: float = 0.526
+    impair_lr: float = 0.888
+    repair_share: float = 0.0875
+    repair_lr: float = 0.625
 
 
 class Generator(nn.Module):
