@@ -3,15 +3,12 @@
 Logits have the shape [N, n, 10]: N models, n samples. u = unlearned, r = retrained, t = trained. A measure never stands
 alone: its value for retrained models is the target, and `halves` gives its *null*, the same measure between two
 halves of the retrained ensemble, which says how far from that target chance alone leads.
+
+scikit-learn is imported where it is used: it takes a second, which most notebooks need not wait for.
 """
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch.nn.functional import cross_entropy
 
 from helpers.cnn import CNN
@@ -40,14 +37,26 @@ def loss_attack(member: np.ndarray, other: np.ndarray) -> float:
     member: [n], other: [m] losses of one model. 5-fold cross-validated, seed 0. 0.5: cannot be told apart; the target
     is the value of retrained models. (SCRUB, Kurmanji et al. 2023, arXiv:2302.09880, sec. 5.)
     """
+    from sklearn.metrics import roc_auc_score
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
     losses = np.concatenate([member, other])[:, None]
     truth = np.repeat([1, 0], [len(member), len(other)])
-    model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced"))
+    model = _logistic_regression()
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
     scores = cross_val_predict(model, losses, truth, cv=folds, method="decision_function")
     # each fold's sign is fitted apart: turn it so that a low loss always means member
     scores = -np.sign(np.corrcoef(scores, losses[:, 0])[0, 1] or -1) * scores
     return float(roc_auc_score(truth, scores))
+
+
+def _logistic_regression(**options):
+    """On standardised inputs, both classes weighted alike."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", **options))
 
 
 def margin(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -180,7 +189,7 @@ def linear_probe(model: CNN, task: Task) -> float:
         sevens = (task.half(half).labels == FEATURE_CLASS).nonzero().flatten()
         features = predict(model, task.half(half).images[sevens], layer=CNN.features).numpy()
         data[half] = features, task.forget[half][sevens].numpy()
-    probe = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=200, C=0.1))
+    probe = _logistic_regression(max_iter=200, C=0.1)
     probe.fit(*data["train"])
     found, truth = probe.predict(data["test"][0]), data["test"][1]
     return float((found[truth].mean() + (~found[~truth]).mean()) / 2)
