@@ -1,4 +1,5 @@
-"""The cheap baselines that every comparison should have, each with its source. Settings in the units of `common`."""
+"""The cheap baselines that every comparison should have, each with its source. Settings in the units of `common`,
+tuned on MNIST as those of GEMU and GeFeU were (`generator_optim.ipynb`)."""
 
 from dataclasses import dataclass
 
