@@ -17,8 +17,8 @@ from helpers.unlearning.common import Log, UnlearningData, copy_of, falling, fit
 class FineTuneSettings:
     """share: of the samples that retraining sees; lr: multiple of the recipe's peak at the start, falls to 0."""
 
-    share: float = 0.06
-    lr: float = 1.0
+    share: float = 0.1
+    lr: float = 1.08
     batch_size: int = 64
 
 
@@ -45,11 +45,11 @@ class NegGradSettings:
     """share, lr, batch_size as in fine-tuning; alpha: weight of descent on D_r, 1 - alpha that of ascent on D_f;
     forget_batch: forget samples in each step."""
 
-    share: float = 0.06
-    lr: float = 0.05
-    batch_size: int = 64
-    alpha: float = 0.95
-    forget_batch: int = 32
+    share: float = 0.08
+    lr: float = 0.00711
+    batch_size: int = 96
+    alpha: float = 0.88
+    forget_batch: int = 16
 
 
 def neggrad_plus(model: CNN, data: UnlearningData, settings: NegGradSettings, seed: int, log: Log | None = None) -> CNN:
@@ -78,10 +78,10 @@ def neggrad_plus(model: CNN, data: UnlearningData, settings: NegGradSettings, se
 class RandomLabelSettings:
     """share, lr, batch_size as in fine-tuning; forget_part: part of the samples that are relabelled forget samples."""
 
-    share: float = 0.06
-    lr: float = 0.5
-    batch_size: int = 64
-    forget_part: float = 0.1
+    share: float = 0.0839
+    lr: float = 0.0753
+    batch_size: int = 96
+    forget_part: float = 0.0107
 
 
 def random_labels(
@@ -118,10 +118,10 @@ class DampeningSettings:
     """alpha: selection threshold; strength: lambda of the paper; share: samples of D for the importances, as a share
     of those that retraining sees; batch: samples per squared gradient."""
 
-    alpha: float = 10.0
-    strength: float = 1.0
-    share: float = 0.05
-    batch: int = 64
+    alpha: float = 51.5
+    strength: float = 0.841
+    share: float = 0.0584
+    batch: int = 16
 
 
 def selective_synaptic_dampening(
@@ -163,7 +163,11 @@ def importance(model: CNN, images: Tensor, labels: Tensor, batch: int, log: Log)
 class SalUnSettings(RandomLabelSettings):
     """As for random labels; kept: part of the weights that may change, those with the largest forget gradient."""
 
-    kept: float = 0.5
+    share: float = 0.0814
+    lr: float = 0.0609
+    batch_size: int = 64
+    forget_part: float = 0.015
+    kept: float = 0.378
 
 
 def salun(model: CNN, data: UnlearningData, settings: SalUnSettings, seed: int, log: Log | None = None) -> CNN:
