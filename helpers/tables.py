@@ -221,7 +221,11 @@ def overview_table(found: dict[str, dict[str, Result]]) -> Table:
             )
     header = ["data set", "models", "gap closed, %", "forget, %", "7_retain, %", "retain, %"]
     header += ["retain against retrained, points", "time / retraining, %"]
-    sizes = ", ".join(f"{len(r['retrained'])} models of each kind on {NAMES[d]}" for d, r in found.items())
+    sizes = ", ".join(
+        f"{len(r['retrained'])} models of each kind on {NAMES[d]}"
+        + (f" ({r['retrained'].source})" if r["retrained"].source != NAMES[d] else "")
+        for d, r in found.items()
+    )
     device = next(iter(next(iter(found.values())).values())).device
     note = f"Test half; mean ± standard deviation over {sizes}; {device}. Accuracies aim at those of Retrained."
     return Table(header, rows, note)
