@@ -5,6 +5,7 @@ they carry the outputs of one complete run; `report` writes the README's table a
 """
 
 import argparse
+import re
 import sys
 import time
 from pathlib import Path
@@ -26,9 +27,17 @@ STUDY = ("netcomp_compare", "netcomp_SimpleAscent", "netcomp_GEMU", "netcomp_GeF
 
 
 def execute(name: str, target: Path, parameters: dict, root: Path = ROOT) -> None:
-    """Executes one notebook of the repository at `root`, top to bottom; its output streams appear on the terminal."""
+    """Executes one notebook of the repository at `root`, top to bottom; its output streams appear on the terminal.
+
+    A copy keeps the flags of the run, in a cell below the committed ones. In place, the run has them in the first cell,
+    which gets the committed ones back: the notebook's own line of output tells what was run.
+    """
+    source = nbformat.read(root / f"{name}.ipynb", 4)
+    committed = first_cell(source).source
+    if target.parent == root:
+        first_cell(source).source, parameters = with_flags(committed, parameters), {}
     notebook = papermill.execute_notebook(
-        str(root / f"{name}.ipynb"),
+        source,
         None,
         parameters=parameters,
         cwd=str(root),
@@ -37,18 +46,28 @@ def execute(name: str, target: Path, parameters: dict, root: Path = ROOT) -> Non
         stdout_file=sys.stdout,
         stderr_file=sys.stderr,
     )
+    first_cell(notebook).source = committed
     with written_whole(target) as part:
-        nbformat.write(tidy(notebook, flags_as_committed=target.parent == root), part)
+        nbformat.write(tidy(notebook), part)
 
 
-def tidy(notebook, flags_as_committed: bool = False):
-    """Removes what only concerns the machine of the run, and shows progress bars as a terminal would: their end.
+def first_cell(notebook):
+    """The cell with the flags, tagged `parameters`."""
+    return next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
 
-    flags_as_committed: leaves out the cell that overrides the flags; the run's line tells what was run.
-    """
+
+def with_flags(source: str, parameters: dict) -> str:
+    """The first cell's source with other values: {"N_MODELS": 30} puts 30 into the line `N_MODELS = ...`."""
+    for key, value in parameters.items():
+        source, found = re.subn(rf"(?m)^{key} = [^\s#]+", lambda _, k=key, v=value: f"{k} = {v!r}", source)
+        if found != 1:
+            raise StudyError(f"The first cell has no line `{key} = ...`: put it back.")
+    return source
+
+
+def tidy(notebook):
+    """Removes what only concerns the machine of the run, and shows progress bars as a terminal would: their end."""
     notebook.metadata.pop("papermill", None)
-    if flags_as_committed:
-        notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)

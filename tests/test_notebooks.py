@@ -103,4 +103,6 @@ def test_committed_notebooks_are_reviewable():
         assert "parameters" in first.metadata.tags and "USED_DATASET" in first.source
         assert str(ROOT) not in text and "/home/" not in text
         assert not [o for cell in notebook.cells for o in cell.get("outputs", []) if o.output_type == "error"]
-        assert all(len(cell.source.splitlines()) <= 12 for cell in notebook.cells if cell.cell_type == "code")
+        code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        assert all(len(cell.source.splitlines()) <= 12 for cell in code)
+        assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))  # one run, top to bottom
