@@ -294,7 +294,7 @@ def cost_and_gap(found: dict[str, dict[str, Result]], subset: str = "forget") ->
     found: dataset -> kind -> Result.
     """
     made, axes = figure(1, len(found), (5.4 * len(found), 4.4))
-    x_low, x_high, y_low, y_high = -0.4, 3.0, -40, 125
+    x_low, x_high, y_low, y_high = -0.4, 3.0, -40, 135
     for axis, (dataset, results) in zip(axes[0], found.items(), strict=True):
         oracle, labels = results["retrained"], []
         for kind, result in results.items():
@@ -329,11 +329,14 @@ def _place_labels(axis, labels: list[tuple[float, float, str, str]]) -> None:
     (x_low, x_high), (y_low, y_high) = axis.get_xlim(), axis.get_ylim()
     lowest = y_low
     for x, y, text, colour in sorted(labels, key=lambda label: label[1]):
-        lowest = max(y, lowest + 0.04 * (y_high - y_low))
+        row = 0.04 * (y_high - y_low)
         below = y <= y_low  # these have longer texts
-        place = (x_low + (0.52 if below else 0.67) * (x_high - x_low), lowest)
+        left = x_low + (0.52 if below else 0.67) * (x_high - x_low)
+        lowest = max(y if below or x < left else y + row, lowest + row)  # not on a point in the column itself
+        place = (left, lowest)
         line = {"arrowstyle": "-", "color": colour, "lw": 0.4, "relpos": (0 if x < place[0] else 1, 0.5)}
-        axis.annotate(text, (x, y), place, fontsize=7, color=colour, arrowprops=line, va="center")
+        ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # whiskers pass behind the words
+        axis.annotate(text, (x, y), place, fontsize=7, color=colour, arrowprops=line, va="center", bbox=ground)
 
 
 def loss_change(results: dict[str, Result], subsets=("retain", "7_retain", "forget", "forget_train")) -> Figure:

@@ -125,7 +125,7 @@ def run_note(task: Task, n: int) -> Text:
 
 def settings_of(results: dict[str, Result]) -> Table:
     """The exact hyper-parameters behind every kind of model."""
-    rows = [[r.title, ", ".join(f"{k} = {v:.4g}" for k, v in r.settings.items())] for r in results.values()]
+    rows = [[r.title, ", ".join(f"{k} = {v:.4g}" for k, v in sorted(r.settings.items()))] for r in results.values()]
     return Table(["models", "hyper-parameters"], rows)
 
 
@@ -348,8 +348,8 @@ def findings(found: dict[str, dict[str, Result]], side: str) -> Text:
         best = max(("gemu", "gefeu"), key=gap)
         name = {kind: result.title for kind, result in results.items()}
         lines.append(
-            f"**{NAMES[dataset]}**, {len(oracle)} models of each kind. GEMU closes {gap('gemu'):.0f} % and GeFeU "
-            f"{gap('gefeu'):.0f} % of the gap on the forget test set for {lost('gemu'):.2f} and {lost('gefeu'):.2f} points "
+            f"**{NAMES[dataset]}**, {len(oracle)} models of each kind. GEMU closes {gap('gemu'):.1f} % and GeFeU "
+            f"{gap('gefeu'):.1f} % of the gap on the forget test set for {lost('gemu'):.2f} and {lost('gefeu'):.2f} points "
             f"of retain accuracy, in {share('gemu'):.0f} % and {share('gefeu'):.0f} % of the time of retraining."
         )
         lines.append(
@@ -359,10 +359,13 @@ def findings(found: dict[str, dict[str, Result]], side: str) -> Text:
             f"{value('gemu', 'excess'):+.1f} and {value('gefeu', 'excess'):+.1f} on that scale."
         )
         if cheap:
-            word = "beats" if gap(cheap) > gap(best) else "stays behind"
+            word = "more" if gap(cheap) > gap(best) else "less"
             lines.append(
-                f"The best of the cheap methods that lose at most one point is {name[cheap]}: it closes {gap(cheap):.0f} % "
-                f"for {lost(cheap):.2f} points in {share(cheap):.0f} % of the time, and so {word} {name[best]}."
+                f"The best of the cheap methods that lose at most one point is {name[cheap]}: it closes {gap(cheap):.1f} % "
+                f"for {lost(cheap):.2f} points in {share(cheap):.0f} % of the time, {word} than {name[best]}. U-LiRA (below) "
+                f"tells it from retraining with accuracy {value(cheap, 'u_lira'):.2f}, {name[best]} with "
+                f"{value(best, 'u_lira'):.2f}; it relearns the forget set in {value(cheap, 'relearn'):.0f} steps, "
+                f"{name[best]} in {value(best, 'relearn'):.0f}, retrained models in {value('retrained', 'relearn'):.0f}."
             )
         low, high = check.null["u_lira"]
         lines.append(
