@@ -35,7 +35,7 @@ from helpers import ensembles, evaluation
 from helpers.cnn import new_model
 from helpers.datasets import Half
 from helpers.device import describe, has_fast_bfloat16, pick_device
-from helpers.ensembles import RECIPE, baseline, unlearned
+from helpers.ensembles import BASELINES, RECIPE, baseline, unlearned
 from helpers.evaluation import RESULTS, evaluate
 from helpers.files import DATA, DOWNLOADS, save_json, shown
 from helpers.parallel import cores, run_each
@@ -255,7 +255,7 @@ def first(task: Task, n: int) -> Task:
 
 
 def _short_study(task: Task, n: int) -> None:
-    known = [baseline(kind, task, n, stored=False) for kind in ("trained", "retrained")]
+    known = [baseline(kind, task, n, stored=False) for kind in BASELINES]
     evaluate(task, *known, unlearned("gemu", task, n, stored=False))
 
 

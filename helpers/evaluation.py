@@ -18,7 +18,7 @@ from helpers.ensembles import BASELINES, NOTEBOOKS, RECIPE, Ensemble, baseline, 
 from helpers.files import DATA, StudyError, load_arrays, load_json, locked, save_arrays, save_json
 from helpers.parallel import one_thread
 from helpers.split import SUBSETS, Task
-from helpers.training import Stopwatch, predict, seeded, train
+from helpers.training import Stopwatch, in_parts, predict, seeded, train
 from helpers.unlearning import METHODS, UnlearningData
 
 RESULTS = DATA / "results"
@@ -173,8 +173,13 @@ def weight_distance(model: CNN, other: CNN) -> dict[str, float]:
 @torch.inference_mode()
 def activation_change(model: CNN, other: CNN, images: torch.Tensor) -> dict[str, float]:
     """Mean absolute difference of each layer's activations on images [n, c, 28, 28]; `output` are the logits."""
-    a, b = (net.activations(images) | {"output": net(images)} for net in (model, other))
-    return {layer: float((a[layer] - b[layer]).abs().mean()) for layer in LAYERS}
+    sums = dict.fromkeys(LAYERS, 0.0)
+    for part in in_parts(images, images.device):
+        a, b = (net.activations(part) for net in (model, other))
+        a["output"], b["output"] = model.output(a["hidden"]), other.output(b["hidden"])
+        for layer in LAYERS:
+            sums[layer] += float((a[layer] - b[layer]).abs().mean()) * len(part)
+    return {layer: total / len(images) for layer, total in sums.items()}
 
 
 # ---- a notebook's evaluation ----

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-from helpers import run
+from helpers import ensembles, evaluation, run
 from helpers.ensembles import RECIPE
 from helpers.files import StudyError
 
@@ -39,6 +39,18 @@ def test_the_usual_way_sees_the_same_pictures(task):
 def test_a_part_of_a_task(task):
     small = bench.first(task, 1000)
     assert len(small.data.train) == 1000 and int(small.forget["train"].sum()) == int(task.forget["train"][:1000].sum())
+
+
+def test_the_short_study_of_the_growth_figure_stays_in_its_place(task, tmp_path):
+    before = (ensembles.MODELS, evaluation.RESULTS)
+    with bench._stored_in(tmp_path):
+        bench._short_study(bench.first(task, 2000), 2)
+    assert sorted(path.parent.name.split("-")[0] for path in (tmp_path / "models").rglob("*.pt")) == sorted(
+        2 * ["untrained", "trained", "retrained", "gemu"]
+    )
+    results = {path.stem for path in (tmp_path / "results" / "mnist" / "crossbar").glob("*.json")}
+    assert results == {"untrained", "trained", "retrained", "gemu"}
+    assert (ensembles.MODELS, evaluation.RESULTS) == before
 
 
 def test_the_readme_is_changed_between_its_marks_only(tmp_path, monkeypatch):
