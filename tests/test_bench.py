@@ -50,7 +50,7 @@ def test_the_short_study_of_the_growth_figure_stays_in_its_place(task, tmp_path)
     )
     results = {path.stem for path in (tmp_path / "results" / "mnist" / "crossbar").glob("*.json")}
     assert results == {"untrained", "trained", "retrained", "gemu"}
-    assert (ensembles.MODELS, evaluation.RESULTS) == before
+    assert before == (ensembles.MODELS, evaluation.RESULTS)
 
 
 def test_the_readme_is_changed_between_its_marks_only(tmp_path, monkeypatch):
