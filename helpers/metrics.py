@@ -17,6 +17,8 @@ from helpers.split import FEATURE_CLASS, Task
 from helpers.training import Recipe, adam, classification_step, predict, seeded
 from helpers.unlearning.common import copy_of, sample
 
+READ = 200  # forget samples on which relearning reads its loss
+
 
 def tug_of_war(accuracies: dict[str, np.ndarray], retrained: dict[str, np.ndarray]) -> np.ndarray:
     """ToW = product over S in {forget, retain, test} of (1 - |acc_u(S) - acc_r(S)|), paired by seed: -> [N].
@@ -154,16 +156,17 @@ def relearn_steps(
 ) -> int:
     """Relearn time: steps on forget and retain samples until the forget training loss is back at `target` nats.
 
-    Each step sees `batch` retained and 16 forget samples at a tenth of the recipe's peak rate; the loss is read on 200
+    Each step sees `batch` retained and 16 forget samples at a tenth of the recipe's peak rate; the loss is read on READ
     forget samples after each step. Returns `most` if the target is not reached by then. (SCRUB, Kurmanji et al. 2023,
     arXiv:2302.09880.)
     """
     model, random = copy_of(model), seeded(seed)
     forget_x, forget_y = task.forget_set("train")
     retain_x, retain_y = task.retain_set("train")
+    seen = forget_x[:READ], forget_y[:READ]
     optimizer = adam(model, recipe.peak_lr / 10)
     for step in range(most):
-        if forget_loss(model, task) <= target:
+        if _loss(model, *seen) <= target:
             return step
         model.train()
         f, r = sample(len(forget_y), 16, random), torch.randint(len(retain_y), (batch,), generator=random)
@@ -172,9 +175,12 @@ def relearn_steps(
     return most
 
 
-def forget_loss(model: CNN, task: Task, k: int = 200) -> float:
-    """Mean cross-entropy in nats on the first k forget samples of the training half."""
-    images, labels = (part[:k] for part in task.forget_set("train"))
+def forget_loss(model: CNN, task: Task) -> float:
+    """Mean cross-entropy in nats on the first READ forget samples of the training half."""
+    return _loss(model, *(part[:READ] for part in task.forget_set("train")))
+
+
+def _loss(model: CNN, images: torch.Tensor, labels: torch.Tensor) -> float:
     return float(cross_entropy(predict(model, images), labels))
 
 
