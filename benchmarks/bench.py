@@ -193,7 +193,7 @@ def measure(task: Task, rounds: int, models: int) -> dict:
 
 
 def _outputs(task: Task, models: list) -> None:
-    retain = task.retain_set("train")[0][evaluation.retain_train_sample(task)]
+    retain = task.data.train.images[evaluation.retain_train_sample(task)]
     for images in (task.data.test.images, task.forget_set("train")[0], retain):
         for model in models:
             evaluation.predict(model, images)

@@ -134,7 +134,7 @@ class _View:
 
     @classmethod
     def of(cls, task: Task, logits: Outputs) -> "_View":
-        retain = task.retain_set("train")[1][retain_train_sample(task)].numpy()
+        retain = task.data.train.labels[retain_train_sample(task)].numpy()
         labels = {"forget": task.forget_set("train")[1].numpy(), "retain": retain}
         labels["test"] = task.data.test.labels.numpy()
         parts = {"forget": logits.forget_train, "retain": logits.retain_train, "test": logits.test}

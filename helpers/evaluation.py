@@ -52,7 +52,7 @@ def outputs(ensemble: Ensemble, task: Task) -> Outputs:
             found = load_arrays(path, "delete this file and run the cell again.")
             if set(found) == set(keys):
                 return Outputs(ensemble.kind, **found)
-        retain = task.retain_set("train")[0][retain_train_sample(task)]
+        retain = task.data.train.images[retain_train_sample(task)]
         images = dict(zip(keys, (task.data.test.images, task.forget_set("train")[0], retain), strict=True))
         device = pick_device()
         images = {key: value.to(device) for key, value in images.items()}
@@ -66,9 +66,9 @@ def outputs(ensemble: Ensemble, task: Task) -> Outputs:
 
 
 def retain_train_sample(task: Task) -> torch.Tensor:
-    """Positions in the training retain set of the fixed sample on which outputs are kept."""
-    n = int((~task.forget["train"]).sum())
-    return torch.randperm(n, generator=seeded(0))[:RETAIN_TRAIN_SAMPLE]
+    """Positions in the training half of the fixed sample of D_r on which outputs are kept."""
+    retain = (~task.forget["train"]).nonzero().flatten()
+    return retain[torch.randperm(len(retain), generator=seeded(0))[:RETAIN_TRAIN_SAMPLE]]
 
 
 def results_folder(task: Task):
@@ -260,7 +260,7 @@ def _measure(
     views = {"forget_train": mine.forget_train, "retain_train": mine.retain_train}
     labels = {
         "forget_train": task.forget_set("train")[1].numpy(),
-        "retain_train": task.retain_set("train")[1][retain_train_sample(task)].numpy(),
+        "retain_train": task.data.train.labels[retain_train_sample(task)].numpy(),
     }
     at = {name: where.numpy() for name, where in task.subsets("test").items()}
     for name in SUBSETS:

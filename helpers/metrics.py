@@ -161,17 +161,17 @@ def relearn_steps(
     arXiv:2302.09880.)
     """
     model, random = copy_of(model), seeded(seed)
-    forget_x, forget_y = task.forget_set("train")
-    retain_x, retain_y = task.retain_set("train")
-    seen = forget_x[:READ], forget_y[:READ]
+    half = task.half("train")
+    forget, retain = (mask.nonzero().flatten() for mask in (task.forget["train"], ~task.forget["train"]))
+    seen = half.images[forget[:READ]], half.labels[forget[:READ]]
     optimizer = adam(model, recipe.peak_lr / 10)
     for step in range(most):
         if _loss(model, *seen) <= target:
             return step
         model.train()
-        f, r = sample(len(forget_y), 16, random), torch.randint(len(retain_y), (batch,), generator=random)
-        images, labels = torch.cat([forget_x[f], retain_x[r]]), torch.cat([forget_y[f], retain_y[r]])
-        classification_step(model, optimizer, images, labels)
+        f, r = sample(len(forget), 16, random), torch.randint(len(retain), (batch,), generator=random)
+        at = torch.cat([forget[f], retain[r]])
+        classification_step(model, optimizer, half.images[at], half.labels[at])
     return most
 
 

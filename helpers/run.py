@@ -110,6 +110,13 @@ def write_block(mark: str, text: str) -> None:
         part.write_text(f"{before}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}")
 
 
+def check_data(dataset: str) -> str:
+    """Loads a data set once, so that what is missing is said before minutes are spent; returns its name."""
+    data = load_dataset(dataset)
+    print(f"{data.source}: {len(data.train):,} training and {len(data.test):,} test samples in memory.")
+    return data.name
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("command", choices=("data", "study", "refresh", "report"))
@@ -128,17 +135,14 @@ def main() -> None:
             check_count(options.models)
         if options.forget:
             check_side(options.forget)
-        data = load_dataset(options.dataset or "mnist")
-        print(f"{data.source}: {len(data.train):,} training and {len(data.test):,} test samples in memory.")
+        dataset = check_data(options.dataset or "mnist")
         if options.command == "data":
             return
         start = time.perf_counter()
         for name in (*STUDY, *(["generator_optim"] if options.command == "refresh" else [])):
             print(f"\n== {name}.ipynb", flush=True)
             target = (
-                ROOT
-                if options.command == "refresh"
-                else RESULTS / "notebooks" / data.name / (options.forget or SIDES[0])
+                ROOT if options.command == "refresh" else RESULTS / "notebooks" / dataset / (options.forget or SIDES[0])
             )
             execute(name, target / f"{name}.ipynb", parameters)
         minutes = (time.perf_counter() - start) / 60
@@ -149,7 +153,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit("\nInterrupted: the same command goes on where it stopped.")
     print(
-        f"\nDone in {minutes:.1f} minutes.\n  measures:  {shown(RESULTS)}/{data.name}/\n"
+        f"\nDone in {minutes:.1f} minutes.\n  measures:  {shown(RESULTS)}/{dataset}/\n"
         f"  figures:   {shown(RESULTS)}/figures/\n  notebooks: {shown(target)}/"
     )
 

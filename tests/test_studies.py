@@ -29,8 +29,15 @@ def work(folder, *arguments, storage=None, timeout=200):
 
 
 def start(folder, *arguments, storage=None):
+    """In the background, where an interrupt must reach it even if the tests themselves were started to ignore it."""
     env = os.environ | ({"STORAGE": storage} if storage else {})
-    return subprocess.Popen([*COMMAND, *arguments], cwd=folder, stderr=subprocess.DEVNULL, env=env)
+    return subprocess.Popen(
+        [*COMMAND, *arguments],
+        cwd=folder,
+        stderr=subprocess.DEVNULL,
+        env=env,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def trials(url, name="cmnist-tuned_ascent"):
