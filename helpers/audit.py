@@ -2,14 +2,17 @@
 
 Per-model measures that compare with a retrained model pair model i with retrained model i + 1, another seed. Measures
 of a whole ensemble (U-LiRA, KLoM) compare a random half of the kind's models with the other half of the retrained ones,
-20 times (with fewer than 4 models: nan). Retrained models are measured in the same way against themselves: that is the *null*, and as close to it as
-possible is where an unlearned ensemble should be.
+20 times (with fewer than 4 models: nan). Retrained models are measured in the same way against themselves: that is the
+*null*, and as close to it as possible is where an unlearned ensemble should be. For measures of one model alone (loss
+attack, relearn time, probe) the null is where the mean of a random half of the retrained models lies.
 """
 
+import sys
 from dataclasses import dataclass
 
 import numpy as np
 
+from helpers import metrics
 from helpers.ensembles import RECIPE, Ensemble
 from helpers.evaluation import (
     RESULTS,
@@ -21,7 +24,7 @@ from helpers.evaluation import (
     results_folder,
     retain_train_sample,
 )
-from helpers.files import StudyError, load_json, save_json
+from helpers.files import StudyError, code_fingerprint, load_json, save_json
 from helpers.metrics import (
     activation_distance,
     average_gap,
@@ -40,24 +43,36 @@ from helpers.metrics import (
 from helpers.parallel import run_each
 from helpers.split import Task
 
-PROBED = 3  # models of each kind on which relearn time and linear probe are measured
+PROBED = 5  # models of each kind on which relearn time and linear probe are measured
+MOST_STEPS = 240  # at which relearning is given up
 MEASURES = {
     # key: (title, unit or meaning, digits)
     "tow": ("tug of war (ToW)", "1 is best", 3),
+    "tow_test": ("ToW with forget (test)", "1 is best", 3),
     "average_gap": ("average gap", "points, 0 is best", 2),
+    "average_gap_test": ("average gap with forget (test)", "points, 0 is best", 2),
     "attack": ("loss attack", "AUC, target: retrained", 3),
     "u_lira": ("U-LiRA", "accuracy, 0.5 is best", 3),
     "u_lira_tpr_1": ("U-LiRA at 1 % false positives", "true positives, 0.01 is best", 3),
     "u_lira_tpr_5": ("U-LiRA at 5 % false positives", "true positives, 0.05 is best", 3),
     "klom": ("KLoM forget (train)", "nats, target: null", 2),
-    "klom_95": ("KLoM forget, 95th percentile", "nats, target: null", 2),
+    "klom_95": ("KLoM forget (train), 95th percentile", "nats, target: null", 2),
+    "klom_forget_test": ("KLoM forget (test)", "nats, target: null", 2),
+    "klom_forget_test_95": ("KLoM forget (test), 95th percentile", "nats, target: null", 2),
+    "klom_7_retain": ("KLoM 7_retain", "nats, target: null", 2),
     "klom_retain": ("KLoM retain (train)", "nats, target: null", 2),
+    "klom_retain_95": ("KLoM retain (train), 95th percentile", "nats, target: null", 2),
     "klom_test": ("KLoM test", "nats, target: null", 2),
+    "klom_test_95": ("KLoM test, 95th percentile", "nats, target: null", 2),
+    "activation_train": ("activation distance, forget (train)", "target: null", 3),
     "activation": ("activation distance, forget (test)", "target: null", 3),
+    "js_train": ("Jensen-Shannon, forget (train)", "nats, target: null", 3),
     "js": ("Jensen-Shannon, forget (test)", "nats, target: null", 3),
-    "relearn": ("relearn time", "steps, target: retrained", 1),
-    "probe": ("linear probe for the crossbar", "balanced accuracy, target: retrained", 3),
-    "excess": ("forget loss in excess", "standard deviations of retrained, 0 is best", 1),
+    "relearn": (f"relearn time, {PROBED} models", f"steps, at most {MOST_STEPS}, target: retrained", 1),
+    "relearn_ratio": (f"relearn time / retrained, {PROBED} models", "1 is best", 2),
+    "probe": (f"linear probe for the crossbar, {PROBED} models", "balanced accuracy, target: retrained", 3),
+    "excess": ("forget loss in excess (train)", "standard deviations of retrained, 0 is best", 1),
+    "excess_test": ("forget loss in excess (test)", "standard deviations of retrained, 0 is best", 1),
     "beyond": ("forget samples beyond every retrained model", "share, 0 is best", 3),
 }
 
@@ -65,12 +80,19 @@ MEASURES = {
 @dataclass(frozen=True)
 class Audit:
     """n: models of each kind; kinds: kind -> measure -> {value, low, high} (95 % intervals); null: measure ->
-    [low, high], where 95 % of the values lie that retrained models give against each other."""
+    [low, high], where 95 % of the values lie that retrained models give against each other; code: fingerprint of the
+    measures."""
 
     n: int
+    code: str
     identities: dict[str, str]
     kinds: dict[str, dict[str, dict[str, float]]]
     null: dict[str, list[float]]
+
+    def inside(self, kind: str, key: str) -> bool:
+        """True where a kind's value lies within the null of that measure."""
+        low, high = self.null[key]
+        return bool(low - 1e-9 <= self.kinds[kind][key]["value"] <= high + 1e-9)
 
 
 def audit(task: Task, *ensembles: Ensemble) -> Audit:
@@ -79,35 +101,43 @@ def audit(task: Task, *ensembles: Ensemble) -> Audit:
     by_kind = {ensemble.kind: ensemble for ensemble in ensembles if ensemble.kind != "untrained"}
     path = results_folder(task) / "audit.json"
     identities = {kind: ensemble.identity for kind, ensemble in by_kind.items()}
+    n, code = len(by_kind["retrained"]), code_fingerprint(metrics, sys.modules[__name__])
     if path.is_file():
         known = load_json(path, "delete this file and run the cell again.")
-        if known.get("identities") == identities and known.get("n") == len(by_kind["retrained"]):
+        if (known.get("identities"), known.get("n"), known.get("code")) == (identities, n, code):
             return Audit(**known)
     probes = _probes(task, by_kind)
     views = {kind: _View.of(task, outputs(ensemble, task)) for kind, ensemble in by_kind.items()}
+    result = Audit(n, code, identities, *compare(views, probes))
+    save_json(path, vars(result))
+    return result
+
+
+def compare(views: dict[str, "_View"], probes: dict[str, dict[str, np.ndarray]]) -> tuple[dict, dict]:
+    """The measures of all kinds (kind -> measure -> {value, low, high}) and their nulls (measure -> [low, high])."""
     oracle = views["retrained"]
-    n = len(by_kind["retrained"])
+    n = len(oracle.attack)
     found, null = {}, {}
     for kind, view in views.items():
         found[kind] = _interval(_paired(view, oracle, np.roll(np.arange(n), -1)))
         found[kind] |= _interval({"attack": view.attack} | probes[kind])
         found[kind] |= {key: _summary(values) for key, values in _of_halves(view, oracle).items()}
-        excess = streisand(view.loss, oracle.loss)
-        found[kind] |= {key: {"value": value, "low": value, "high": value} for key, value in excess.items()}
+        found[kind] |= {key: {"value": v, "low": v, "high": v} for key, v in _excess(view, oracle).items()}
     random = np.random.default_rng(0)
     shifts = [_paired(oracle, oracle, _derangement(n, random)) for _ in range(200)]
-    for key in ("tow", "average_gap", "activation", "js"):
-        found["retrained"][key] = _summary([shift[key].mean() for shift in shifts])
-        null[key] = np.quantile([shift[key].mean() for shift in shifts], [0.025, 0.975]).tolist()
+    for key in shifts[0]:
+        means = [shift[key].mean() for shift in shifts]
+        found["retrained"][key] = _summary(means)
+        null[key] = np.quantile(means, [0.025, 0.975]).tolist()
+    for key, values in ({"attack": oracle.attack} | probes["retrained"]).items():
+        null[key] = _of_random_halves(values)
+    if n >= 4:
+        apart = [_excess(oracle, oracle, a, b) for a, b in halves(n)]
+        for key in apart[0]:
+            null[key] = np.quantile([each[key] for each in apart], [0.025, 0.975]).tolist()
     for key in MEASURES:
         null.setdefault(key, [found["retrained"][key]["low"], found["retrained"][key]["high"]])
-    if n >= 4:
-        half = [streisand(oracle.loss[a], oracle.loss[b]) for a, b in halves(n)]
-        for key in ("excess", "beyond"):
-            null[key] = np.quantile([h[key] for h in half], [0.025, 0.975]).tolist()
-    result = Audit(n, identities, found, null)
-    save_json(path, vars(result))
-    return result
+    return found, null
 
 
 def load_audit(dataset: str, side: str) -> Audit:
@@ -123,14 +153,14 @@ def load_audit(dataset: str, side: str) -> Audit:
 
 @dataclass(frozen=True)
 class _View:
-    """What the measures need of one kind: accuracy per subset [N], attack [N], phi and loss [N, n], test logits of the
-    forget set [N, n, 10]."""
+    """What the measures need of one kind. accuracy: part -> [N]; attack: AUC [N]; margins: part -> [N, n]; loss: part
+    -> [N, n]; logits: part -> [N, n, 10]. Parts: forget (training half), forget_test, 7_retain, retain, test."""
 
     accuracy: dict[str, np.ndarray]
     attack: np.ndarray
     margins: dict[str, np.ndarray]
-    loss: np.ndarray
-    forget_test: np.ndarray
+    loss: dict[str, np.ndarray]
+    logits: dict[str, np.ndarray]
 
     @classmethod
     def of(cls, task: Task, logits: Outputs) -> "_View":
@@ -138,48 +168,75 @@ class _View:
         labels = {"forget": task.forget_set("train")[1].numpy(), "retain": retain}
         labels["test"] = task.data.test.labels.numpy()
         parts = {"forget": logits.forget_train, "retain": logits.retain_train, "test": logits.test}
-        at = task.forget["test"].numpy()
-        loss = cross_entropies(parts["forget"], labels["forget"])
-        unseen = cross_entropies(parts["test"][:, at], labels["test"][at])
+        for name, subset in (("forget_test", "forget"), ("7_retain", "7_retain")):
+            at = task.subsets("test")[subset].numpy()
+            labels[name], parts[name] = labels["test"][at], parts["test"][:, at]
+        return cls.from_logits(parts, labels)
+
+    @classmethod
+    def from_logits(cls, parts: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> "_View":
+        """parts: part -> logits [N, n, 10]; labels: part -> [n]."""
+        forgotten = ("forget", "forget_test")
+        loss = {name: cross_entropies(parts[name], labels[name]) for name in forgotten}
         return cls(
             {name: accuracy(parts[name], labels[name]) for name in parts},
-            np.array([loss_attack(a, b) for a, b in zip(loss, unseen, strict=True)]),
+            np.array([loss_attack(a, b) for a, b in zip(loss["forget"], loss["forget_test"], strict=True)]),
             {name: margin(parts[name], labels[name]) for name in parts},
             loss,
-            parts["test"][:, at],
+            {name: parts[name] for name in forgotten},
         )
 
 
 def _paired(view: _View, oracle: _View, partner: np.ndarray) -> dict[str, np.ndarray]:
     """Measures of model i against retrained model partner[i]: name -> [N]."""
-    target = {name: values[partner] for name, values in oracle.accuracy.items()}
-    mine = view.accuracy | {"attack": view.attack}
-    return {
-        "tow": tug_of_war(view.accuracy, target),
-        "average_gap": 100 * average_gap(mine, target | {"attack": oracle.attack[partner]}),
-        "activation": activation_distance(view.forget_test, oracle.forget_test[partner]),
-        "js": jensen_shannon(view.forget_test, oracle.forget_test[partner]),
-    }
+    found = {}
+    for forget, end in (("forget", ""), ("forget_test", "_test")):
+        parts = (forget, "retain", "test")
+        mine = {part: view.accuracy[part] for part in parts}
+        target = {part: oracle.accuracy[part][partner] for part in parts}
+        found[f"tow{end}"] = tug_of_war(mine, target)
+        mine["attack"], target["attack"] = view.attack, oracle.attack[partner]
+        found[f"average_gap{end}"] = 100 * average_gap(mine, target)
+    for part, end in (("forget", "_train"), ("forget_test", "")):
+        mine, target = view.logits[part], oracle.logits[part][partner]
+        found[f"activation{end}"] = activation_distance(mine, target)
+        found[f"js{end}"] = jensen_shannon(mine, target)
+    return found
+
+
+def _excess(view: _View, oracle: _View, mine=slice(None), theirs=slice(None)) -> dict[str, float]:
+    """Forgetting more than retraining does, of some models against others."""
+    train = streisand(view.loss["forget"][mine], oracle.loss["forget"][theirs])
+    test = streisand(view.loss["forget_test"][mine], oracle.loss["forget_test"][theirs])
+    return train | {"excess_test": test["excess"]}
 
 
 def _of_halves(view: _View, oracle: _View) -> dict[str, list[float]]:
     """Measures of whole ensembles, over random halves: name -> one value per draw."""
-    found = {
-        key: [] for key in ("u_lira", "u_lira_tpr_1", "u_lira_tpr_5", "klom", "klom_95", "klom_retain", "klom_test")
-    }
+    klom_keys = {"klom": "forget"} | {f"klom_{part}": part for part in ("forget_test", "7_retain", "retain", "test")}
+    tails = ("klom", "klom_forget_test", "klom_retain", "klom_test")
+    found = {key: [] for key in ("u_lira", "u_lira_tpr_1", "u_lira_tpr_5", *klom_keys, *(f"{k}_95" for k in tails))}
     if len(oracle.attack) < 4:  # too few to leave one out of a half
         return {key: [np.nan] for key in found}
     for a, b in halves(len(oracle.attack)):
         attack = u_lira(view.margins["forget"][a], oracle.margins["forget"][b])
-        forget = klom(view.margins["forget"][a], oracle.margins["forget"][b])
         found["u_lira"].append(attack["accuracy"])
         found["u_lira_tpr_1"].append(attack["tpr_at_0.01"])
         found["u_lira_tpr_5"].append(attack["tpr_at_0.05"])
-        found["klom"].append(forget.mean())
-        found["klom_95"].append(np.quantile(forget, 0.95))
-        for name in ("retain", "test"):
-            found[f"klom_{name}"].append(klom(view.margins[name][a], oracle.margins[name][b]).mean())
+        for key, part in klom_keys.items():
+            each = klom(view.margins[part][a], oracle.margins[part][b])
+            found[key].append(each.mean())
+            if key in tails:
+                found[f"{key}_95"].append(np.quantile(each, 0.95))
     return found
+
+
+def _of_random_halves(values: np.ndarray) -> list[float]:
+    """Where 95 % of the means of a random half of the models lie (10,000 draws, seed 0)."""
+    random = np.random.default_rng(0)
+    half = max(1, len(values) // 2)
+    means = [random.choice(values, half, replace=False).mean() for _ in range(10_000)]
+    return np.quantile(means, [0.025, 0.975]).tolist()
 
 
 def _derangement(n: int, random: np.random.Generator) -> np.ndarray:
@@ -206,24 +263,35 @@ def _summary(draws: list[float]) -> dict[str, float]:
 
 
 def _probes(task: Task, ensembles: dict[str, Ensemble]) -> dict[str, dict[str, np.ndarray]]:
-    """Relearn steps and linear probe of the first PROBED models of each kind; what is stored is not computed again."""
+    """Relearn steps (and their ratio to the mean of the retrained models) and linear probe of the first PROBED models of
+    each kind; what is stored is not computed again."""
     trained = ensembles["trained"]
-    kinds = list(ensembles)
+    jobs = [(kind, at) for at in range(min(PROBED, len(trained))) for kind in ensembles]
+    code = code_fingerprint(metrics)
     folder = results_folder(task) / "probes"
-    paths = {kind: folder / f"{kind}-{e.identity}-{trained.identity}-{PROBED}.json" for kind, e in ensembles.items()}
 
-    def work(at: int, tick) -> None:
-        kind = kinds[at]
-        pairs = list(zip(ensembles[kind].models, trained.models, strict=True))[:PROBED]
-        relearn = [
-            relearn_steps(model, task, forget_loss(start, task), RECIPE, seed)
-            for seed, (model, start) in enumerate(pairs)
-        ]
-        probe = [linear_probe(model, task) for model, _ in pairs]
-        save_json(paths[kind], {"relearn": relearn, "probe": probe})
+    def place(kind: str, at: int):
+        return folder / f"{kind}-{ensembles[kind].identity}-{trained.identity}-{code}-{at}.json"
+
+    def work(job: int, tick) -> None:
+        kind, at = jobs[job]
+        model, start = ensembles[kind].models[at], trained.models[at]
+        target = forget_loss(start, task)
+        relearn = relearn_steps(model, task, target, RECIPE, at, MOST_STEPS)
+        save_json(place(kind, at), {"kind": kind, "relearn": relearn, "probe": linear_probe(model, task)})
         tick()
 
-    missing = [at for at, kind in enumerate(kinds) if not paths[kind].is_file()]
-    run_each(work, missing, lambda done: None)
-    found = {kind: load_json(path, "delete this file and run the cell again.") for kind, path in paths.items()}
-    return {kind: {key: np.array(values) for key, values in each.items()} for kind, each in found.items()}
+    run_each(work, [job for job, key in enumerate(jobs) if not place(*key).is_file()], lambda done: None)
+    found = {kind: {"relearn": [], "probe": []} for kind in ensembles}
+    for kind, at in jobs:
+        path = place(kind, at)
+        stored = load_json(path, "delete this file and run the cell again.")
+        if stored.get("kind") != kind:
+            raise StudyError(f"{path.name} holds the probes of another kind: delete this file and run the cell again.")
+        for key, values in found[kind].items():
+            values.append(stored[key])
+    found = {kind: {key: np.array(values, float) for key, values in each.items()} for kind, each in found.items()}
+    usual = found["retrained"]["relearn"].mean()
+    for each in found.values():
+        each["relearn_ratio"] = each["relearn"] / max(usual, 1)
+    return found

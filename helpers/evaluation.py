@@ -15,7 +15,7 @@ from helpers.cnn import CNN, LAYERS
 from helpers.datasets import NAMES
 from helpers.device import describe, pick_device
 from helpers.ensembles import BASELINES, NOTEBOOKS, RECIPE, Ensemble, baseline, unlearn
-from helpers.files import DATA, StudyError, load_arrays, load_json, locked, save_arrays, save_json
+from helpers.files import DATA, StudyError, load_arrays, load_json, locked, save_arrays, save_json, shown
 from helpers.parallel import one_thread
 from helpers.split import SUBSETS, Task
 from helpers.training import Stopwatch, in_parts, predict, seeded, train
@@ -23,10 +23,12 @@ from helpers.unlearning import METHODS, UnlearningData
 
 RESULTS = DATA / "results"
 RETAIN_TRAIN_SAMPLE = 2_000  # retained training samples on which outputs are kept, drawn with seed 0
-ACTIVATION_SAMPLE = 1_000  # test samples on which activations are compared
+ACTIVATION_SAMPLE = 500  # test samples on which activations are compared
 
 
 # ---- outputs of an ensemble, computed once ----
+
+SAMPLES = ("test", "forget_train", "retain_train")
 
 
 @dataclass(frozen=True)
@@ -45,24 +47,39 @@ class Outputs:
 
 def outputs(ensemble: Ensemble, task: Task) -> Outputs:
     """The logits of an ensemble, from data/results/ if they were computed before."""
-    path = results_folder(task) / "logits" / f"{ensemble.kind}-{ensemble.identity}-{len(ensemble)}.bin"
-    keys = ("test", "forget_train", "retain_train")
+    path = _outputs_path(task, ensemble)
     with locked(path):
         if path.is_file():
-            found = load_arrays(path, "delete this file and run the cell again.")
-            if set(found) == set(keys):
-                return Outputs(ensemble.kind, **found)
+            found = _read_outputs(path, ensemble, "delete this file and run the cell again.")
+            if found:
+                return found
         retain = task.data.train.images[retain_train_sample(task)]
-        images = dict(zip(keys, (task.data.test.images, task.forget_set("train")[0], retain), strict=True))
+        images = dict(zip(SAMPLES, (task.data.test.images, task.forget_set("train")[0], retain), strict=True))
         device = pick_device()
         images = {key: value.to(device) for key, value in images.items()}
         found = {
-            key: np.stack([predict(model.to(device), images[key]).numpy() for model in ensemble.models]) for key in keys
+            key: np.stack([predict(model.to(device), images[key]).numpy() for model in ensemble.models])
+            for key in SAMPLES
         }
         for model in ensemble.models:
             model.cpu()
-        save_arrays(path, **found)
+        save_arrays(path, of=np.array([ensemble.kind, ensemble.identity]), **found)
     return Outputs(ensemble.kind, **found)
+
+
+def _outputs_path(task: Task, of: "Ensemble | Result") -> Path:
+    return results_folder(task) / "logits" / f"{of.kind}-{of.identity}-{len(of)}.bin"
+
+
+def _read_outputs(path: Path, of: "Ensemble | Result", remedy: str) -> Outputs | None:
+    """Stored logits; None if they do not say whose they are, StudyError if they are of other models than `of`."""
+    arrays = load_arrays(path, remedy)
+    owner = arrays.pop("of", None)
+    if owner is None or set(arrays) != set(SAMPLES):
+        return None
+    if owner.tolist() != [of.kind, of.identity] or any(len(logits) != len(of) for logits in arrays.values()):
+        raise StudyError(f"{shown(path)} holds the logits of other models than its place says: {remedy}")
+    return Outputs(of.kind, **arrays)
 
 
 def retain_train_sample(task: Task) -> torch.Tensor:
@@ -305,20 +322,27 @@ def _measure(
 
 
 def load_result(dataset: str, side: str, kind: str) -> Result:
-    """A stored Result; StudyError that names the notebook to run if there is none."""
+    """A stored Result; StudyError that names the notebook to run if there is none, or another in its place."""
     notebook = NOTEBOOKS[kind]
     path = RESULTS / dataset / side / f"{kind}.json"
-    remedy = f'run {notebook} with USED_DATASET = "{dataset}" first.'
+    remedy = f'run {notebook} with USED_DATASET = "{dataset}" and FORGET = "{side}" first.'
     try:
-        return Result(**load_json(path, remedy))
+        found = Result(**load_json(path, remedy))
     except TypeError:
         raise StudyError(f"{path.name} was written by another version of this repository: {remedy}") from None
+    if (found.dataset, found.side, found.kind) != (dataset, side, kind):
+        raise StudyError(
+            f"{shown(path)} holds the results of {found.title} on {found.dataset}, side {found.side}, which belong "
+            f"elsewhere: {remedy}"
+        )
+    return found
 
 
 def load_results(dataset: str, side: str, required=("trained", "retrained", "ascent", "gemu", "gefeu")) -> dict:
-    """All stored results of a data set and side, kind -> Result, as far as they belong to the same models.
+    """All stored results of a data set and side, kind -> Result; all of them belong to the same models.
 
-    Raises StudyError naming the notebook to run if a required one is missing or is of another number of models.
+    Raises StudyError naming the notebook to run if a required one is missing, is of another number of models, or was
+    measured with other trained and retrained models than those whose results are stored.
     """
     kinds = [*BASELINES, *METHODS]
     found = {
@@ -326,7 +350,13 @@ def load_results(dataset: str, side: str, required=("trained", "retrained", "asc
         for kind in kinds
         if kind in required or (RESULTS / dataset / side / f"{kind}.json").is_file()
     }
+    against = {kind: found[kind].identity for kind in ("trained", "retrained")}
     for kind, result in found.items():
+        if result.against != against:
+            raise StudyError(
+                f"The results of {result.title} were measured with other trained and retrained models than those "
+                f'stored now: run {NOTEBOOKS[kind]} with USED_DATASET = "{dataset}" and FORGET = "{side}" again.'
+            )
         if len(result) != len(found["retrained"]):
             raise StudyError(
                 f"The results of {result.title} are over {len(result)} models, those of Retrained over "
@@ -348,9 +378,13 @@ def all_results(side: str) -> dict[str, dict[str, Result]]:
 
 def load_outputs(task: Task, result: Result) -> Outputs:
     """The stored logits behind a Result."""
-    path = results_folder(task) / "logits" / f"{result.kind}-{result.identity}-{len(result)}.bin"
-    arrays = load_arrays(path, f"run {NOTEBOOKS[result.kind]} first.")
-    return Outputs(result.kind, **arrays)
+    path, notebook = _outputs_path(task, result), NOTEBOOKS[result.kind]
+    if not path.is_file():
+        raise StudyError(f"{shown(path)} is missing: run {notebook} first.")
+    found = _read_outputs(path, result, f"delete this file and run {notebook} again.")
+    if not found:
+        raise StudyError(f"{shown(path)} was written by another version of this repository: run {notebook} first.")
+    return found
 
 
 def kl_matrix(task: Task, results: dict[str, Result], subset: str = "forget") -> tuple[list[str], np.ndarray]:
@@ -358,10 +392,17 @@ def kl_matrix(task: Task, results: dict[str, Result], subset: str = "forget") ->
 
     Returns the kinds and the matrix [k, k].
     """
+    kinds, found = kl_intervals(task, results, subset)
+    return kinds, found[..., 0]
+
+
+def kl_intervals(task: Task, results: dict[str, Result], subset: str = "forget") -> tuple[list[str], np.ndarray]:
+    """As `kl_matrix`, each entry with the bootstrap interval of its mean over the models of the column: the kinds and an
+    array [k, k, 3] of mean, low, high."""
     at = task.subsets("test")[subset].numpy()
     logits = {kind: load_outputs(task, result).test[:, at] for kind, result in results.items()}
-    matrix = [[kl_per_model(a, b).mean() for b in logits.values()] for a in logits.values()]
-    return list(results), np.array(matrix)
+    pairs = [[kl_per_model(a, b) for b in logits.values()] for a in logits.values()]
+    return list(results), np.array([[(each.mean(), *bootstrap(each)) for each in row] for row in pairs])
 
 
 @dataclass(frozen=True)

@@ -69,9 +69,14 @@ def train(
     return model.eval()
 
 
-def adam(model: nn.Module, lr: float) -> torch.optim.Adam:
-    """The optimizer of every training in this repository."""
-    return torch.optim.Adam(model.parameters(), lr=lr, fused=next(model.parameters()).device.type != "mps")
+def adam(model: nn.Module, lr: float, weight_decay: float = 0.0) -> torch.optim.Adam:
+    """The optimizer of every training in this repository.
+
+    weight_decay: at each step every weight shrinks by lr * weight_decay of itself, whatever its gradient (decoupled
+    decay, AdamW, Loshchilov and Hutter 2019, arXiv:1711.05101); with 0 this is plain Adam.
+    """
+    fused = next(model.parameters()).device.type != "mps"
+    return torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay, fused=fused)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -42,6 +42,7 @@ def published(task: Task) -> GemuSettings:
         impair_lr=0.05 / RECIPE.peak_lr,
         repair_share=11.5 * one,
         repair_lr=0.01 / RECIPE.peak_lr,
+        weight_decay=0.0,
     )
 
 
@@ -58,7 +59,8 @@ def stages(task: Task) -> dict[str, GemuSettings]:
         "published": old,
         "rates relative\nto the recipe's": rates,
         "budgets as shares\nof retraining": budgets,
-        "noise on the\npictures' scale": ours,
+        "noise on the\npictures' scale": replace(ours, weight_decay=0.0),
+        "weights that\ndecay": ours,
     }
 
 

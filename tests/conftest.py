@@ -61,7 +61,7 @@ def copy_repository(target: Path) -> Path:
         ("ensembles", "RECIPE = Recipe()", "RECIPE = Recipe(min_passes=1, min_steps=20)"),
         ("studies", "HEARTBEAT, GRACE = 5, 30", "HEARTBEAT, GRACE = 1, 4"),
         ("studies", "TUNING_MODELS = 5", "TUNING_MODELS = 2"),
-        ("audit", "PROBED = 3", "PROBED = 1"),
+        ("audit", "PROBED = 5", "PROBED = 1"),
         ("transfer", "MOST_MODELS = 3", "MOST_MODELS = 1"),
     ):
         path = target / "helpers" / f"{name}.py"

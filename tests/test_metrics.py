@@ -1,16 +1,20 @@
 """Each measure against an independent computation and against cases with a known answer."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from scipy.spatial.distance import jensenshannon
 from scipy.special import softmax
 from scipy.stats import norm
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import roc_auc_score, roc_curve
 
+from helpers.cnn import new_model
 from helpers.metrics import (
     activation_distance,
     average_gap,
+    forget_loss,
     halves,
     jensen_shannon,
     klom,
@@ -23,6 +27,7 @@ from helpers.metrics import (
     u_lira,
 )
 from helpers.training import Recipe
+from helpers.unlearning.common import copy_of
 
 RANDOM = np.random.default_rng(0)
 A = RANDOM.normal(size=(6, 40, 10)) * 3
@@ -49,6 +54,9 @@ def test_the_loss_attack_is_the_auc_of_the_loss():
     truth = np.repeat([1, 0], [300, 120])
     direct = roc_auc_score(truth, -np.concatenate([member, other]))
     assert loss_attack(member, other) == pytest.approx(direct, abs=0.02) and direct > 0.65
+    heavy = RANDOM.lognormal(-4, 3, 800), RANDOM.lognormal(-2.5, 3, 140)  # as losses of a trained model are
+    direct = roc_auc_score(np.repeat([1, 0], [800, 140]), -np.concatenate(heavy))
+    assert loss_attack(*heavy) == pytest.approx(direct, abs=0.01) and direct > 0.6
     same = RANDOM.exponential(1.0, 2_000)
     assert loss_attack(same[:1_000], same[1_000:]) == pytest.approx(0.5, abs=0.04)
 
@@ -83,7 +91,22 @@ def test_u_lira_knows_the_null_and_two_standard_deviations():
     apart = u_lira(RANDOM.normal(2, 1, (30, 400)), RANDOM.normal(size=(30, 400)))
     assert null["accuracy"] == pytest.approx(0.5, abs=0.02)
     assert apart["accuracy"] == pytest.approx(0.84, abs=0.02)
+    u, r = RANDOM.normal(2, 1, (12, 50)), RANDOM.normal(size=(12, 50))
+    assert u_lira(u, u)["accuracy"] == pytest.approx(0.5)  # unlearned = retrained
+    assert u_lira(u, r)["tpr_at_0.05"] == pytest.approx(tpr_by_hand(u, r, 0.05), abs=0.01)
     assert null["tpr_at_0.01"] < 0.03 and null["tpr_at_0.05"] < 0.08 and apart["tpr_at_0.05"] > 0.4
+
+
+def tpr_by_hand(u, r, fpr):
+    """From scikit-learn's ROC curve over the likelihood ratios of a plain loop."""
+    scores = {"u": [], "r": []}
+    for i in range(len(u)):
+        others = [j for j in range(len(u)) if j != i]
+        fits = [norm(k[others].mean(0), k[others].std(0, ddof=1)) for k in (u, r)]
+        for name, value in (("u", u[i]), ("r", r[i])):
+            scores[name].extend(fits[0].logpdf(value) - fits[1].logpdf(value))
+    rates = roc_curve(np.repeat([1, 0], [len(scores["u"]), len(scores["r"])]), scores["u"] + scores["r"])
+    return rates[1][rates[0] <= fpr].max()
 
 
 def klom_by_hand(a, b, bins):
@@ -131,6 +154,18 @@ def test_relearning_starts_where_the_loss_is_already_reached(task, trained_model
     assert relearn_steps(trained_model, task, target=-1.0, recipe=recipe, seed=0, most=2) == 2
 
 
+def test_relearning_takes_longer_the_more_was_forgotten(task, trained_model):
+    """A model whose read-out of the seven was taken away needs some steps, one that knows nothing more of them."""
+    target = forget_loss(trained_model, task)
+    turned = copy_of(trained_model)
+    with torch.no_grad():
+        turned.output.bias[7] -= 6
+    steps = [
+        relearn_steps(m, task, target, Recipe(), seed=0, most=60) for m in (trained_model, turned, new_model(1, 3))
+    ]
+    assert steps[0] == 0 < steps[1] < steps[2]
+
+
 def test_the_probe_finds_the_crossbar_in_features_that_hold_it(task, trained_model):
     found = linear_probe(trained_model, task)
     shuffled = torch.Generator().manual_seed(0)
@@ -138,6 +173,4 @@ def test_the_probe_finds_the_crossbar_in_features_that_hold_it(task, trained_mod
     for half, mask in scrambled.items():
         sevens = (task.half(half).labels == 7).nonzero().flatten()
         mask[sevens] = mask[sevens[torch.randperm(len(sevens), generator=shuffled)]]
-    from dataclasses import replace
-
     assert found > 0.85 and linear_probe(trained_model, replace(task, forget=scrambled)) == pytest.approx(0.5, abs=0.1)

@@ -15,11 +15,13 @@ from helpers.unlearning.common import Log, UnlearningData, copy_of, falling, fit
 
 @dataclass(frozen=True)
 class FineTuneSettings:
-    """share: of the samples that retraining sees; lr: multiple of the recipe's peak at the start, falls to 0."""
+    """share: of the samples that retraining sees; lr: multiple of the recipe's peak at the start, falls to 0;
+    weight_decay: per step as a part of the learning rate (decoupled)."""
 
     share: float = 0.1
     lr: float = 1.08
     batch_size: int = 64
+    weight_decay: float = 0.8
 
 
 def fine_tune(model: CNN, data: UnlearningData, settings: FineTuneSettings, seed: int, log: Log | None = None) -> CNN:
@@ -36,6 +38,7 @@ def fine_tune(model: CNN, data: UnlearningData, settings: FineTuneSettings, seed
         log or Log(),
         "fine-tune",
         settings.batch_size,
+        weight_decay=settings.weight_decay,
     )
     return model.eval()
 
@@ -76,12 +79,14 @@ def neggrad_plus(model: CNN, data: UnlearningData, settings: NegGradSettings, se
 
 @dataclass(frozen=True)
 class RandomLabelSettings:
-    """share, lr, batch_size as in fine-tuning; forget_part: part of the samples that are relabelled forget samples."""
+    """share, lr, batch_size, weight_decay as in fine-tuning; forget_part: part of the samples that are relabelled forget
+    samples."""
 
     share: float = 0.0839
     lr: float = 0.0753
     batch_size: int = 96
     forget_part: float = 0.0107
+    weight_decay: float = 0.1
 
 
 def random_labels(
@@ -104,7 +109,8 @@ def _train_on_random_labels(
     images = torch.cat([data.retain_images[kept], data.forget_images[gone]])
     labels = torch.cat([data.retain_labels[kept], wrong])
     order = torch.randperm(total, generator=random)
-    fit(model, images, labels, order, data.recipe, settings.lr, log, "random labels", settings.batch_size)
+    size, decay = settings.batch_size, settings.weight_decay
+    fit(model, images, labels, order, data.recipe, settings.lr, log, "random labels", size, weight_decay=decay)
     return model.eval()
 
 
@@ -161,12 +167,14 @@ def importance(model: CNN, images: Tensor, labels: Tensor, batch: int, log: Log)
 
 @dataclass(frozen=True)
 class SalUnSettings(RandomLabelSettings):
-    """As for random labels; kept: part of the weights that may change, those with the largest forget gradient."""
+    """As for random labels; kept: part of the weights that may change, those with the largest forget gradient. Without
+    decay, which would change the others too."""
 
     share: float = 0.0814
     lr: float = 0.0609
     batch_size: int = 64
     forget_part: float = 0.015
+    weight_decay: float = 0.0
     kept: float = 0.378
 
 

@@ -111,14 +111,16 @@ def fit(
     batch_size: int,
     ends_low: bool = True,
     optimizer: torch.optim.Optimizer | None = None,
+    weight_decay: float = 0.0,
 ) -> torch.optim.Optimizer:
     """Trains `model` in place: one pass over `order`. Returns the optimizer, for a phase that goes on with it.
 
     images: Tensor [n, c, 28, 28]; targets: Tensor [n] or [n, 10]; order: positions Tensor [m] int64;
-    lr: a multiple of the recipe's peak; ends_low: it falls linearly to 0, else it stays; optimizer: a new Adam if None.
+    lr: a multiple of the recipe's peak; ends_low: it falls linearly to 0, else it stays; optimizer: a new Adam with
+    `weight_decay` if None. Decay lets fade what the samples do not renew.
     """
     batches = order.to(images.device).split(batch_size)
-    optimizer = optimizer or adam(model, lr * recipe.peak_lr)
+    optimizer = optimizer or adam(model, lr * recipe.peak_lr, weight_decay)
     for step, at in enumerate(batches):
         set_lr(optimizer, lr * recipe.peak_lr * (falling(step, len(batches)) if ends_low else 1))
         log.step(phase, classification_step(model, optimizer, images[at], targets[at]), len(at))

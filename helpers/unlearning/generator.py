@@ -7,6 +7,8 @@ fixed noise batch replaced by a generator g_phi that makes fresh noise from fres
 2. impair: train theta at a high learning rate on generated samples labelled y, mixed with class-balanced D_r
 3. repair: train theta on a sample of D_r alone, at a learning rate that falls to 0 (one Adam goes through 2 and 3)
 
+In 2 and 3 the weights decay (AdamW): what was learned fades, and only what D_r teaches comes back.
+
 GEMU: y is the one-hot label of the forgotten class; the forgotten images are never seen (zero-glance).
 GeFeU: y of noise sample k is the trained model's own output softmax f(x_k), x_k in D_f, in steps 1 and 2.
 """
@@ -44,8 +46,9 @@ class GemuSettings:
     impair_share: float = 0.0125  # samples of step 2, noise and retained ones together
     impair_noise: float = 0.526  # part of them that is noise
     impair_lr: float = 0.888
-    repair_share: float = 0.089  # samples of step 3
+    repair_share: float = 0.085  # samples of step 3
     repair_lr: float = 0.75  # at its start; falls to 0
+    weight_decay: float = 0.8  # of impair and repair, per step as a part of the learning rate (decoupled)
 
 
 @dataclass(frozen=True)
@@ -60,11 +63,12 @@ class GefeuSettings(GemuSettings):
     generator_lr: float = 0.348
     noise_weight: float = 0.0766
     batch_size: int = 64
-    impair_share: float = 0.014
+    impair_share: float = 0.0125
     impair_noise: float = 0.526
     impair_lr: float = 0.888
-    repair_share: float = 0.0875
-    repair_lr: float = 0.625
+    repair_share: float = 0.085
+    repair_lr: float = 0.75
+    weight_decay: float = 0.8
 
 
 class Generator(nn.Module):
@@ -119,7 +123,20 @@ def _impair_and_repair(
     labels = torch.cat([noise_targets, one_hot(data.retain_labels[kept], 10).float()])
     order = torch.randperm(len(labels), generator=random)
     size, recipe = settings.batch_size, data.recipe
-    optimizer = fit(model, images, labels, order, recipe, settings.impair_lr, log, "impair", size, ends_low=False)
+    optimizer = fit(
+        model,
+        images,
+        labels,
+        order,
+        recipe,
+        settings.impair_lr,
+        log,
+        "impair",
+        size,
+        False,
+        None,
+        settings.weight_decay,
+    )
 
     # repair: D_r alone, with the same Adam: a new one would take its first steps with gradients it has not measured
     order = sample(len(data.retain_labels), data.samples(settings.repair_share), random)
