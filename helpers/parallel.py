@@ -6,6 +6,7 @@ This holds on Linux without a GPU (processes are forked and share the data in me
 after the other on all threads.
 """
 
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -13,7 +14,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 
@@ -45,6 +46,12 @@ def cores() -> int:
     return min(MOST, len(os.sched_getaffinity(0))) if forks() else 1
 
 
+def _end_with_parent() -> None:
+    """Linux then kills this process when its parent dies: nobody would see to the models that it goes on making."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
+
+
 def run_each(work: Callable[[int, Callable], None], jobs: list[int], update: Callable[[int], None]) -> None:
     """Calls work(job, tick) for every job, on all cores; `work` calls tick() once per unit of progress.
 
@@ -62,6 +69,7 @@ def run_each(work: Callable[[int, Callable], None], jobs: list[int], update: Cal
 
     def worker():
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+        _end_with_parent()
         torch.set_num_threads(1)
         pending = 0
 
@@ -75,11 +83,15 @@ def run_each(work: Callable[[int, Callable], None], jobs: list[int], update: Cal
             if pending == REPORT:
                 report("steps", pending)
                 pending = 0
-                if os.getppid() != parent:  # it was killed
-                    os._exit(1)
+                end_if_orphaned()
+
+        def end_if_orphaned():  # where the kernel did not see to it
+            if os.getppid() != parent:
+                os._exit(1)
 
         try:
             while True:
+                end_if_orphaned()
                 with place.get_lock():
                     at, place.value = place.value, place.value + 1
                 if at >= len(jobs):

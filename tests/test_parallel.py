@@ -3,10 +3,13 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
 import torch
+from conftest import ROOT, wait_for
 
 from helpers.files import StudyError
 from helpers.parallel import cores, forks, one_thread, run_each
@@ -47,6 +50,33 @@ def test_a_killed_worker_is_named_and_the_others_end():
     with pytest.raises(StudyError, match="stopped from outside"):
         run_each(work, [0, 1], lambda n: None)
     assert time.monotonic() - begin < 30 and not multiprocessing.active_children()
+
+
+ORPHANS = """
+import sys, time
+from pathlib import Path
+from helpers import parallel
+
+def work(job, tick):
+    (Path(sys.argv[1]) / str(job)).touch()
+    time.sleep(0.2)
+
+if sys.argv[2] == "without the kernel's help":
+    parallel._end_with_parent = lambda: None
+parallel.run_each(work, list(range(200)), lambda n: None)
+"""
+
+
+@pytest.mark.parametrize("help", ["with the kernel's help", "without the kernel's help"])
+def test_workers_take_no_further_job_once_the_parent_was_killed(tmp_path, help):
+    run = subprocess.Popen([sys.executable, "-c", ORPHANS, str(tmp_path), help], cwd=ROOT, stderr=subprocess.DEVNULL)
+    wait_for(lambda: len(list(tmp_path.iterdir())) >= 4)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    time.sleep(0.5)  # what was begun may end
+    begun = len(list(tmp_path.iterdir()))
+    time.sleep(1.5)
+    assert len(list(tmp_path.iterdir())) == begun < 200
 
 
 def test_an_interrupt_ends_all_workers():

@@ -123,6 +123,28 @@ for method, dataset in (("finetune", "cmnist"), ("tuned_ascent", "mnist")):
     assert "another method, space" in lines[0] and "another task, dataset" in lines[1]
 
 
+def test_a_trial_without_its_attributes_is_named(workshop, tmp_path):
+    code = f"""
+import optuna
+from helpers.files import StudyError
+from helpers.split import load_task
+from helpers.studies import finished, open_study
+task = load_task("cmnist")
+arguments = ("bare", "tuned_ascent", task, "sqlite:///{tmp_path}/bare.db")
+study = open_study(*arguments)
+study.add_trial(optuna.trial.create_trial(values=[1.0, 1.0]))
+for call in (lambda: finished(study), lambda: open_study(*arguments)):
+    try:
+        call()
+    except StudyError as error:
+        print(error)
+"""
+    done = run_python(workshop, code)
+    lines = done.stdout.strip().splitlines()
+    assert len(lines) == 2 and all(line.startswith("Trial 0 of the study") for line in lines), done.stderr[-500:]
+    assert all("altered or damaged" in line and "choose a new STUDY_NAME" in line for line in lines)
+
+
 def test_the_notebook_runs_studies_of_the_plain_side(workshop, tmp_path):
     """generator_optim.ipynb, top to bottom, on Colored MNIST and the other side, in a storage of its own."""
     code = SETUP.replace('"cmnist"', '"cmnist", "plain"')

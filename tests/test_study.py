@@ -1,5 +1,7 @@
 """Stored models in a temporary copy: interrupted, shared by two processes, damaged, of another split."""
 
+import os
+import pickle
 import random
 import shutil
 import signal
@@ -7,7 +9,11 @@ import subprocess
 import sys
 import time
 
+import pytest
+import torch
 from conftest import SETUP, run_python, states
+
+from helpers.files import write_sealed
 
 TRAIN = SETUP + 'baseline("trained", task, {n}, stored=False)\n'
 
@@ -86,6 +92,103 @@ for name in {list(damages)}:
         assert [path.stat().st_mtime_ns for path in (files[0], files[2])] == stamps
     finally:
         files[1].write_bytes(good)
+
+
+class Malicious:
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)
+
+
+@pytest.mark.parametrize("form", ["pickle", "torch"])
+def test_a_sealed_pickle_in_place_of_a_model_is_refused_and_not_executed(workshop, tmp_path, form):
+    train_three(workshop)
+    path = sorted((workshop / "data" / "models").rglob("trained-*/*.pt"))[1]
+    good, mark, bait = path.read_bytes(), tmp_path / "executed", tmp_path / "bait"
+    if form == "pickle":
+        bait.write_bytes(pickle.dumps(Malicious(mark)))
+        pickle.loads(bait.read_bytes())
+    else:
+        torch.save({"identity": path.parent.name, "seed": 1, "state": Malicious(mark)}, bait)
+        torch.load(bait, weights_only=False)
+    mark.rmdir()  # it is there: the bait works
+    try:
+        write_sealed(path, bait.read_bytes())
+        done = run_python(workshop, SETUP + 'baseline("trained", task, 3, stored=True)')
+        last = done.stderr.strip().splitlines()[-1]
+        assert "StudyError" in last and "001.pt" in last and "ALLREADY_TRAINED = False" in last
+        assert not mark.exists()
+    finally:
+        path.write_bytes(good)
+
+
+RESULTS = (
+    SETUP
+    + """
+import json, shutil
+from helpers import evaluation
+from helpers.files import StudyError, load_json, save_json
+kinds = ("trained", "retrained")
+every = [baseline(kind, task, 2, stored=False) for kind in ("untrained", *kinds)]
+every.append(unlearned("ascent", task, 2, stored=False))
+evaluate(task, *every)
+evaluate(load_task("cmnist", "plain"), *(baseline(k, load_task("cmnist", "plain"), 2, False) for k in ("untrained", *kinds)))
+place = evaluation.RESULTS / "cmnist" / "crossbar"
+
+
+def attempt(what, call):
+    try:
+        call()
+        print(what, "accepted")
+    except StudyError as error:
+        print(what, "refused:", error)
+
+
+def load():
+    return evaluation.load_results("cmnist", "crossbar", (*kinds, "ascent"))
+
+
+def spoilt(what, path, spoil, call):
+    good = path.read_bytes()
+    spoil(path)
+    attempt(what, call)
+    path.write_bytes(good)
+
+
+def others(path):
+    value = load_json(path, "")
+    value["against"]["retrained"] = "0123456789"
+    save_json(path, value)
+
+
+attempt("right", load)
+spoilt("models", place / "ascent.json", others, load)
+spoilt("kind", place / "ascent.json", lambda path: shutil.copy(place / "trained.json", path), load)
+plain = place.parent / "plain" / "trained.json"
+spoilt("side", place / "trained.json", lambda path: shutil.copy(plain, path), load)
+result = load()["ascent"]
+logits = {kind: next((place / "logits").glob(f"{kind}-*.bin")) for kind in ("trained", "ascent")}
+swap = lambda path: shutil.copy(logits["trained"], path)
+attempt("right", lambda: evaluation.load_outputs(task, result))
+spoilt("logits", logits["ascent"], swap, lambda: evaluation.load_outputs(task, result))
+spoilt("logits", logits["ascent"], swap, lambda: evaluation.outputs(every[-1], task))
+"""
+)
+
+
+def test_results_and_logits_of_other_models_are_refused(workshop):
+    done = run_python(workshop, RESULTS)
+    assert done.returncode == 0, done.stderr[-1000:]
+    lines = [line for line in done.stdout.splitlines() if line]
+    right, models, kind, side, also_right, stored, computed = lines
+    assert right == also_right == "right accepted"
+    assert models.startswith("models refused: ") and "run netcomp_SimpleAscent.ipynb" in models
+    assert kind.startswith("kind refused: ") and "run netcomp_SimpleAscent.ipynb" in kind
+    assert side.startswith("side refused: ") and "run netcomp_compare.ipynb" in side and "plain" in side
+    assert stored.startswith("logits refused: ") and "delete this file and run netcomp_SimpleAscent.ipynb" in stored
+    assert computed.startswith("logits refused: ") and "delete this file and run the cell again" in computed
 
 
 def test_another_split_is_refused(workshop):
