@@ -110,8 +110,10 @@ def save_figure(made: Figure, path) -> None:
         made.savefig(part, format=path.suffix[1:], dpi=160)
 
 
-def store(made: Figure, name: str, task: Task) -> Figure:
-    """Stores a figure as PDF under data/results/figures/ and returns it for showing."""
+def store(made: Figure | str, name: str, task: Task) -> Figure | str:
+    """Stores a figure as PDF under data/results/figures/ and returns it for showing; a sentence is returned as it is."""
+    if isinstance(made, str):
+        return made
     save_figure(made, RESULTS / "figures" / f"{task.data.name}-{task.side}-{name}.pdf")
     return made
 

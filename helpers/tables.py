@@ -269,7 +269,7 @@ def overview_table(found: dict[str, dict[str, Result]]) -> Table:
                     spread(r.accuracy["7_retain"], 100),
                     spread(r.accuracy["retain"], 100),
                     f"{100 * (np.mean(r.accuracy['retain']) - np.mean(oracle.accuracy['retain'])):+.2f}",
-                    f"{100 * np.mean(r.seconds) / np.mean(oracle.seconds):.1f}",
+                    f"{100 * np.mean(r.seconds) / np.mean(oracle.seconds):.1f}" if kind in METHODS else "",
                 ]
             )
     header = ["data set", "models", "gap closed, %", "KL, nats", "forget, %", "7_retain, %", "retain, %"]

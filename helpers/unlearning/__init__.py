@@ -23,7 +23,7 @@ METHODS = {
     method.name: method
     for method in (
         Method("ascent", "Gradient Ascent", gradient_ascent, AscentSettings()),
-        Method("tuned_ascent", "Tuned Ascent", gradient_ascent, AscentSettings(passes=2, lr=0.0279)),
+        Method("tuned_ascent", "Tuned Ascent", gradient_ascent, AscentSettings(passes=1, lr=0.0533)),
         Method("gemu", "GEMU", gemu, GemuSettings()),
         Method("gefeu", "GeFeU", gefeu, GefeuSettings()),
         Method("finetune", "Fine-tuning", fine_tune, FineTuneSettings()),

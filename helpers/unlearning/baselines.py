@@ -19,9 +19,9 @@ class FineTuneSettings:
     weight_decay: per step as a part of the learning rate (decoupled)."""
 
     share: float = 0.1
-    lr: float = 1.08
+    lr: float = 0.658
     batch_size: int = 64
-    weight_decay: float = 0.8
+    weight_decay: float = 0.774
 
 
 def fine_tune(model: CNN, data: UnlearningData, settings: FineTuneSettings, seed: int, log: Log | None = None) -> CNN:
@@ -48,10 +48,10 @@ class NegGradSettings:
     """share, lr, batch_size as in fine-tuning; alpha: weight of descent on D_r, 1 - alpha that of ascent on D_f;
     forget_batch: forget samples in each step."""
 
-    share: float = 0.08
-    lr: float = 0.00711
+    share: float = 0.0717
+    lr: float = 0.00585
     batch_size: int = 96
-    alpha: float = 0.88
+    alpha: float = 0.831
     forget_batch: int = 16
 
 
@@ -82,11 +82,11 @@ class RandomLabelSettings:
     """share, lr, batch_size, weight_decay as in fine-tuning; forget_part: part of the samples that are relabelled forget
     samples."""
 
-    share: float = 0.0839
-    lr: float = 0.0753
+    share: float = 0.0862
+    lr: float = 0.0612
     batch_size: int = 96
-    forget_part: float = 0.0107
-    weight_decay: float = 0.1
+    forget_part: float = 0.0103
+    weight_decay: float = 0.0239
 
 
 def random_labels(

@@ -35,40 +35,40 @@ class GemuSettings:
     Shares are shares of the samples that retraining sees; learning rates are multiples of the recipe's peak.
     """
 
-    noise_dim: int = 122  # d, of z ~ N(0, I_d)
-    hidden_layers: int = 1
-    width: int = 474  # units of each hidden layer
-    generator_share: float = 0.00204  # samples of step 1
+    noise_dim: int = 74  # d, of z ~ N(0, I_d)
+    hidden_layers: int = 0
+    width: int = 354  # units of each hidden layer
+    generator_share: float = 0.00285  # samples of step 1
     generator_batch: int = 64  # samples per step of step 1
-    generator_lr: float = 0.348
-    noise_weight: float = 0.0766  # lambda, per mean square pixel of standardised noise (real pictures have 1)
-    batch_size: int = 64  # of impair and repair: few samples, so small steps use them better than the recipe's size
-    impair_share: float = 0.0125  # samples of step 2, noise and retained ones together
-    impair_noise: float = 0.526  # part of them that is noise
-    impair_lr: float = 0.888
-    repair_share: float = 0.085  # samples of step 3
-    repair_lr: float = 0.75  # at its start; falls to 0
-    weight_decay: float = 0.8  # of impair and repair, per step as a part of the learning rate (decoupled)
+    generator_lr: float = 0.801
+    noise_weight: float = 0.13  # lambda, per mean square pixel of standardised noise (real pictures have 1)
+    batch_size: int = 96  # of impair and repair: few samples, so small steps use them better than the recipe's size
+    impair_share: float = 0.00297  # samples of step 2, noise and retained ones together
+    impair_noise: float = 0.449  # part of them that is noise
+    impair_lr: float = 0.215
+    repair_share: float = 0.0881  # samples of step 3
+    repair_lr: float = 0.734  # at its start; falls to 0
+    weight_decay: float = 0.984  # of impair and repair, per step as a part of the learning rate (decoupled)
 
 
 @dataclass(frozen=True)
 class GefeuSettings(GemuSettings):
     """Hyper-parameters of GeFeU: the same entries, tuned apart."""
 
-    noise_dim: int = 122
-    hidden_layers: int = 1
-    width: int = 474
-    generator_share: float = 0.00204
+    noise_dim: int = 130
+    hidden_layers: int = 2
+    width: int = 524
+    generator_share: float = 0.00202
     generator_batch: int = 64
-    generator_lr: float = 0.348
-    noise_weight: float = 0.0766
+    generator_lr: float = 0.188
+    noise_weight: float = 0.0833
     batch_size: int = 64
-    impair_share: float = 0.0125
-    impair_noise: float = 0.526
-    impair_lr: float = 0.888
-    repair_share: float = 0.085
-    repair_lr: float = 0.75
-    weight_decay: float = 0.8
+    impair_share: float = 0.00924
+    impair_noise: float = 0.422
+    impair_lr: float = 0.733
+    repair_share: float = 0.0826
+    repair_lr: float = 0.797
+    weight_decay: float = 0.491
 
 
 class Generator(nn.Module):
