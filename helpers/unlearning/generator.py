@@ -123,20 +123,8 @@ def _impair_and_repair(
     labels = torch.cat([noise_targets, one_hot(data.retain_labels[kept], 10).float()])
     order = torch.randperm(len(labels), generator=random)
     size, recipe = settings.batch_size, data.recipe
-    optimizer = fit(
-        model,
-        images,
-        labels,
-        order,
-        recipe,
-        settings.impair_lr,
-        log,
-        "impair",
-        size,
-        False,
-        None,
-        settings.weight_decay,
-    )
+    options = {"ends_low": False, "weight_decay": settings.weight_decay}
+    optimizer = fit(model, images, labels, order, recipe, settings.impair_lr, log, "impair", size, **options)
 
     # repair: D_r alone, with the same Adam: a new one would take its first steps with gradients it has not measured
     order = sample(len(data.retain_labels), data.samples(settings.repair_share), random)
