@@ -12,7 +12,7 @@ from matplotlib import colormaps, pyplot
 from matplotlib import figure as mpl_figure
 from matplotlib.colors import LogNorm, to_rgb
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, LogLocator
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator
 from torch import Tensor
 
 from helpers.audit import MEASURES, Audit
@@ -658,6 +658,7 @@ def audit_figure(results: dict[str, Result], found: Audit) -> Figure:
             axis.plot(entry["value"], y, MARKER_OF[kind], ms=5, zorder=3, **options)
         axis.set_title(title, fontsize=9)
         axis.set_xlabel(unit, fontsize=7.5)
+        axis.xaxis.set_major_locator(MaxNLocator(4))  # more would run into each other in a narrow panel
         axis.set_yticks(range(len(kinds)), _marked(results, kinds[::-1], over), fontsize=7.5)
         axis.margins(x=0.07)
         if key == "excess":
