@@ -16,6 +16,9 @@ RUN = .venv/bin/python
 
 .PHONY: study notebook test lint refresh report bench thorough setup
 setup: .venv/installed
+ifneq ($(origin PYTHON),file)
+	@$(PYTHON) -c 'import sys; v = "%d.%d." % sys.version_info[:2]; sys.exit(0 if f"\nversion = {v}" in open(".venv/pyvenv.cfg").read() else f".venv was made with another Python than {v[:-1]}: remove it (rm -r .venv), and run this again.")'
+endif
 
 .venv/installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info < (3, 14); sys.exit(0 if ok else "Python 3.11 to 3.13 is needed: make PYTHON=python3.12 ...")'

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from helpers import cnn, training
 from helpers.cnn import CNN, new_model
-from helpers.device import describe, pick_device
+from helpers.device import describe, pick_device, return_memory
 from helpers.files import DATA, StudyError, code_fingerprint, fingerprint, load_torch, locked, save_torch, shown
 from helpers.parallel import run_each
 from helpers.split import Task, split_fingerprint
@@ -184,6 +184,7 @@ def _gather(
         unit, total = ("step", len(missing) * steps) if steps > 1 else ("model", len(missing))
         with tqdm(total=total, desc=f"{title}, {n} models", unit=unit, mininterval=1) as bar:
             run_each(work, missing, bar.update)
+        return_memory()
     models, records = [], []
     for seed, path in enumerate(paths):
         content = _read(path, identity, seed, title)

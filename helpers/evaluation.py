@@ -5,6 +5,7 @@ measure that compares kinds of models pairs *different* seeds, so that shared in
 `evaluate` computes all measures of a notebook and stores them under `data/results/`.
 """
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,9 +14,19 @@ import torch
 
 from helpers.cnn import CNN, LAYERS
 from helpers.datasets import NAMES
-from helpers.device import describe, pick_device
+from helpers.device import describe, pick_device, return_memory
 from helpers.ensembles import BASELINES, NOTEBOOKS, RECIPE, Ensemble, baseline, unlearn
-from helpers.files import DATA, StudyError, load_arrays, load_json, locked, save_arrays, save_json, shown
+from helpers.files import (
+    DATA,
+    StudyError,
+    code_fingerprint,
+    load_arrays,
+    load_json,
+    locked,
+    save_arrays,
+    save_json,
+    shown,
+)
 from helpers.parallel import one_thread
 from helpers.split import SUBSETS, Task
 from helpers.training import Stopwatch, in_parts, predict, seeded, train
@@ -209,7 +220,8 @@ class Result:
     accuracy, loss: subset -> [N] on the test half, and `forget_train`, `retain_train`; histogram: [N][10] on the
     forget test set; gap: subset -> {values, kl, floor, ceiling}; distance, activation: layer -> [N], against the
     trained model of the same seed; seconds, samples: cost per model; curves: phase -> mean loss per step;
-    against: identities of the trained and retrained ensembles that it was measured with.
+    against: identities of the trained and retrained ensembles that it was measured with; code: fingerprint of the
+    measures.
     """
 
     kind: str
@@ -229,6 +241,7 @@ class Result:
     activation: dict[str, list[float]]
     seconds: list[float]
     samples: list[int]
+    code: str
     curves: dict[str, list[float]] = field(default_factory=dict)
 
     def __len__(self):
@@ -257,17 +270,22 @@ def evaluate(task: Task, *ensembles: Ensemble, store: bool = True) -> dict[str, 
             results[kind] = _measure(task, ensemble, kinds["trained"], logits, against)
             if store:
                 save_json(path, vars(results[kind]))
+    return_memory()
     return results
 
 
 def _known(path: Path, ensemble: Ensemble, against: dict[str, str]) -> Result | None:
-    """The stored result, if it is of exactly these models."""
+    """The stored result, if it is of exactly these models and measures."""
     try:
         found = Result(**load_json(path, ""))
     except (StudyError, TypeError):
         return None
-    same = (found.identity, found.against, len(found)) == (ensemble.identity, against, len(ensemble))
-    return found if same and found.device == describe(pick_device()) else None
+    mine = (ensemble.identity, against, len(ensemble), _code(), describe(pick_device()))
+    return found if (found.identity, found.against, len(found), found.code, found.device) == mine else None
+
+
+def _code() -> str:
+    return code_fingerprint(sys.modules[__name__])
 
 
 def _measure(
@@ -317,6 +335,7 @@ def _measure(
         activation={layer: [c[layer] for c in changes] for layer in LAYERS},
         seconds=[record["seconds"] for record in ensemble.records],
         samples=[record["samples"] for record in ensemble.records],
+        code=_code(),
         curves={phase: torch.stack([curve[phase] for curve in curves]).mean(0).tolist() for phase in (curves[0] or {})},
     )
 

@@ -15,6 +15,7 @@ import papermill
 from papermill.exceptions import PapermillExecutionError
 
 from helpers.datasets import check_name, load_dataset
+from helpers.device import return_memory
 from helpers.ensembles import check_count
 from helpers.evaluation import RESULTS, all_results
 from helpers.files import DATA, StudyError, shown, written_whole
@@ -136,6 +137,7 @@ def main() -> None:
         if options.forget:
             check_side(options.forget)
         dataset = check_data(options.dataset or "mnist")
+        return_memory()
         if options.command == "data":
             return
         start = time.perf_counter()

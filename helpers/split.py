@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from helpers.datasets import Dataset, Half, load_dataset
+from helpers.device import return_memory
 from helpers.files import DATA, StudyError, fingerprint, shown, written_whole
 
 SPLITS = DATA / "splits"
@@ -74,6 +75,7 @@ def load_task(dataset: str, forget: str = "crossbar") -> Task:
     """
     check_side(forget)
     data = load_dataset(dataset)
+    return_memory()
     masks, lists = {}, {}
     for half, part in (("train", data.train), ("test", data.test)):
         lists[half] = read_split(half)

@@ -390,18 +390,20 @@ def confirm(study: optuna.Study, method: str, task: Task, best: int = 8, repeats
     """Measures the most promising trials again with fresh noise: the best of many noisy trials flatters itself.
 
     In each of `repeats` rounds the `best` trials by their means so far are measured once more. The values are kept
-    with the study; what is there already is not measured again.
+    with the study; what is there already is not measured again, and of two processes only one measures a trial.
     """
     space, settings = SPACES[method]
     objective = Objective(method, task)
     with tqdm(total=best * repeats, desc=f"{study.study_name}, again", unit="trial") as bar:
         for turn in range(1, repeats + 1):
             for trial in _promising(study, best):
-                again = _again(study, trial)
-                while len(again) < turn:
-                    values = objective(space(optuna.trial.FixedTrial(trial.params), settings), repeat=len(again) + 1)
-                    again = [*again, list(values)]
-                    remember(study, f"again {trial.number}", again)
+                with locked(STORAGE.with_name(f"{study.study_name}-{trial.number}")):
+                    again = _again(study, trial)
+                    while len(again) < turn:
+                        point = space(optuna.trial.FixedTrial(trial.params), settings)
+                        again = [*again, list(objective(point, repeat=len(again) + 1))]
+                        if len(again) > len(_again(study, trial)):  # else another machine was faster
+                            remember(study, f"again {trial.number}", again)
                 bar.update()
 
 
@@ -445,9 +447,10 @@ def remember(study: optuna.Study, key: str, value: float | list) -> None:
 
 
 def recall(study: optuna.Study, key: str) -> float | list:
-    """A value kept with the study: "floor", "ceiling" (nats), "tolerated" (points), "again N"; StudyError if altered."""
-    found = study.user_attrs[key]
-    if found["seal"] != fingerprint([key, found["value"]]):
+    """A value kept with the study: "floor", "ceiling" (nats), "tolerated" (points), "again N"; StudyError if it was lost
+    or altered."""
+    found = study.user_attrs.get(key)
+    if not isinstance(found, dict) or found.get("seal") != fingerprint([key, found.get("value")]):
         raise StudyError(_altered(f'"{key}"', study))
     return found["value"]
 

@@ -75,7 +75,7 @@ def test_u_lira_of_the_same_models_finds_nothing():
 
 def test_forgetting_more_than_retraining_is_marked(checked):
     assert checked.kinds["ascent"]["excess"]["value"] > 10 and checked.kinds["ascent"]["beyond"]["value"] > 0.9
-    assert checked.kinds["gemu"]["beyond"]["value"] == 0
+    assert checked.kinds["gemu"]["beyond"]["value"] <= checked.null["beyond"][1] + 0.05
 
     def result(confidence, seed):
         parts, labels = ensemble(confidence, seed)

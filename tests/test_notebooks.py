@@ -40,6 +40,8 @@ def kernel(workshop):
         ("netcomp_GEMU", {"FORGET": "plain"}, "run netcomp_compare.ipynb with ALLREADY_TRAINED = False"),
         ("netcomp_GeFeU", {"FORGET": "plain"}, "run netcomp_compare.ipynb with ALLREADY_TRAINED = False"),
         ("graphics", {"FORGET": "plain"}, "run netcomp_compare.ipynb"),
+        ("generator_optim", {"N_MODELS": 0}, "N_MODELS = 0 makes no ensemble"),
+        ("generator_optim", {"FORGET": "plain", "N_TRIALS": 5}, "run netcomp_compare.ipynb"),
     ],
 )
 def test_wrong_flags_give_one_sentence_with_the_remedy(workshop, kernel, name, flags, sentence):
@@ -51,6 +53,7 @@ def test_wrong_flags_give_one_sentence_with_the_remedy(workshop, kernel, name, f
         for at, cell in enumerate(cells):
             kernel.execute_cell(cell, at)
     assert error.value.ename == "StudyError" and sentence in error.value.evalue
+    assert not any("run_trials(" in cell.source for cell in cells[: at + 1])  # before minutes are spent
     shown = [output for output in cell.outputs if output.output_type == "error"]
     assert [output.traceback for output in shown] == [[f"StudyError: {error.value.evalue}"]]  # no stack
 
