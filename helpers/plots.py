@@ -2,27 +2,30 @@
 
 import io
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import matplotlib as mpl
 import numpy as np
 import optuna.visualization.matplotlib as optuna_plots
 import torch
-from IPython.display import Image
+from IPython.display import Image, Markdown, display
 from matplotlib import colormaps, pyplot
 from matplotlib import figure as mpl_figure
 from matplotlib.colors import LogNorm, to_rgb
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator
+from PIL import Image as Picture
 from torch import Tensor
 
-from helpers.audit import MEASURES, Audit
+from helpers.audit import MEASURES, Audit, load_audit
 from helpers.cnn import LAYERS
 from helpers.datasets import COLOURS, NAMES, Dataset
 from helpers.ensembles import Ensemble
 from helpers.evaluation import RESULTS, Result, cross_entropies, kl_matrix, load_outputs
-from helpers.files import written_whole
+from helpers.files import StudyError, written_whole
 from helpers.metrics import margin
-from helpers.split import FEATURE_CLASS, SUBSETS, Task, read_ambiguous
+from helpers.split import FEATURE_CLASS, SUBSETS, Task, load_task, read_ambiguous
 from helpers.tables import forgets_more
 from helpers.transfer import load_walk
 from helpers.unlearning import METHODS
@@ -92,8 +95,11 @@ class Figure(mpl_figure.Figure):
 
 
 def _png(made: mpl_figure.Figure) -> bytes:
-    buffer = io.BytesIO()
-    made.savefig(buffer, format="png", dpi=100, bbox_inches="tight")
+    """In 256 colours, which no figure here exceeds to the eye: a third of the size."""
+    drawn, buffer = io.BytesIO(), io.BytesIO()
+    made.savefig(drawn, format="png", dpi=100, bbox_inches="tight")
+    picture = Picture.open(drawn).convert("RGB").quantize(256, dither=Picture.Dither.NONE)
+    picture.save(buffer, format="png", optimize=True)
     return buffer.getvalue()
 
 
@@ -110,12 +116,47 @@ def save_figure(made: Figure, path) -> None:
         made.savefig(part, format=path.suffix[1:], dpi=160)
 
 
-def store(made: Figure | str, name: str, task: Task) -> Figure | str:
-    """Stores a figure as PDF under data/results/figures/ and returns it for showing; a sentence is returned as it is."""
-    if isinstance(made, str):
-        return made
-    save_figure(made, RESULTS / "figures" / f"{task.data.name}-{task.side}-{name}.pdf")
+def store(made: Figure, name: str) -> Figure:
+    """Stores a figure as PDF under data/results/figures/ and returns it for showing."""
+    save_figure(made, RESULTS / "figures" / f"{name}.pdf")
     return made
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What the figures show of one data set: task, results of every kind, audit."""
+
+    task: Task
+    results: dict[str, Result]
+    audit: Audit
+
+    def of(self, *kinds: str) -> dict[str, Result]:
+        return {kind: self.results[kind] for kind in kinds}
+
+    def but(self, *kinds: str) -> dict[str, Result]:
+        return {kind: result for kind, result in self.results.items() if kind not in kinds}
+
+
+def scenes(task: Task, found: dict[str, dict[str, Result]]) -> list[Scene]:
+    """What there is of the data sets in `found` (dataset -> kind -> Result), on the task's side; one whose audit is not
+    stored is named with the notebook that makes it."""
+    there = []
+    for dataset, results in found.items():
+        try:
+            check = load_audit(dataset, task.side)
+        except StudyError as missing:
+            print(f"{NAMES[dataset]} is not shown. {missing}")
+            continue
+        there.append(Scene(task if dataset == task.data.name else load_task(dataset, task.side), results, check))
+    return there
+
+
+def show(shown: list[Scene], name: str, draw: Callable) -> None:
+    """Shows what `draw` makes of each data set, a Figure or a Table, under its name; figures are stored as PDF."""
+    for scene in shown:
+        made, task = draw(scene), scene.task
+        display(Markdown(f"**{NAMES[task.data.name]}**, {len(scene.results['retrained'])} models of each kind"))
+        display(store(made, f"{task.data.name}-{task.side}-{name}") if isinstance(made, Figure) else made)
 
 
 # ---- pictures ----
@@ -188,20 +229,19 @@ def noise_pictures(ensemble: Ensemble, data: Dataset, model: int = 0) -> Figure:
     return picture_grid(dict(zip(names, noise, strict=True)), data)
 
 
-def prediction_page(task: Task, ensembles: list[Ensemble], k: int = 12) -> Figure:
+def prediction_page(task: Task, results: dict[str, Result], k: int = 12) -> Figure:
     """Crossbar sevens of the test half with the class that most models of each kind take them for."""
-    images = task.forget_set("test")[0][:k]
+    images, at = task.forget_set("test")[0][:k], task.subsets("test")["forget"][:k].numpy()
+    votes = {kind: load_outputs(task, result).test[:, at].argmax(-1) for kind, result in results.items()}
     captions = []
-    for picture in images:
+    for place in range(len(images)):
         lines = []
-        for ensemble in ensembles:
-            with torch.inference_mode():
-                votes = torch.stack([model(picture[None]).argmax() for model in ensemble.models])
-            digit, count = max(((int(d), int((votes == d).sum())) for d in votes.unique()), key=lambda pair: pair[1])
-            lines.append(f"{ensemble.title}: {digit} ({count})")
+        for kind, result in results.items():
+            counts = np.bincount(votes[kind][:, place], minlength=10)
+            lines.append(f"{result.title}: {counts.argmax()} ({counts.max()})")
         captions.append("\n".join(lines))
     columns, shown = -(-k // 2), slice(2, 26)  # around the digit two pixels on each side are always ground
-    made, axes = figure(2, columns, (10, 2 * (10 / columns + 0.13 * len(ensembles))))
+    made, axes = figure(2, columns, (10, 2 * (10 / columns + 0.13 * len(results))))
     for axis in axes.flat:
         axis.axis("off")
     for axis, picture, caption in zip(axes.flat, task.data.pictures(images), captions, strict=False):
