@@ -1,0 +1,180 @@
+"""The first notebook from wherever people start it, in a copy that is installed as a user's is: `make thorough`."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+
+import nbformat
+import pytest
+import torch
+from conftest import copy_repository, states, wait_for
+from jupyter_client import BlockingKernelClient, KernelManager
+from nbclient import NotebookClient
+
+pytestmark = pytest.mark.thorough
+FLAGS = {"USED_DATASET": "cmnist", "N_MODELS": 2}
+NAME = "netcomp_compare.ipynb"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A copy with an interpreter of its own, which imports the copy's helpers wherever it is started: (folder, python)."""
+    folder = copy_repository(tmp_path_factory.mktemp("places") / "my copy")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / ".venv")], check=True)
+    python = folder / ".venv" / "bin" / "python"
+    packages = subprocess.run(
+        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], capture_output=True, text=True
+    ).stdout.strip()
+    with open(f"{packages}/copy.pth", "w") as file:
+        file.write(f"{folder}\n{sysconfig.get_path('purelib')}\n")
+    where = subprocess.run(
+        [python, "-c", "import helpers; print(helpers.__file__)"], cwd="/", capture_output=True, text=True
+    ).stdout
+    assert where.startswith(str(folder))
+    return folder, str(python)
+
+
+def flagged(folder):
+    """The notebook with the flags that these runs have."""
+    notebook = nbformat.read(folder / NAME, 4)
+    at = next(at for at, cell in enumerate(notebook.cells) if cell.cell_type == "code")
+    flags = "\n".join(f"{key} = {value!r}" for key, value in FLAGS.items())
+    notebook.cells.insert(at + 1, nbformat.v4.new_code_cell(flags))
+    return notebook
+
+
+def check(notebook, folder):
+    """All of it ran, and what it made lies in the copy."""
+    code = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source]
+    assert all(cell.execution_count for cell in code)
+    assert not [o for cell in code for o in cell.outputs if o.output_type == "error"]
+    assert "published pictures" in str(code) or "constructed from MNIST" in str(code)
+    assert len([path for path in states(folder) if "trained-" in path]) >= 4
+
+
+def test_a_kernel_that_was_started_elsewhere(place):
+    """As VS Code does when its folder for kernels is another than the notebook's."""
+    folder, python = place
+    notebook = flagged(folder)
+    manager = KernelManager(kernel_name="python3")
+    manager.kernel_spec.argv[0] = python
+    client = NotebookClient(notebook, km=manager, resources={"metadata": {"path": "/"}}, timeout=300)
+    client.execute()
+    check(notebook, folder)
+    kernel_of = subprocess.run([python, "-c", "import sys; print(sys.prefix)"], capture_output=True, text=True).stdout
+    assert kernel_of.strip() == str(folder / ".venv")
+
+
+def test_papermill_on_the_command_line_from_elsewhere(place, tmp_path):
+    folder, python = place
+    parameters = [part for key, value in FLAGS.items() for part in ("-p", key, str(value))]
+    command = [
+        python,
+        "-m",
+        "papermill",
+        "-k",
+        "python3",
+        str(folder / NAME),
+        str(tmp_path / "done.ipynb"),
+        *parameters,
+    ]
+    done = subprocess.run(command, cwd="/", capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-1000:]
+    check(nbformat.read(tmp_path / "done.ipynb", 4), folder)
+
+
+def test_nbconvert_from_elsewhere(place, tmp_path):
+    folder, python = place
+    nbformat.write(flagged(folder), folder / "flagged.ipynb")
+    command = [python, "-m", "nbconvert", "--to", "notebook", "--execute", str(folder / "flagged.ipynb")]
+    done = subprocess.run(
+        [*command, "--output-dir", str(tmp_path)], cwd="/", capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-1000:]
+    check(nbformat.read(tmp_path / "flagged.ipynb", 4), folder)
+
+
+def ask(url, token, path, body=None):
+    """One request to a server, as its page makes it."""
+    import urllib.request
+
+    request = urllib.request.Request(
+        f"{url}api/{path}",
+        json.dumps(body).encode() if body else None,
+        {"Authorization": f"token {token}", "Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
+
+
+def test_jupyter_lab_started_elsewhere(place, tmp_path):
+    """The server of Jupyter Lab opens the notebook and starts its kernel; every cell is then run in it, in order."""
+    folder, python = place
+    env = os.environ | {"JUPYTER_RUNTIME_DIR": str(tmp_path / "run"), "JUPYTER_DATA_DIR": str(tmp_path / "data")}
+    options = [
+        "--no-browser",
+        "--allow-root",
+        "--ServerApp.root_dir=/",
+        "--ServerApp.port=0",
+        "--IdentityProvider.token=t",
+    ]
+    server = subprocess.Popen([python, "-m", "jupyter", "lab", *options], cwd="/", env=env, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: list((tmp_path / "run").glob("jpserver-*.json")))
+        url = json.loads(next((tmp_path / "run").glob("jpserver-*.json")).read_text())["url"]
+        path = str(folder / NAME).lstrip("/")
+        wait_for(lambda: ask(url, "t", "contents/" + path.replace(" ", "%20") + "?content=0"))
+        session = {"path": path, "name": NAME, "type": "notebook", "kernel": {"name": "python3"}}
+        kernel = ask(url, "t", "sessions", session)["kernel"]["id"]
+        client = BlockingKernelClient(connection_file=str(tmp_path / "run" / f"kernel-{kernel}.json"))
+        client.load_connection_file()
+        client.start_channels()
+        client.wait_for_ready(timeout=60)
+        notebook = flagged(folder)
+        for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
+            outputs = []
+            answer = client.execute_interactive(cell.source, timeout=300, output_hook=outputs.append)["content"]
+            assert answer["status"] == "ok", answer.get("evalue")
+            cell.execution_count = answer["execution_count"]
+            shown = [
+                nbformat.v4.output_from_msg(m)
+                for m in outputs
+                if m["msg_type"] in ("stream", "display_data", "execute_result")
+            ]
+            cell.outputs = shown
+        client.stop_channels()
+        check(notebook, folder)
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+HIDDEN = """
+import torch
+from helpers.ensembles import baseline
+from helpers.split import load_task
+baseline("trained", load_task("cmnist"), 2, stored=False)
+print(torch.cuda.is_available())
+"""
+
+
+def test_with_cuda_hidden_models_are_those_of_the_cpu(place):
+    """Where a GPU is visible, another run uses it: its models agree in what they say, not in their last bits."""
+    folder, python = place
+    shutil.rmtree(folder / "data" / "models", ignore_errors=True)
+
+    def run(**env):
+        done = subprocess.run([python, "-c", HIDDEN], cwd=folder, capture_output=True, text=True, env=os.environ | env)
+        assert done.returncode == 0, done.stderr[-1000:]
+        made = states(folder)
+        shutil.rmtree(folder / "data" / "models")
+        return done.stdout.strip(), made
+
+    first, again = run(CUDA_VISIBLE_DEVICES=""), run(CUDA_VISIBLE_DEVICES="-1")
+    assert first == again and first[0] == "False" and len(first[1]) == 2
+    if torch.cuda.is_available():
+        seen = run()
+        assert seen[0] == "True" and set(seen[1]) == set(first[1])
