@@ -145,6 +145,50 @@ for call in (lambda: finished(study), lambda: open_study(*arguments)):
     assert all("altered or damaged" in line and "choose a new STUDY_NAME" in line for line in lines)
 
 
+def test_two_confirmations_at_once_keep_what_each_measures(workshop, tmp_path):
+    """Every trial is measured again twice, whoever does it, and never a time that is kept already."""
+    storage = f"sqlite:///{tmp_path}/twice.db"
+    assert work(workshop, "--trials", "2", storage=storage).returncode == 0
+    code = f"""
+from pathlib import Path
+from helpers import studies
+from helpers.split import load_task
+task = load_task("cmnist")
+study = studies.open_study("cmnist-tuned_ascent", "tuned_ascent", task, {storage!r})
+real = studies.Objective.__call__
+def counted(self, settings, repeat=0):
+    with open({str(tmp_path / "measured")!r}, "a") as file:
+        file.write(f"{{settings}} {{repeat}}\\n")
+    return real(self, settings, repeat)
+studies.Objective.__call__ = counted
+studies.confirm(study, "tuned_ascent", task, best=2, repeats=2)
+"""
+    runs = [subprocess.Popen([sys.executable, "-c", code], cwd=workshop, stderr=subprocess.DEVNULL) for _ in range(2)]
+    assert [run.wait(timeout=200) for run in runs] == [0, 0]
+    again = optuna.load_study(study_name="cmnist-tuned_ascent", storage=storage).user_attrs
+    assert [len(again[f"again {number}"]["value"]) for number in (0, 1)] == [2, 2]
+    measured = (tmp_path / "measured").read_text().splitlines()
+    assert len(measured) == len(set(measured)) == 4
+
+
+def test_a_value_that_the_study_lost_is_named(workshop, tmp_path):
+    code = f"""
+from helpers import studies
+from helpers.files import StudyError
+from helpers.split import load_task
+study = studies.open_study("lost", "tuned_ascent", load_task("cmnist"), "sqlite:///{tmp_path}/lost.db")
+for value in (None, 3, {{"value": 1.0}}):
+    if value is not None:
+        study.set_user_attr("floor", value)
+    try:
+        studies.recall(study, "floor")
+    except StudyError as error:
+        print(error)
+"""
+    lines = run_python(workshop, code).stdout.strip().splitlines()
+    assert len(lines) == 3 and all("altered or damaged" in line and "git checkout" in line for line in lines)
+
+
 def test_the_notebook_runs_studies_of_the_plain_side(workshop, tmp_path):
     """generator_optim.ipynb, top to bottom, on Colored MNIST and the other side, in a storage of its own."""
     code = SETUP.replace('"cmnist"', '"cmnist", "plain"')
