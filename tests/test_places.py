@@ -121,7 +121,7 @@ def test_jupyter_lab_started_elsewhere(place, tmp_path):
         "--ServerApp.port=0",
         "--IdentityProvider.token=t",
     ]
-    server = subprocess.Popen([python, "-m", "jupyter", "lab", *options], cwd="/", env=env, stderr=subprocess.DEVNULL)
+    server = subprocess.Popen([python, "-m", "jupyterlab", *options], cwd="/", env=env, stderr=subprocess.DEVNULL)
     try:
         wait_for(lambda: list((tmp_path / "run").glob("jpserver-*.json")))
         url = json.loads(next((tmp_path / "run").glob("jpserver-*.json")).read_text())["url"]
