@@ -55,7 +55,8 @@ class Table:
 def spread(values, scale: float = 1.0, digits: int = 2) -> str:
     """`mean ± standard deviation` over the models."""
     values = scale * np.asarray(values, float)
-    return f"{values.mean():.{digits}f} ± {values.std():.{digits}f}"
+    mean = round(values.mean(), digits) + 0.0  # no "-0.0"
+    return f"{mean:.{digits}f} ± {values.std():.{digits}f}"
 
 
 def accuracy_table(results: dict[str, Result]) -> Table:
