@@ -119,7 +119,7 @@ def unlearn(name: str, model: CNN, data: UnlearningData, settings, seed: int) ->
     curves = {phase: torch.stack(losses).float().cpu() for phase, losses in log.curves.items()}
     record = {"seconds": watch.seconds, "samples": log.samples, "curves": curves}
     if log.noise:
-        record["noise"] = torch.stack(log.noise)
+        record["noise"] = torch.stack(log.noise).cpu()
     return result, record
 
 

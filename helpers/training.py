@@ -58,13 +58,12 @@ def train(
     """
     model = new_model(images.shape[1], seed).to(images.device).train()
     steps = recipe.steps(len(labels))
-    batches = shuffled_batches(len(labels), recipe.batch_size, seeded(seed))
+    batches = shuffled_batches(len(labels), recipe.batch_size, seeded(seed), images.device)
     optimizer = adam(model, recipe.peak_lr)
     for step in range(steps):
         batch = next(batches)
         set_lr(optimizer, recipe.lr_at(step, steps))
-        at = batch.to(images.device)
-        classification_step(model, optimizer, images[at], labels[at])
+        classification_step(model, optimizer, images[batch], labels[batch])
         on_step(batch)
     return model.eval()
 
@@ -106,11 +105,12 @@ def seeded(*seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(mixed)
 
 
-def shuffled_batches(n: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Positions 0..n-1 in batches, pass after pass, each pass in a new order; the incomplete last batch is dropped."""
+def shuffled_batches(n: int, size: int, generator: torch.Generator, device: torch.device) -> Iterator[Tensor]:
+    """Positions 0..n-1 in batches, pass after pass, each pass in a new order; the incomplete last batch is dropped. The
+    order of a pass goes to the device at once: a copy in every step would make a GPU wait."""
     size = min(size, n)
     while True:
-        order = torch.randperm(n, generator=generator)
+        order = torch.randperm(n, generator=generator).to(device)
         for start in range(0, n - size + 1, size):
             yield order[start : start + size]
 

@@ -28,8 +28,8 @@ def gradient_ascent(
     optimizer = adam(model, settings.lr * data.recipe.peak_lr)
     n = len(data.forget_labels)
     for epoch in range(settings.passes):
-        for at in sample(n, n, seeded(seed, epoch)).split(data.recipe.batch_size):
-            at = at.to(data.forget_labels.device)
+        order = sample(n, n, seeded(seed, epoch)).to(data.forget_labels.device)
+        for at in order.split(data.recipe.batch_size):
             loss = classification_step(model, optimizer, data.forget_images[at], data.forget_labels[at], sign=-1.0)
             log.step("ascend", loss, len(at))
     return model.eval()

@@ -60,11 +60,11 @@ def neggrad_plus(model: CNN, data: UnlearningData, settings: NegGradSettings, se
     log, random = log or Log(), seeded(seed)
     model = copy_of(model)
     recipe, device = data.recipe, data.retain_labels.device
-    batches = sample(len(data.retain_labels), data.samples(settings.share), random).split(settings.batch_size)
-    forget = sample(len(data.forget_labels), settings.forget_batch * len(batches), random)
+    retain = sample(len(data.retain_labels), data.samples(settings.share), random).to(device)
+    batches = retain.split(settings.batch_size)
+    forget = sample(len(data.forget_labels), settings.forget_batch * len(batches), random).to(device)
     optimizer = adam(model, settings.lr * recipe.peak_lr)
     for step, (kept, gone) in enumerate(zip(batches, forget.split(settings.forget_batch), strict=True)):
-        kept, gone = kept.to(device), gone.to(device)
         set_lr(optimizer, settings.lr * recipe.peak_lr * falling(step, len(batches)))
         with training_precision(device):
             logits = model(torch.cat([data.retain_images[kept], data.forget_images[gone]])).float()

@@ -152,11 +152,12 @@ def maximise_error(
     generator.to(targets.device)
     optimizer = adam(generator, settings.generator_lr * data.recipe.peak_lr)
     steps = math.ceil(data.samples(settings.generator_share) / settings.generator_batch)
-    for step in range(steps):
+    drawn = [draw(settings, len(targets), settings.generator_batch, random) for _ in range(steps)]
+    every_z, every_target = (torch.stack(parts).to(targets.device) for parts in zip(*drawn, strict=True))
+    for step, (z, which) in enumerate(zip(every_z, every_target, strict=True)):
         if len(log.noise) < SNAPSHOTS and step == (len(log.noise) * steps) // (SNAPSHOTS - 1):
             log.noise.append(_snapshot(generator, settings, seed=0))
-        z, labels = draw(settings, targets, settings.generator_batch, random)
-        noise = generator(z)
+        noise, labels = generator(z), targets[which]
         with training_precision(noise.device):
             logits = frozen(noise)
         error = cross_entropy(logits.float(), labels)
@@ -169,11 +170,9 @@ def maximise_error(
     return generator.eval()
 
 
-def draw(settings: GemuSettings, targets: Tensor, n: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Fresh z: Tensor [n, d], and the target that each noise sample belongs to: Tensor [n, 10]."""
-    z = torch.randn(n, settings.noise_dim, generator=random).to(targets.device)
-    which = torch.randint(len(targets), (n,), generator=random).to(targets.device)
-    return z, targets[which]
+def draw(settings: GemuSettings, k: int, n: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Fresh z: Tensor [n, d], and which of the k targets each noise sample belongs to: Tensor [n] int64."""
+    return torch.randn(n, settings.noise_dim, generator=random), torch.randint(k, (n,), generator=random)
 
 
 @torch.no_grad()
@@ -181,12 +180,12 @@ def generate(
     generator: Generator, settings: GemuSettings, targets: Tensor, n: int, random: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """n fresh noise samples Tensor [n, c, 28, 28] with their targets Tensor [n, 10]."""
-    z, labels = draw(settings, targets, n, random)
-    return generator(z).contiguous(memory_format=torch.channels_last), labels
+    z, which = (part.to(targets.device) for part in draw(settings, len(targets), n, random))
+    return generator(z).contiguous(memory_format=torch.channels_last), targets[which]
 
 
 @torch.no_grad()
 def _snapshot(generator: Generator, settings: GemuSettings, seed: int) -> Tensor:
     """The same few z at each time, so that one sees how the noise develops."""
-    z = torch.randn(SHOWN, settings.noise_dim, generator=seeded(seed)).to(next(generator.parameters()).device)
-    return generator(z).cpu()
+    z = torch.randn(SHOWN, settings.noise_dim, generator=seeded(seed))
+    return generator(z.to(next(generator.parameters()).device))
