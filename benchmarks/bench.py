@@ -1,6 +1,7 @@
 """How fast is it? `make bench` measures this repository beside the usual way and beside the limit of the machine.
 
-Every line has three numbers, measured in turn (ours, usual, limit, ours, ...), medians over the rounds:
+Every line has three numbers, measured in turn (ours, usual, limit, ours, ...), medians over the rounds (the last line,
+a whole notebook, is run once, beside the rates of the rounds):
 
 - ours: what the notebooks call;
 - the usual way: `torchvision.datasets.MNIST` with ToTensor and Normalize, a DataLoader, float32, all threads; the same
@@ -18,7 +19,6 @@ import os
 import shutil
 import tempfile
 import threading
-import time
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -43,7 +43,7 @@ from helpers.plots import Figure, figure, save_figure
 from helpers.run import ROOT, execute, write_block
 from helpers.split import Task, load_task
 from helpers.tables import Table
-from helpers.training import Recipe, train
+from helpers.training import Recipe, Stopwatch, train
 from helpers.unlearning import METHODS, UnlearningData
 
 ROUNDS = 5
@@ -53,9 +53,9 @@ WHERE = RESULTS / "benchmark.json"
 
 
 def seconds(work, *arguments) -> float:
-    start = time.perf_counter()
-    work(*arguments)
-    return time.perf_counter() - start
+    with Stopwatch() as watch:
+        work(*arguments)
+    return watch.seconds
 
 
 # ---- the three sides ----
@@ -63,11 +63,11 @@ def seconds(work, *arguments) -> float:
 
 def our_training(task: Task, steps: int = STEPS) -> float:
     """Samples per second over as many models at once as there are cores, as an ensemble is trained."""
-    images, labels = task.data.train.images, task.data.train.labels
-    part = slice(0, steps * BATCH)
+    part, device = slice(0, steps * BATCH), pick_device()
+    images, labels = task.data.train.images[part].to(device), task.data.train.labels[part].to(device)
 
     def work(seed: int, tick) -> None:
-        train(images[part], labels[part], Recipe(min_passes=1, min_steps=1), seed)
+        train(images, labels, Recipe(min_passes=1, min_steps=1), seed)
         tick()
 
     jobs = list(range(cores()))
@@ -85,13 +85,14 @@ def usual_data(half: bool) -> MNIST:
 
 def usual_training(steps: int = STEPS) -> float:
     """Samples per second of a plain loop on one model."""
-    model = new_model(1, 0).to(memory_format=torch.contiguous_format).train()
+    device = pick_device()
+    model = new_model(1, 0).to(device, memory_format=torch.contiguous_format).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=RECIPE.peak_lr)
     loader = DataLoader(Subset(usual_data(True), range(steps * BATCH)), batch_size=BATCH, shuffle=True)
 
     def work() -> None:
         for images, labels in loader:
-            loss = torch.nn.functional.cross_entropy(model(images), labels)
+            loss = torch.nn.functional.cross_entropy(model(images.to(device)), labels.to(device))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -101,13 +102,14 @@ def usual_training(steps: int = STEPS) -> float:
 
 def usual_prediction(n: int = 4_000) -> float:
     """Samples per second of a plain evaluation loop."""
-    model = new_model(1, 0).to(memory_format=torch.contiguous_format).eval()
+    device = pick_device()
+    model = new_model(1, 0).to(device, memory_format=torch.contiguous_format).eval()
     loader = DataLoader(Subset(usual_data(False), range(n)), batch_size=BATCH)
 
     @torch.no_grad()
     def work() -> None:
         for images, _ in loader:
-            model(images).argmax(1)
+            model(images.to(device)).argmax(1)
 
     return n / seconds(work)
 
@@ -132,12 +134,13 @@ def products(channels: int = 1) -> list[tuple[int, int, int]]:
 def limit(training: bool) -> float:
     """Samples per second if nothing but the matrix products took time: forward, and for training two more for each
     (the gradients of weights and of inputs; the first layer needs none of its inputs)."""
-    dtype = torch.bfloat16 if has_fast_bfloat16(pick_device()) else torch.float32
+    device = pick_device()
+    dtype = torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
     total = 0.0
     for at, (m, k, n) in enumerate(products()):
         shapes = [(m, k, n)] + ([(k, m, n)] + [(m, n, k)] * (at > 0)) * training
         for rows, inner, columns in shapes:
-            a, b = torch.ones(rows, inner, dtype=dtype), torch.ones(inner, columns, dtype=dtype)
+            a, b = (torch.ones(*shape, dtype=dtype, device=device) for shape in ((rows, inner), (inner, columns)))
             torch.mm(a, b)
             repeats = max(3, int(2e9 / (rows * inner * columns)))
             total += seconds(lambda a=a, b=b, repeats=repeats: [torch.mm(a, b) for _ in range(repeats)]) / repeats
@@ -152,8 +155,9 @@ def measure(task: Task, rounds: int, models: int) -> dict:
     n_train = len(task.data.train)
     retrain = RECIPE.steps(int((~task.forget["train"]).sum())) * BATCH
     trained = baseline("trained", task, max(models, cores()), stored=False)
-    few = trained.models[: cores()]
-    data = UnlearningData.of(task, RECIPE, pick_device())
+    device = pick_device()
+    few = [model.to(device) for model in trained.models[: cores()]]
+    data = UnlearningData.of(task, RECIPE, device)
     seen = len(task.data.test) + int(task.forget["train"].sum()) + evaluation.RETAIN_TRAIN_SAMPLE
     budget = {name: 0 for name in ("ascent", "gemu", "gefeu")}
     raw = {key: [] for key in ("ours", "usual", "limit", "predict", "usual predict", "limit predict", *budget)}
@@ -176,11 +180,13 @@ def measure(task: Task, rounds: int, models: int) -> dict:
     rate = {key: float(np.median(values)) for key, values in raw.items()}
     lines = {"training, samples per second": _line("1/s", rate["ours"], rate["usual"], rate["limit"])}
     samples = RECIPE.steps(n_train) * BATCH
-    lines["one trained model, seconds"] = _line("s", *(samples / rate[key] for key in ("ours", "usual", "limit")))
+    lines["one trained model of an ensemble, seconds"] = _line(
+        "s", *(samples / rate[key] for key in ("ours", "usual", "limit"))
+    )
     for name, cost in budget.items():
         line = _line("s", rate[name], cost / rate["usual"], cost / rate["limit"])
         line["share of retraining"] = rate[name] / (retrain / rate["ours"])
-        lines[f"{METHODS[name].title}, one model, seconds"] = line
+        lines[f"{METHODS[name].title}, one model of an ensemble, seconds"] = line
     predicted = (seen / rate[key] for key in ("predict", "usual predict", "limit predict"))
     lines["logits of one model on all subsets, seconds"] = _line("s", *predicted)
     notebook = whole_notebook(models)
@@ -196,7 +202,7 @@ def _outputs(task: Task, models: list) -> None:
     retain = task.data.train.images[evaluation.retain_train_sample(task)]
     for images in (task.data.test.images, task.forget_set("train")[0], retain):
         for model in models:
-            evaluation.predict(model, images)
+            evaluation.predict(model, images.to(pick_device()))
 
 
 def _line(unit: str, ours: float, usual: float, at_best: float) -> dict:
@@ -270,6 +276,7 @@ def _stored_in(place: Path):
     with ExitStack() as stack:
         for module in (ensembles, evaluation):
             stack.enter_context(patch.object(module, "RECIPE", Recipe(min_passes=1, min_steps=1)))
+        stack.enter_context(patch.object(ensembles, "FEWEST", 1))
         stack.enter_context(patch.object(ensembles, "MODELS", place / "models"))
         stack.enter_context(patch.object(evaluation, "RESULTS", place / "results"))
         yield
@@ -328,7 +335,8 @@ def table(found: dict) -> Table:
     grown = found["growth"]
     peaks = " and ".join(f"{NAMES[name]} {peak:.1f} GB" for name, peak in grown["peak memory at 30 models, GB"].items())
     note = (
-        f"{found['machine']}. Medians of {found['rounds']} rounds; usual way: float32, all threads; limit: matrix "
+        f"{found['machine']}. Medians of {found['rounds']} rounds, of the whole notebook one run; one model of an ensemble: "
+        f"the ensemble's time by its models, {found['at once']} at once; usual way: float32, all threads; limit: matrix "
         f"products alone in {found['dtype']}. Time grows with the number of models to the power "
         f"{grown['slope, models']:.2f}, with the training set to the power {grown['slope, training set']:.2f}; "
         f"memory of a short study of four kinds with 30 models of each: {peaks}."
@@ -361,6 +369,7 @@ def main() -> None:
     found = measure(task, options.rounds, options.models)
     found["growth"] = growth(task)
     found["machine"], found["rounds"] = describe(pick_device()), options.rounds
+    found["at once"] = cores()
     found["dtype"] = "bfloat16" if has_fast_bfloat16(pick_device()) else "float32"
     save_json(WHERE, found)
     picture = DATA / "report" / "cost_growth.png"

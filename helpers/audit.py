@@ -14,11 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from helpers import metrics
+from helpers.datasets import NAMES
 from helpers.device import return_memory
 from helpers.ensembles import RECIPE, Ensemble
 from helpers.evaluation import (
     RESULTS,
     Outputs,
+    Result,
     accuracy,
     bootstrap,
     cross_entropies,
@@ -55,7 +57,8 @@ MEASURES = {
     "average_gap": ("average gap", "points, 0 is best", 2),
     "average_gap_test": ("average gap with forget (test)", "points, 0 is best", 2),
     "attack": ("loss attack", "AUC, target: retrained", 3),
-    "u_lira": ("U-LiRA", "accuracy, 0.5 is best", 3),
+    "u_lira": ("U-LiRA on forget (train)", "accuracy, 0.5 is best", 3),
+    "u_lira_test": ("U-LiRA on forget (test)", "accuracy, 0.5 is best", 3),
     "u_lira_tpr_1": ("U-LiRA at 1 % false positives", "true positives, 0.01 is best", 3),
     "u_lira_tpr_5": ("U-LiRA at 5 % false positives", "true positives, 0.05 is best", 3),
     "klom": ("KLoM forget (train)", "nats, target: null", 2),
@@ -76,16 +79,19 @@ MEASURES = {
     "probe": (f"linear probe for the crossbar, {_FEW}", "balanced accuracy, target: retrained", 3),
     "excess": ("forget loss in excess (train)", "standard deviations of retrained, 0 is best", 1),
     "excess_test": ("forget loss in excess (test)", "standard deviations of retrained, 0 is best", 1),
-    "beyond": ("forget samples beyond every retrained model", "share, target: null", 3),
+    "beyond": ("forget samples (train) beyond every retrained model", "share, target: null", 3),
+    "beyond_test": ("forget samples (test) beyond every retrained model", "share, target: null", 3),
 }
 
 
 @dataclass(frozen=True)
 class Audit:
-    """n: models of each kind; kinds: kind -> measure -> {value, low, high} (95 % intervals); null: measure ->
+    """dataset, side; n: models of each kind; kinds: kind -> measure -> {value, low, high} (95 % intervals); null: measure ->
     [low, high], where 95 % of the values lie that retrained models give against each other; code: fingerprint of the
     measures."""
 
+    dataset: str
+    side: str
     n: int
     code: str
     identities: dict[str, str]
@@ -104,14 +110,14 @@ def audit(task: Task, *ensembles: Ensemble) -> Audit:
     by_kind = {ensemble.kind: ensemble for ensemble in ensembles if ensemble.kind != "untrained"}
     path = results_folder(task) / "audit.json"
     identities = {kind: ensemble.identity for kind, ensemble in by_kind.items()}
-    n, code = len(by_kind["retrained"]), code_fingerprint(metrics, sys.modules[__name__])
+    about = (task.data.name, task.side, len(by_kind["retrained"]), _code(), identities)
     if path.is_file():
         known = load_json(path, "delete this file and run the cell again.")
-        if (known.get("identities"), known.get("n"), known.get("code")) == (identities, n, code):
+        if tuple(known.get(key) for key in ("dataset", "side", "n", "code", "identities")) == about:
             return Audit(**known)
     probes = _probes(task, by_kind)
     views = {kind: _View.of(task, outputs(ensemble, task)) for kind, ensemble in by_kind.items()}
-    result = Audit(n, code, identities, *compare(views, probes))
+    result = Audit(*about, *compare(views, probes))
     save_json(path, vars(result))
     return_memory()
     return result
@@ -139,15 +145,25 @@ def compare(views: dict[str, "_View"], probes: dict[str, dict[str, np.ndarray]])
     return found, null
 
 
-def load_audit(dataset: str, side: str) -> Audit:
-    """The stored audit; StudyError that names the notebook to run if there is none."""
-    remedy = f'run graphics.ipynb with USED_DATASET = "{dataset}" and FORGET = "{side}".'
+def load_audit(results: dict[str, Result]) -> Audit:
+    """The stored audit of the models that these results are of; StudyError that names the notebook to run if there is
+    none, or one of other models or code."""
+    of = results["retrained"]
+    remedy = f'run graphics.ipynb with USED_DATASET = "{of.dataset}" and FORGET = "{of.side}".'
+    stored = load_json(RESULTS / of.dataset / of.side / "audit.json", remedy)
+    identities = {kind: result.identity for kind, result in results.items() if kind != "untrained"}
     try:
-        return Audit(**load_json(RESULTS / dataset / side / "audit.json", remedy))
+        found = Audit(**stored)
     except TypeError:
-        raise StudyError(
-            f"The audit of {dataset} was written by another version of this repository: {remedy}"
-        ) from None
+        found = None
+    about = (of.dataset, of.side, len(of), _code())
+    if not found or (found.dataset, found.side, found.n, found.code) != about or found.identities != identities:
+        raise StudyError(f"The audit of {NAMES[of.dataset]} is of other models or code than its results: {remedy}")
+    return found
+
+
+def _code() -> str:
+    return code_fingerprint(metrics, sys.modules[__name__])
 
 
 @dataclass(frozen=True)
@@ -207,21 +223,22 @@ def _of_halves(view: _View, oracle: _View) -> dict[str, list[float]]:
     """Measures of whole ensembles, over random halves: name -> one value per draw."""
     klom_keys = {"klom": "forget"} | {f"klom_{part}": part for part in ("forget_test", "7_retain", "retain", "test")}
     tails = ("klom", "klom_forget_test", "klom_retain", "klom_test")
-    keys = ("u_lira", "u_lira_tpr_1", "u_lira_tpr_5", "excess", "beyond", "excess_test")
+    keys = ("u_lira", "u_lira_test", "u_lira_tpr_1", "u_lira_tpr_5", "excess", "excess_test", "beyond", "beyond_test")
     found = {key: [] for key in (*keys, *klom_keys, *(f"{key}_95" for key in tails))}
     n = len(oracle.attack)
     few = n < 4  # too few to leave one out of a half; the losses of all are compared with all
     for a, b in [(slice(None), slice(None))] if few else halves(n):
-        more = streisand(view.loss["forget"][a], oracle.loss["forget"][b])
-        found["excess"].append(more["excess"])
-        found["beyond"].append(more["beyond"])
-        found["excess_test"].append(streisand(view.loss["forget_test"][a], oracle.loss["forget_test"][b])["excess"])
+        for part, end in (("forget", ""), ("forget_test", "_test")):
+            for key, value in streisand(view.loss[part][a], oracle.loss[part][b]).items():
+                found[f"{key}{end}"].append(value)
         if few:
             break
         attack = u_lira(view.margins["forget"][a], oracle.margins["forget"][b])
         found["u_lira"].append(attack["accuracy"])
         found["u_lira_tpr_1"].append(attack["tpr_at_0.01"])
         found["u_lira_tpr_5"].append(attack["tpr_at_0.05"])
+        attack = u_lira(view.margins["forget_test"][a], oracle.margins["forget_test"][b])
+        found["u_lira_test"].append(attack["accuracy"])
         for key, part in klom_keys.items():
             each = klom(view.margins[part][a], oracle.margins[part][b])
             found[key].append(each.mean())

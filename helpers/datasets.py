@@ -131,13 +131,12 @@ def load_dataset(name: str) -> Dataset:
 
 def check_name(name: str) -> None:
     """StudyError unless `name` is "mnist" or "cmnist"; offers the nearest."""
-    if name not in NAMES:
-        written = {"mnist": "mnist", "cmnist": "cmnist", "colored": "cmnist", "colored mnist": "cmnist"}
+    if not isinstance(name, str) or name not in NAMES:
+        written = {key: key for key in NAMES} | {"colored": "cmnist", "colored mnist": "cmnist"}
         close = difflib.get_close_matches(str(name).lower(), written, n=1, cutoff=0.3)
         near = written[close[0]] if close else "mnist"
-        raise StudyError(
-            f'USED_DATASET = {name!r} is not known: did you mean "{near}"? Known are "mnist" and "cmnist".'
-        )
+        known = " and ".join(f'"{key}"' for key in NAMES)
+        raise StudyError(f'USED_DATASET = {name!r} is not known: did you mean "{near}"? Known are {known}.')
 
 
 def colourise(digits: Tensor, colours: Tensor) -> Tensor:

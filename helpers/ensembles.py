@@ -27,6 +27,7 @@ from helpers.unlearning import CHEAP, METHODS, Log, UnlearningData, common
 
 MODELS = DATA / "models"
 RECIPE = Recipe()
+FEWEST = 2  # models of an ensemble
 BASELINES = {"untrained": "Untrained", "trained": "Trained", "retrained": "Retrained"}
 NOTEBOOKS = (  # which notebook makes a kind
     dict.fromkeys(BASELINES, "netcomp_compare.ipynb")
@@ -58,8 +59,8 @@ def baseline(kind: str, task: Task, n: int, stored: bool) -> Ensemble:
     stored: True loads (StudyError if fewer than n are stored), False computes and stores what is missing.
     """
     check_count(n)
-    identity = fingerprint([kind, asdict(RECIPE), task.fingerprint, code_fingerprint(cnn, training)])
-    device = pick_device()
+    check_stored(stored)
+    identity, device = identity_of(kind, task.fingerprint), pick_device()
 
     @functools.cache
     def training_set() -> tuple[Tensor, Tensor]:
@@ -89,12 +90,11 @@ def unlearned(name: str, task: Task, n: int, stored: bool, settings=None) -> Ens
     settings: hyper-parameters, the method's defaults if None. Raises StudyError if the trained models are missing.
     """
     check_count(n)
+    check_stored(stored)
     method = METHODS[name]
     settings = settings or method.settings
     trained = baseline("trained", task, n, stored=True)
-    code = code_fingerprint(common, inspect.getmodule(method.run))
-    identity = fingerprint([name, asdict(settings), trained.identity, code])
-    device = pick_device()
+    identity, device = identity_of(name, task.fingerprint, settings), pick_device()
     data = None if stored else UnlearningData.of(task, RECIPE, device)
 
     def make(seed: int, on_step) -> tuple[CNN, dict]:
@@ -102,6 +102,16 @@ def unlearned(name: str, task: Task, n: int, stored: bool, settings=None) -> Ens
         return unlearn(name, start, data, settings, seed)
 
     return _gather(name, method.title, asdict(settings), identity, task, n, stored, make, 1)
+
+
+def identity_of(kind: str, task_fingerprint: str, settings=None) -> str:
+    """Fingerprint of everything that decides what the models of a kind are: task, recipe, settings (the method's defaults
+    if None) and the code that makes them."""
+    if kind in BASELINES:
+        return fingerprint([kind, asdict(RECIPE), task_fingerprint, code_fingerprint(cnn, training)])
+    method = METHODS[kind]
+    code = code_fingerprint(common, inspect.getmodule(method.run))
+    return fingerprint([kind, asdict(settings or method.settings), identity_of("trained", task_fingerprint), code])
 
 
 def every_ensemble(task: Task, n: int, stored: bool) -> list[Ensemble]:
@@ -137,9 +147,18 @@ def provenance(task: Task) -> dict:
 
 
 def check_count(n: int) -> None:
-    """StudyError unless n is a whole number above 0."""
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise StudyError(f"N_MODELS = {n!r} makes no ensemble: set it to a whole number from 1 up, for example 10.")
+    """StudyError unless n is a whole number from FEWEST up."""
+    if isinstance(n, bool) or not isinstance(n, int) or n < FEWEST:
+        raise StudyError(
+            f"N_MODELS = {n!r} makes no ensemble, in which seeds are compared with each other: set it to a whole number "
+            f"from {FEWEST} up, for example 10."
+        )
+
+
+def check_stored(stored: bool) -> None:
+    """StudyError unless `stored`, a notebook's ALLREADY_TRAINED, is True or False."""
+    if not isinstance(stored, bool):
+        raise StudyError(f"ALLREADY_TRAINED = {stored!r} says neither: set it to True or False, without quotes.")
 
 
 def folder_of(task: Task, kind: str, identity: str) -> Path:

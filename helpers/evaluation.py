@@ -15,7 +15,7 @@ import torch
 from helpers.cnn import CNN, LAYERS
 from helpers.datasets import NAMES
 from helpers.device import describe, pick_device, return_memory
-from helpers.ensembles import BASELINES, NOTEBOOKS, RECIPE, Ensemble, baseline, unlearn
+from helpers.ensembles import BASELINES, NOTEBOOKS, RECIPE, Ensemble, baseline, identity_of, unlearn
 from helpers.files import (
     DATA,
     StudyError,
@@ -28,7 +28,7 @@ from helpers.files import (
     shown,
 )
 from helpers.parallel import one_thread
-from helpers.split import SUBSETS, Task
+from helpers.split import SUBSETS, Task, task_fingerprint
 from helpers.training import Stopwatch, in_parts, predict, seeded, train
 from helpers.unlearning import METHODS, UnlearningData
 
@@ -354,6 +354,12 @@ def load_result(dataset: str, side: str, kind: str) -> Result:
             f"{shown(path)} holds the results of {found.title} on {found.dataset}, side {found.side}, which belong "
             f"elsewhere: {remedy}"
         )
+    present = identity_of(kind, task_fingerprint(dataset, found.source, side))
+    if (found.identity, found.code) != (present, _code()):
+        raise StudyError(
+            f"The results of {found.title} on {NAMES[dataset]} are of another split, recipe, settings or code than the "
+            f"present ones: {remedy}"
+        )
     return found
 
 
@@ -407,7 +413,8 @@ def load_outputs(task: Task, result: Result) -> Outputs:
 
 
 def kl_matrix(task: Task, results: dict[str, Result], subset: str = "forget") -> tuple[list[str], np.ndarray]:
-    """KL(row || column) in nats for every ordered pair of kinds on a subset of the test half, over different seeds.
+    """KL(row || column) in nats for every ordered pair of kinds on a subset of the test half, or on "forget_train", over
+    different seeds.
 
     Returns the kinds and the matrix [k, k].
     """
@@ -418,8 +425,12 @@ def kl_matrix(task: Task, results: dict[str, Result], subset: str = "forget") ->
 def kl_intervals(task: Task, results: dict[str, Result], subset: str = "forget") -> tuple[list[str], np.ndarray]:
     """As `kl_matrix`, each entry with the bootstrap interval of its mean over the models of the column: the kinds and an
     array [k, k, 3] of mean, low, high."""
-    at = task.subsets("test")[subset].numpy()
-    logits = {kind: load_outputs(task, result).test[:, at] for kind, result in results.items()}
+    found = {kind: load_outputs(task, result) for kind, result in results.items()}
+    if subset == "forget_train":
+        logits = {kind: each.forget_train for kind, each in found.items()}
+    else:
+        at = task.subsets("test")[subset].numpy()
+        logits = {kind: each.test[:, at] for kind, each in found.items()}
     pairs = [[kl_per_model(a, b) for b in logits.values()] for a in logits.values()]
     return list(results), np.array([[(each.mean(), *bootstrap(each)) for each in row] for row in pairs])
 

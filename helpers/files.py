@@ -10,7 +10,7 @@ import inspect
 import io
 import json
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -81,7 +81,8 @@ def written_whole(path: Path):
             "free some space or allow writing there, and run the cell again."
         ) from None
     finally:
-        part.unlink(missing_ok=True) if part.parent.is_dir() else None
+        with suppress(OSError):  # where nothing could be written there is nothing to delete
+            part.unlink(missing_ok=True)
 
 
 def _alive(pid: int) -> bool:

@@ -21,7 +21,7 @@ from helpers.evaluation import RESULTS, all_results
 from helpers.files import DATA, StudyError, shown, written_whole
 from helpers.plots import cost_and_gap, save_figure
 from helpers.split import SIDES, check_side
-from helpers.tables import overview_table
+from helpers.tables import findings, overview_table
 
 ROOT = Path(__file__).resolve().parent.parent
 STUDY = ("netcomp_compare", "netcomp_SimpleAscent", "netcomp_GEMU", "netcomp_GeFeU", "graphics")
@@ -97,7 +97,9 @@ def report() -> None:
         raise StudyError("There are no results yet: run `make study` first.")
     picture = DATA / "report" / "cost_and_gap.png"
     save_figure(cost_and_gap(found), picture)
-    write_block("results", f"![Cost against gap closed]({shown(picture)})\n\n{overview_table(found).markdown()}")
+    said = f"What was found (all measures: `graphics.ipynb`):\n\n{findings(found)}"
+    figure = f"![Cost against gap closed]({shown(picture)})"
+    write_block("results", f"{figure}\n\n{overview_table(found).markdown()}\n\n{said}")
 
 
 def write_block(mark: str, text: str) -> None:
@@ -111,11 +113,19 @@ def write_block(mark: str, text: str) -> None:
         part.write_text(f"{before}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}")
 
 
-def check_data(dataset: str) -> str:
-    """Loads a data set once, so that what is missing is said before minutes are spent; returns its name."""
+def flag_of(key: str) -> str:
+    """The value, in quotes, of a flag in the first cell of netcomp_compare.ipynb as it stands."""
+    source = first_cell(nbformat.read(ROOT / f"{STUDY[0]}.ipynb", 4)).source
+    found = re.search(rf"""(?m)^{key} = ["']([^"']*)["']""", source)
+    if not found:
+        raise StudyError(f"The first cell of {STUDY[0]}.ipynb has no line `{key} = ...` with a word in quotes.")
+    return found[1]
+
+
+def check_data(dataset: str) -> None:
+    """Loads a data set once, so that what is missing is said before minutes are spent."""
     data = load_dataset(dataset)
     print(f"{data.source}: {len(data.train):,} training and {len(data.test):,} test samples in memory.")
-    return data.name
 
 
 def main() -> None:
@@ -130,24 +140,23 @@ def main() -> None:
     try:
         if options.command == "report":
             return report()
-        if options.dataset:
-            check_name(options.dataset)
+        if options.command == "data":
+            check_data(options.dataset or "mnist")
+            return
+        dataset, side = options.dataset or flag_of("USED_DATASET"), options.forget or flag_of("FORGET")
+        check_name(dataset)
         if options.models is not None:
             check_count(options.models)
-        if options.forget:
-            check_side(options.forget)
-        dataset = check_data(options.dataset or "mnist")
+        check_side(side)
+        check_data(dataset)
         return_memory()
-        if options.command == "data":
-            return
-        start = time.perf_counter()
+        minutes = {}
         for name in (*STUDY, *(["generator_optim"] if options.command == "refresh" else [])):
             print(f"\n== {name}.ipynb", flush=True)
-            target = (
-                ROOT if options.command == "refresh" else RESULTS / "notebooks" / dataset / (options.forget or SIDES[0])
-            )
+            target = ROOT if options.command == "refresh" else RESULTS / "notebooks" / dataset / side
+            start = time.perf_counter()
             execute(name, target / f"{name}.ipynb", parameters)
-        minutes = (time.perf_counter() - start) / 60
+            minutes[name] = (time.perf_counter() - start) / 60
     except StudyError as error:
         sys.exit(f"{error}")
     except PapermillExecutionError as error:
@@ -155,7 +164,8 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit("\nInterrupted: the same command goes on where it stopped.")
     print(
-        f"\nDone in {minutes:.1f} minutes.\n  measures:  {shown(RESULTS)}/{dataset}/\n"
+        f"\nDone in {sum(minutes.values()):.1f} minutes ({', '.join(f'{name} {m:.1f}' for name, m in minutes.items())}).\n"
+        f"  measures:  {shown(RESULTS)}/{dataset}/\n"
         f"  figures:   {shown(RESULTS)}/figures/\n  notebooks: {shown(target)}/"
     )
 

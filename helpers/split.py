@@ -88,8 +88,12 @@ def load_task(dataset: str, forget: str = "crossbar") -> Task:
             )
         seven = part.labels == FEATURE_CLASS
         masks[half] = crossbar if forget == "crossbar" else seven & ~crossbar
-    identity = fingerprint([data.name, data.source, split_fingerprint(lists), forget])
-    return Task(data, forget, masks, identity)
+    return Task(data, forget, masks, task_fingerprint(data.name, data.source, forget, lists))
+
+
+def task_fingerprint(dataset: str, source: str, forget: str, lists: dict[str, list[int]] | None = None) -> str:
+    """What a Task carries as its fingerprint; lists: the split lists per half, read if None."""
+    return fingerprint([dataset, source, split_fingerprint(lists), forget])
 
 
 def check_side(forget: str) -> None:

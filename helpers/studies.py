@@ -14,12 +14,14 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import optuna
 from optuna.trial import TrialState
+from sqlalchemy.exc import SQLAlchemyError
 from tqdm import tqdm
 
 from helpers.device import pick_device
@@ -194,6 +196,12 @@ def open_study(name: str, method: str, task: Task, storage: str | None = None) -
     """
     if method not in SPACES:
         raise StudyError(f"There is no search space for {method!r}: choose one of {', '.join(SPACES)}.")
+    if not isinstance(name, str) or not name.strip() or "/" in name:
+        raise StudyError(f'STUDY_NAME = {name!r} names no study: set it to a word in quotes, for example "mnist".')
+    if not isinstance(storage, str | None):
+        raise StudyError(
+            f'STORAGE = {storage!r} is no address: set it to one in quotes, for example "sqlite:///my.db".'
+        )
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     probe = optuna.create_study().ask()
@@ -219,7 +227,11 @@ def open_study(name: str, method: str, task: Task, storage: str | None = None) -
         raise
     except Exception as error:  # SQLAlchemy and its drivers raise many kinds for a damaged file or a wrong address
         reason = (str(error).splitlines() or [""])[0][:100]
-        remedy = "check the address" if storage else "restore it with `git checkout data/studies`, or move it away"
+        remedy = (
+            "check the address"
+            if storage
+            else "move it away if it holds trials of yours, then restore it with `git checkout data/studies`"
+        )
         where = storage.split("@")[-1] if storage else shown(STORAGE)
         raise StudyError(f"{where} cannot be opened as a study ({type(error).__name__}: {reason}): {remedy}.") from None
     if known != identity:
@@ -305,8 +317,29 @@ def run_trials(study: optuna.Study, n_trials: int, method: str, task: Task, join
     An interrupted trial is marked failed; one whose process was killed goes back into the queue. Trials that diverge
     are recorded as `COLLAPSED`.
     """
+    if isinstance(n_trials, bool) or not isinstance(n_trials, int):
+        raise StudyError(f"N_TRIALS = {n_trials!r} is no number of trials: set it to a whole number, 0 to run none.")
     if n_trials < 1 and not join:
         return
+    with _storage_told(study):
+        _work_on(study, n_trials, method, task, join)
+
+
+@contextmanager
+def _storage_told(study: optuna.Study):
+    """A storage that fails while it is used is told in one sentence."""
+    try:
+        yield
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        reason = (str(error.__cause__ or error).splitlines() or [""])[0][:100]
+        raise StudyError(
+            f'The storage of the study "{study.study_name}" could not be used ({reason}): see that its disk has space, '
+            "that it may be written to and that its server runs, and run the cell again; finished trials are kept."
+        ) from None
+
+
+def _work_on(study: optuna.Study, n_trials: int, method: str, task: Task, join: bool) -> None:
+    """What `run_trials` says, where the storage works."""
     objective = Objective(method, task)
     space, settings = SPACES[method]
     study.sampler = Sampler()
@@ -394,7 +427,7 @@ def confirm(study: optuna.Study, method: str, task: Task, best: int = 8, repeats
     """
     space, settings = SPACES[method]
     objective = Objective(method, task)
-    with tqdm(total=best * repeats, desc=f"{study.study_name}, again", unit="trial") as bar:
+    with _storage_told(study), tqdm(total=best * repeats, desc=f"{study.study_name}, again", unit="trial") as bar:
         for turn in range(1, repeats + 1):
             for trial in _promising(study, best):
                 with locked(STORAGE.with_name(f"{study.study_name}-{trial.number}")):
@@ -437,7 +470,8 @@ def _check_seals(study: optuna.Study, trials: list[optuna.trial.FrozenTrial]) ->
 def _altered(what: str, study: optuna.Study) -> str:
     return (
         f'{what} of the study "{study.study_name}" was altered or damaged in its storage: '
-        "restore data/studies with `git checkout data/studies`, or choose a new STUDY_NAME."
+        "restore data/studies with `git checkout data/studies` (move it away first if it holds trials of yours), or choose a "
+        "new STUDY_NAME."
     )
 
 
@@ -515,7 +549,7 @@ def study_table(study: optuna.Study) -> Table:
 def cheap_studies(name: str, n_trials: int, task: Task, storage: str | None = None) -> Table:
     """Creates or resumes the studies of the cheap baselines, runs n_trials more of each, and shows the chosen points."""
     rows, tolerated = [], "-"
-    for method in CHEAP[1:]:  # the first, tuned ascent, has a section of its own
+    for method in (method for method in CHEAP[1:] if method in SPACES):  # tuned ascent has a section of its own
         study = open_study(f"{name}-{method}", method, task, storage)
         run_trials(study, n_trials, method, task)
         if not _of_state(study, TrialState.COMPLETE):

@@ -3,6 +3,7 @@
 import html
 import itertools
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from helpers.audit import MEASURES, MOST_STEPS, Audit, load_audit
 from helpers.datasets import NAMES
 from helpers.device import STARTED, describe, pick_device
 from helpers.ensembles import BASELINES
-from helpers.evaluation import Cost, Result, bootstrap, kl_intervals, load_result, load_results, results_folder
+from helpers.evaluation import Cost, Result, bootstrap, kl_intervals, load_result, load_results
 from helpers.files import StudyError
 from helpers.split import SIDES, Task
 from helpers.unlearning import CHEAP, METHODS
@@ -115,8 +116,10 @@ def run_note(task: Task, n: int) -> Text:
     """Which run the outputs of a notebook are from, and how long all its stored models took when they were computed."""
     when = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
     minutes = (time.time() - STARTED) / 60
-    stored = [k for k in (*BASELINES, *METHODS) if (results_folder(task) / f"{k}.json").is_file()]
-    computed = sum(sum(load_result(task.data.name, task.side, kind).seconds) for kind in stored) / 60
+    computed = 0.0
+    for kind in (*BASELINES, *METHODS):
+        with suppress(StudyError):  # not stored, or of other models
+            computed += sum(load_result(task.data.name, task.side, kind).seconds) / 60
     return Text(
         f"*This run: {task.data.source}, forgotten side {task.side}, {n} models of each kind, "
         f"{describe(pick_device())}; ended {when} UTC after {minutes:.1f} minutes. The models of all kinds that are "
@@ -160,18 +163,18 @@ def forgets_more(result: Result, oracle: Result) -> bool:
     return bool(np.mean(result.loss["forget_train"]) > usual.mean() + 2 * spread_of_one)
 
 
-def measures_table(found: dict[str, dict[str, Result]], side: str) -> Table:
+def measures_table(found: dict[str, dict[str, Result]]) -> Table:
     """Every measure (rows) of every kind (columns), for all data sets whose audit is stored. found: dataset -> kind ->
     Result.
 
-    The column "null" holds what retrained models give against each other (95 %). Bold: the method closest to what
+    The column "null" holds what retrained models give against each other (95 %). Bold: the methods closest to what
     retrained models give, among those that do not forget more than retraining does; these are marked "over".
     """
     kinds = ["trained", "retrained", *METHODS]
     rows, notes = [], []
     for dataset, results in found.items():
         try:
-            check = load_audit(dataset, side)
+            check = load_audit(results)
         except StudyError as missing:
             notes.append(f"{NAMES[dataset]} is not shown: {missing}")
             continue
@@ -181,8 +184,9 @@ def measures_table(found: dict[str, dict[str, Result]], side: str) -> Table:
     note = (
         f"{' '.join(notes)} Null, 95 %: where means of retrained models lie (gap, KL, accuracy; bootstrap), or what they "
         "give against each other, measured as the methods are. U-LiRA, KLoM and forget loss in excess compare half of the "
-        "models with half of the retrained ones, 20 times. Bold: the method that comes closest to Retrained without "
-        "forgetting more than it (over). Floor and ceiling: Retrained and Trained."
+        "models with half of the retrained ones, 20 times; Retrained's own value there is the mean of what makes its null. "
+        "Bold: the methods that come closest to Retrained without forgetting more than it (over): the closest, and those "
+        "whose interval does not tell them from it. Floor and ceiling: Retrained and Trained."
     )
     return Table(["data set", "measure", "null", *titles], rows, note)
 
@@ -207,21 +211,28 @@ def _measures_of(results: dict[str, Result], check: Audit, kinds: list[str]) -> 
         each = {kind: read(results[kind]) for kind in present}
         low, high = bootstrap(each["retrained"])
         texts = {kind: spread(values, digits=digits) for kind, values in each.items()}
-        means = {kind: float(np.mean(values)) for kind, values in each.items()}
-        rows.append([title, f"{low:.{digits}f} to {high:.{digits}f}", *_closest(texts, means, over, kinds)])
+        best = _closest({kind: float(np.mean(values)) for kind, values in each.items()}, over)
+        alike = {kind for kind in present if best and _undecided(each[kind], each[best])}
+        rows.append([title, f"{low:.{digits}f} to {high:.{digits}f}", *_marked(texts, kinds, best, alike - over)])
     for key, (title, unit, digits) in MEASURES.items():
         entries = {kind: check.kinds[kind][key] for kind in present}
         texts = {}
         for kind, entry in entries.items():
+            if not np.isfinite(entry["value"]):
+                texts[kind] = "needs 4 models"
+                continue
             texts[kind] = f"{entry['value']:.{digits}f}"
             if entry["low"] < entry["high"]:
                 texts[kind] += f" ({entry['low']:.{digits}f} to {entry['high']:.{digits}f})"
             if key == "relearn" and entry["high"] >= MOST_STEPS:
                 texts[kind] += " or more"
         low, high = check.null[key]
-        means = {kind: entry["value"] for kind, entry in entries.items()}
-        cells = _closest(texts, means, over, kinds)
-        if key in ("excess", "excess_test", "beyond"):
+        best = _closest({kind: entry["value"] for kind, entry in entries.items()}, over)
+        alike = {
+            kind for kind in present if best and entries[kind]["low"] <= entries[best]["value"] <= entries[kind]["high"]
+        }
+        cells = _marked(texts, kinds, best, alike - over)
+        if key.startswith(("excess", "beyond")):
             cells = [f"{cell} over" if kind in over else cell for kind, cell in zip(kinds, cells, strict=True)]
         rows.append([f"{title} ({unit})", f"{low:.{digits}f} to {high:.{digits}f}", *cells])
     for title, attribute in (("time", "seconds"), ("samples seen", "samples")):
@@ -231,12 +242,22 @@ def _measures_of(results: dict[str, Result], check: Audit, kinds: list[str]) -> 
     return rows
 
 
-def _closest(texts: dict[str, str], values: dict[str, float], over: set[str], kinds: list[str]) -> list[str]:
-    """The cells of a row in the order of `kinds`, in bold that of the method closest to the retrained models' value, of
-    those that do not over-forget."""
-    methods = [kind for kind in values if kind in METHODS and kind not in over]
-    best = min(methods, key=lambda kind: abs(values[kind] - values["retrained"])) if methods else ""
-    return [f"**{texts[kind]}**" if kind == best else texts.get(kind, "") for kind in kinds]
+def _closest(values: dict[str, float], over: set[str]) -> str:
+    """The method whose value is closest to that of retrained models, of those that do not over-forget; empty if none."""
+    methods = [kind for kind in values if kind in METHODS and kind not in over and np.isfinite(values[kind])]
+    return min(methods, key=lambda kind: abs(values[kind] - values["retrained"]), default="")
+
+
+def _undecided(first: np.ndarray, second: np.ndarray) -> bool:
+    """True where the paired interval of the difference holds 0."""
+    low, high = bootstrap(first - second)
+    return bool(low <= 0 <= high)
+
+
+def _marked(texts: dict[str, str], kinds: list[str], best: str, alike: set[str]) -> list[str]:
+    """The cells of a row in the order of `kinds`; in bold the closest method and those that cannot be told from it."""
+    bold = {best, *(kind for kind in alike if kind in METHODS)} if best else set()
+    return [f"**{texts[kind]}**" if kind in bold else texts.get(kind, "") for kind in kinds]
 
 
 def kl_table(task: Task, results: dict[str, Result], subset: str = "forget") -> Table:
@@ -256,17 +277,19 @@ def overview_table(found: dict[str, dict[str, Result]]) -> Table:
     for dataset, results in found.items():
         oracle = results["retrained"]
         kinds = [kind for kind in (*BASELINES, *METHODS) if kind in results]
-        gaps = {kind: 100 * np.mean(results[kind].gap["forget"]["values"]) for kind in kinds}
+        gaps = {kind: 100 * np.array(results[kind].gap["forget"]["values"]) for kind in kinds}
         over = {kind for kind in kinds if forgets_more(results[kind], oracle)}
-        best = min((k for k in kinds if k in METHODS and k not in over), key=lambda k: abs(gaps[k] - 100), default="")
+        best = _closest({kind: values.mean() for kind, values in gaps.items()}, over)
+        methods = [kind for kind in kinds if kind in METHODS and kind not in over]
+        alike = {kind for kind in methods if best and _undecided(gaps[kind], gaps[best])}
         for kind in kinds:
             r = results[kind]
-            gap = spread(r.gap["forget"]["values"], 100, 1)
+            gap = spread(gaps[kind], digits=1)
             rows.append(
                 [
                     NAMES[dataset],
                     r.title + (" (over)" if kind in over and kind in METHODS else ""),
-                    f"**{gap}**" if kind == best else gap,
+                    f"**{gap}**" if kind in alike else gap,
                     spread(r.gap["forget"]["kl"], digits=2),
                     spread(r.accuracy["forget"], 100, 1),
                     spread(r.accuracy["7_retain"], 100),
@@ -285,7 +308,8 @@ def overview_table(found: dict[str, dict[str, Result]]) -> Table:
     device = next(iter(next(iter(found.values())).values())).device
     note = (
         f"Test half; mean ± standard deviation over {sizes}; {device}. KL(retrained || kind) on forget: Retrained is the "
-        "floor, Trained the ceiling. Accuracies aim at those of Retrained. Over: forgets more than retraining does."
+        "floor, Trained the ceiling. Accuracies aim at those of Retrained. Bold: the largest part of the gap closed, and what "
+        "the paired interval does not tell from it. Over: forgets more than retraining does."
     )
     return Table(header, rows, note)
 
@@ -384,13 +408,13 @@ def paired_comparison(found: dict[str, dict[str, Result]], a: str, b: str, subse
     )
 
 
-def findings(found: dict[str, dict[str, Result]], side: str) -> Text:
+def findings(found: dict[str, dict[str, Result]]) -> Text:
     """What was found, in five sentences, with every number read from the stored results and audits; data sets whose audit
     is not stored are left out."""
     checks = {}
     for dataset in found:
         try:
-            checks[dataset] = load_audit(dataset, side)
+            checks[dataset] = load_audit(found[dataset])
         except StudyError as missing:
             print(f"{NAMES[dataset]} is left out of the findings. {missing}")
     ours = ("gemu", "gefeu")
@@ -411,19 +435,28 @@ def findings(found: dict[str, dict[str, Result]], side: str) -> Text:
     def each(say):
         return "; ".join(f"on {NAMES[dataset]} {say(dataset)}" for dataset in checks)
 
+    def read(dataset, kind):
+        return 100 * np.mean(found[dataset][kind].accuracy["forget"])
+
+    def number(dataset, kind, key, form):
+        found_value = value(dataset, kind, key)
+        return format(found_value, form) if np.isfinite(found_value) else "unknown (needs 4 models)"
+
     def closing(dataset):
-        return " and ".join(
-            f"{METHODS[kind].title} {gaps(dataset, kind).mean():.1f} % for {lost(dataset, kind):.2f} points of retain and "
-            f"{lost(dataset, kind, '7_retain'):.2f} of 7_retain accuracy in {time_share(dataset, kind):.0f} % of the time"
+        told = " and ".join(
+            f"{METHODS[kind].title} {gaps(dataset, kind).mean():.1f} %, reading {read(dataset, kind):.0f} % of them, for "
+            f"{lost(dataset, kind):.2f} points of retain and {lost(dataset, kind, '7_retain'):.2f} of 7_retain accuracy in "
+            f"{time_share(dataset, kind):.0f} % of the time"
             for kind in ours
         )
+        return f"(where retrained models read {read(dataset, 'retrained'):.0f} % of the forgotten sevens) {told}"
 
     def over(dataset):
+        others = ", ".join(f"{METHODS[kind].title} {number(dataset, kind, 'excess', '+.1f')}" for kind in ours)
         return (
             f"it closes {gaps(dataset, 'ascent').mean():.0f} %, its forget loss lies "
-            f"{value(dataset, 'ascent', 'excess'):.0f} standard deviations above that of retrained models, and it loses "
-            f"{lost(dataset, 'ascent'):.0f} points elsewhere (GEMU and GeFeU: {value(dataset, 'gemu', 'excess'):+.1f} and "
-            f"{value(dataset, 'gefeu', 'excess'):+.1f} standard deviations)"
+            f"{number(dataset, 'ascent', 'excess', '.0f')} standard deviations above that of retrained models, and it loses "
+            f"{lost(dataset, 'ascent'):.0f} points elsewhere ({others}; below 0: forgets less than retraining does)"
         )
 
     def against_cheap(dataset):
@@ -436,33 +469,42 @@ def findings(found: dict[str, dict[str, Result]], side: str) -> Text:
             pays = f"{gaps(dataset, kind).mean():.1f} %, {lost(dataset, kind):.2f} and {lost(dataset, kind, '7_retain'):.2f}"
             words[word].append(f"{results[kind].title} ({pays} points)")
         told = [f"{', '.join(names)} {word}" for word, names in words.items() if names]
-        return f"{METHODS[best].title} closes {gaps(dataset, best).mean():.1f} %, and of the cheap methods {'; '.join(told)}"
+        kinds = [kind for kind in METHODS if kind in results]
+        cells = [row[2:] for row in _measures_of(results, checks[dataset], kinds)]
+        wins = {results[kind].title: sum(row[at].startswith("**") for row in cells) for at, kind in enumerate(kinds)}
+        most = ", ".join(f"{title} {count}" for title, count in sorted(wins.items(), key=lambda pair: -pair[1])[:4])
+        return (
+            f"{METHODS[best].title} closes {gaps(dataset, best).mean():.1f} %, and of the cheap methods {'; '.join(told)}; "
+            f"among the closest to retraining by most of the {len(cells) - 2} measures of the table: {most}"
+        )
 
     def attacked(dataset):
         low, high = checks[dataset].null["u_lira"]
         kinds = [kind for kind in (*ours, "randomlabels", "salun", "trained") if kind in checks[dataset].kinds]
-        named = ", ".join(f"{found[dataset][kind].title} {value(dataset, kind, 'u_lira'):.2f}" for kind in kinds)
+        named = ", ".join(f"{found[dataset][kind].title} {number(dataset, kind, 'u_lira', '.2f')}" for kind in kinds)
         return f"{named} (retrained among themselves {low:.2f} to {high:.2f})"
 
     def left(dataset):
         kinds = [
             kind for kind in ("trained", *ours, "randomlabels", "salun", "retrained") if kind in checks[dataset].kinds
         ]
-        named = ", ".join(
+        return ", ".join(
             f"{found[dataset][kind].title} {value(dataset, kind, 'relearn'):.0f} steps and {value(dataset, kind, 'probe'):.2f}"
             for kind in kinds
         )
-        return named
 
+    blind = all(value(dataset, "retrained", "probe") > 0.9 for dataset in checks)
+    probe = " (the probe tells nothing apart here: models that never saw a crossbar hold it as well)" if blind else ""
     lines = [
-        f"How close: {each(closing)}.",
+        f"How much of the gap is closed on the forget test set: {each(closing)}.",
         f"Gradient ascent as published over-forgets: {each(over)}.",
         f"Against cheap methods, paired over the models (in brackets: gap closed, retain and 7_retain accuracy lost): "
         f"{each(against_cheap)}.",
         f"An attacker who knows both ensembles (U-LiRA) tells models from retrained ones with accuracy: {each(attacked)}.",
-        f"Relearning the forget set, and reading the crossbar from the last hidden layer (balanced accuracy): {each(left)}.",
+        f"Relearning the forget set, and reading the crossbar from the last hidden layer (balanced accuracy): "
+        f"{each(left)}{probe}.",
     ]
-    return Text("\n".join(f"{number}. {line}" for number, line in enumerate(lines, 1)))
+    return Text("\n".join(f"{place}. {line}" for place, line in enumerate(lines, 1)))
 
 
 def _over(results: dict[str, Result]) -> str:

@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from helpers.ensembles import RECIPE, baseline, unlearned
+from helpers.ensembles import RECIPE, baseline, identity_of, unlearned
 from helpers.evaluation import RESULTS, accuracy, gap_closed, outputs, results_folder
 from helpers.files import load_json, save_json
-from helpers.split import Task
+from helpers.split import Task, task_fingerprint
 from helpers.training import predict
 from helpers.unlearning import METHODS, GemuSettings
 
@@ -59,7 +59,7 @@ def stages(task: Task) -> dict[str, GemuSettings]:
         "published": old,
         "rates relative\nto the recipe's": rates,
         "budgets as shares\nof retraining": budgets,
-        "noise on the\npictures' scale": replace(ours, weight_decay=0.0),
+        "our generator and\nscale of the noise": replace(ours, weight_decay=0.0),
         "weights that\ndecay": ours,
     }
 
@@ -87,12 +87,16 @@ def walk(task: Task, n: int) -> None:
                 "gap": gap.tolist(),
             }
         )
-    save_json(results_folder(task) / "transfer.json", {"stages": found})
+    about = {"source": task.data.source, "gemu": identity_of("gemu", task.fingerprint)}
+    save_json(results_folder(task) / "transfer.json", about | {"stages": found})
 
 
 def load_walk(dataset: str, side: str) -> list[dict] | None:
-    """Per stage {change, retain, gap}, the last two a value per model; None if it was not run for that data set."""
+    """Per stage {change, retain, gap}, the last two a value per model; None if it was not run for that data set, or with
+    another split, recipe, settings or code."""
     path = RESULTS / dataset / side / "transfer.json"
     if not path.is_file():
         return None
-    return load_json(path, "delete this file and run netcomp_GEMU.ipynb again.")["stages"]
+    stored = load_json(path, "delete this file and run netcomp_GEMU.ipynb again.")
+    present = identity_of("gemu", task_fingerprint(dataset, stored.get("source", ""), side))
+    return stored["stages"] if stored.get("gemu") == present else None

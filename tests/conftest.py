@@ -62,7 +62,7 @@ def copy_repository(target: Path) -> Path:
         ("studies", "HEARTBEAT, GRACE = 5, 30", "HEARTBEAT, GRACE = 1, 4"),
         ("studies", "TUNING_MODELS = 5", "TUNING_MODELS = 2"),
         ("audit", "PROBED = 5", "PROBED = 1"),
-        ("transfer", "MOST_MODELS = 3", "MOST_MODELS = 1"),
+        ("transfer", "MOST_MODELS = 3", "MOST_MODELS = 2"),
     ):
         path = target / "helpers" / f"{name}.py"
         assert old in path.read_text()

@@ -41,7 +41,7 @@ def checked():
         "gefeu": view(8.0, 4),  # has done nothing
         "ascent": view(-12.0, 5),  # forgets more than retraining does
     }
-    return Audit(N, "", {}, *compare(views, dict.fromkeys(views, PROBES)))
+    return Audit("mnist", "crossbar", N, "", {}, *compare(views, dict.fromkeys(views, PROBES)))
 
 
 def test_every_value_of_retrained_models_lies_within_its_own_null(checked):

@@ -182,7 +182,7 @@ def of_models():
 def of_results():
     found = evaluation.load_results("cmnist", "crossbar")
     logits = [evaluation.load_outputs(task, result) for result in found.values()]
-    checked = json.dumps(vars(audits.load_audit("cmnist", "crossbar")), sort_keys=True)
+    checked = json.dumps(vars(audits.load_audit(found)), sort_keys=True)
     probes = audits._probes(task, {e.kind: e for e in every if e.kind != "untrained"})
     probed = json.dumps({k: {m: list(map(float, x)) for m, x in v.items()} for k, v in probes.items()})
     arrays = digest(*(a for o in logits for a in (o.test, o.forget_train, o.retain_train)))

@@ -20,7 +20,9 @@ from helpers.studies import AFFORDABLE, SPACES, STORAGE, chosen, chosen_trial, f
 from helpers.unlearning import CHEAP, METHODS
 
 COMMAND = [sys.executable, "-m", "helpers.studies", "tuned_ascent", "--dataset", "cmnist"]
-SHIPPED = {"gemu": 150, "gefeu": 150} | dict.fromkeys(CHEAP, 50)  # finished trials at least; ten per hyper-parameter
+SHIPPED = {"gemu": 150, "gefeu": 150} | dict.fromkeys(
+    (method for method in CHEAP if method in SPACES), 50
+)  # finished trials at least; ten per hyper-parameter
 
 
 def work(folder, *arguments, storage=None, timeout=200):
