@@ -246,7 +246,7 @@ def growth(task: Task) -> dict:
     peak["cmnist"] = memory.peak / 1e9
     for part in (8, 4, 2, 1):
         n = len(task.data.train) // part
-        images, labels = task.data.train.images[:n], task.data.train.labels[:n]
+        images, labels = (part[:n].to(pick_device()) for part in (task.data.train.images, task.data.train.labels))
         by_size[n] = seconds(train, images, labels, Recipe(min_passes=1, min_steps=1), 0)
     return {
         "models": {str(n): value for n, value in by_models.items()},

@@ -17,8 +17,9 @@ from conftest import ROOT, SETUP, copy_repository, run_python, states
 
 pytestmark = pytest.mark.thorough
 KILLS = 10
-TRAIN = SETUP + 'baseline("trained", task, 4, stored=False)\n'
-UNLEARN = TRAIN + 'unlearned("gemu", task, 4, stored=False)\n'
+MODELS = 12
+TRAIN = SETUP + f'baseline("trained", task, {MODELS}, stored=False)\n'
+UNLEARN = TRAIN + f'unlearned("gemu", task, {MODELS}, stored=False)\n'
 STUDY = [sys.executable, "-m", "helpers.studies", "tuned_ascent", "--dataset", "cmnist"]
 FETCH = "from helpers.datasets import fetch_mnist; fetch_mnist()"
 
@@ -60,7 +61,8 @@ def test_ten_kills_end_in_the_same_models(workshop, code):
         assert run_python(workshop, TRAIN).returncode == 0  # its time is not that of unlearning
     seconds = seconds_of(command, workshop)
     undisturbed, before = states(workshop), {}
-    assert len(undisturbed) == (4 if kind == "trained" else 8)
+    assert len(undisturbed) == (MODELS if kind == "trained" else 2 * MODELS)
+    parts = []  # how many models of the kind each kill left
 
     def begin_anew():
         for path in (workshop / "data" / "models").rglob(f"{kind}-*/*.pt"):
@@ -73,11 +75,13 @@ def test_ten_kills_end_in_the_same_models(workshop, code):
         stamps = {place: (workshop / "data" / "models" / place).stat().st_mtime_ns for place in found}
         assert before.items() <= stamps.items()  # nothing lost, and what was stored is not made again
         before.update(stamps)
+        parts.append(sum(f"{kind}-" in place for place in found))
         if found == undisturbed:  # so that the next run has something to do
             begin_anew()
 
     begin_anew()
     kill_at_random(workshop, command, seconds, check)
+    assert any(0 < part < MODELS for part in parts)
     assert run_python(workshop, code).returncode == 0
     assert states(workshop) == undisturbed
     time.sleep(2)

@@ -35,6 +35,11 @@ def kernel(workshop):
     [
         ("netcomp_compare", {"USED_DATASET": "cminst"}, 'did you mean "cmnist"'),
         ("netcomp_compare", {"N_MODELS": 0}, "N_MODELS = 0 makes no ensemble"),
+        ("netcomp_compare", {"N_MODELS": 1}, "seeds are compared with each other: set it to a whole number from 2 up"),
+        ("netcomp_compare", {"N_MODELS": "3"}, "N_MODELS = '3' makes no ensemble"),
+        ("netcomp_compare", {"USED_DATASET": ["mnist"]}, "USED_DATASET = ['mnist'] is not known"),
+        ("netcomp_compare", {"FORGET": "crosbar"}, 'choose "crossbar"'),
+        ("netcomp_compare", {"ALLREADY_TRAINED": "False"}, "set it to True or False, without quotes"),
         ("netcomp_compare", {"ALLREADY_TRAINED": True, "N_MODELS": 50}, "models are stored"),
         ("netcomp_SimpleAscent", {"FORGET": "plain"}, "run netcomp_compare.ipynb with ALLREADY_TRAINED = False"),
         ("netcomp_GEMU", {"FORGET": "plain"}, "run netcomp_compare.ipynb with ALLREADY_TRAINED = False"),
@@ -45,6 +50,12 @@ def kernel(workshop):
     ],
 )
 def test_wrong_flags_give_one_sentence_with_the_remedy(workshop, kernel, name, flags, sentence):
+    cells = run_until_refused(workshop, kernel, name, flags, sentence)
+    assert not any("run_trials(" in cell.source for cell in cells)  # before minutes are spent
+
+
+def run_until_refused(workshop, kernel, name, flags, sentence):
+    """Runs the notebook's cells until one is refused with the sentence alone, no stack; returns those that were run."""
     cells = [cell for cell in nbformat.read(workshop / f"{name}.ipynb", 4).cells if cell.cell_type == "code"]
     flags = {"USED_DATASET": "cmnist", "N_MODELS": 2, "FORGET": "crossbar", "ALLREADY_TRAINED": False} | flags
     cells.insert(1, nbformat.v4.new_code_cell("\n".join(f"{key} = {value!r}" for key, value in flags.items())))
@@ -53,9 +64,9 @@ def test_wrong_flags_give_one_sentence_with_the_remedy(workshop, kernel, name, f
         for at, cell in enumerate(cells):
             kernel.execute_cell(cell, at)
     assert error.value.ename == "StudyError" and sentence in error.value.evalue
-    assert not any("run_trials(" in cell.source for cell in cells[: at + 1])  # before minutes are spent
     shown = [output for output in cell.outputs if output.output_type == "error"]
-    assert [output.traceback for output in shown] == [[f"StudyError: {error.value.evalue}"]]  # no stack
+    assert [output.traceback for output in shown] == [[f"StudyError: {error.value.evalue}"]]
+    return cells[: at + 1]
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +108,63 @@ def test_stored_work_is_loaded_without_computing(workshop, executed):
     notebook = execute(workshop, "netcomp_GeFeU", ALLREADY_TRAINED=True)
     assert states(workshop) == before
     assert nbformat.validate(notebook) is None
+
+
+@pytest.mark.parametrize(
+    "flags, sentence",
+    [
+        ({"N_TRIALS": "5"}, "N_TRIALS = '5' is no number of trials"),
+        ({"N_TRIALS": 2.5}, "N_TRIALS = 2.5 is no number of trials"),
+        ({"STUDY_NAME": "a/b"}, "STUDY_NAME = 'a/b-gemu' names no study"),
+        ({"STORAGE": 5}, "STORAGE = 5 is no address"),
+    ],
+)
+def test_wrong_flags_of_studies(workshop, executed, kernel, flags, sentence):
+    studies = {"N_TRIALS": 1, "STUDY_NAME": "flags", "STORAGE": "sqlite://"}  # in memory
+    run_until_refused(workshop, kernel, "generator_optim", studies | flags, sentence)
+
+
+STALE = (
+    SETUP
+    + """
+import shutil
+from helpers import audit, evaluation, transfer
+from helpers.files import StudyError, load_json, save_json
+place = evaluation.RESULTS / "cmnist" / "crossbar"
+def attempt(what, name, key=None, value=None, code=None):
+    path = place / name
+    good = path.read_bytes()
+    if key:
+        stored = load_json(path, "")
+        stored[key] = value if not callable(value) else value(stored[key])
+        save_json(path, stored)
+    try:
+        results = evaluation.load_results("cmnist", "crossbar")
+        audit.load_audit(results)
+        print(what, "accepted", transfer.load_walk("cmnist", "crossbar") is not None)
+    except StudyError as error:
+        print(what, "refused:", error)
+    path.write_bytes(good)
+attempt("right", "audit.json")
+attempt("another data set's audit", "audit.json", "dataset", "mnist")
+attempt("an audit of other models", "audit.json", "identities", lambda found: found | {"gemu": "0123456789"})
+attempt("an audit by other code", "audit.json", "code", "0123456789")
+attempt("results of other settings", "gemu.json", "identity", "0123456789")
+attempt("results by other code", "gemu.json", "code", "0123456789")
+attempt("a walk of other models", "transfer.json", "gemu", "0123456789")
+"""
+)
+
+
+def test_sealed_results_of_other_models_or_code_are_refused(workshop, executed):
+    done = run_python(workshop, STALE)
+    assert done.returncode == 0, done.stderr[-1000:]
+    right, *audits, settings, code, walk = done.stdout.strip().splitlines()
+    assert right == "right accepted True" and walk.endswith("accepted False")
+    assert len(audits) == 3 and all(
+        "is of other models or code" in line and "run graphics.ipynb" in line for line in audits
+    )
+    assert all("refused: The results of GEMU" in line and "run netcomp_GEMU.ipynb" in line for line in (settings, code))
 
 
 def test_committed_notebooks_are_reviewable():

@@ -19,8 +19,16 @@ FLAGS = {"USED_DATASET": "cmnist", "N_MODELS": 2}
 NAME = "netcomp_compare.ipynb"
 
 
+@pytest.fixture
+def place(installed):
+    """As `installed`, with nothing computed."""
+    for part in ("models", "results"):
+        shutil.rmtree(installed[0] / "data" / part, ignore_errors=True)
+    return installed
+
+
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def installed(tmp_path_factory):
     """A copy with an interpreter of its own, which imports the copy's helpers wherever it is started: (folder, python)."""
     folder = copy_repository(tmp_path_factory.mktemp("places") / "my copy")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / ".venv")], check=True)
@@ -62,10 +70,10 @@ def test_a_kernel_that_was_started_elsewhere(place):
     manager = KernelManager(kernel_name="python3")
     manager.kernel_spec.argv[0] = python
     client = NotebookClient(notebook, km=manager, resources={"metadata": {"path": "/"}}, timeout=300)
+    notebook.cells.append(nbformat.v4.new_code_cell("import os, sys; print(os.getcwd(), sys.prefix)"))
     client.execute()
+    assert notebook.cells[-1].outputs[0].text.strip() == f"/ {folder / '.venv'}"
     check(notebook, folder)
-    kernel_of = subprocess.run([python, "-c", "import sys; print(sys.prefix)"], capture_output=True, text=True).stdout
-    assert kernel_of.strip() == str(folder / ".venv")
 
 
 def test_papermill_on_the_command_line_from_elsewhere(place, tmp_path):
@@ -162,7 +170,7 @@ print(torch.cuda.is_available())
 
 
 def test_with_cuda_hidden_models_are_those_of_the_cpu(place):
-    """Where a GPU is visible, another run uses it: its models agree in what they say, not in their last bits."""
+    """Where a GPU is visible, another run uses it and makes the same number of models."""
     folder, python = place
     shutil.rmtree(folder / "data" / "models", ignore_errors=True)
 
