@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from helpers import metrics
+from helpers import evaluation, metrics
 from helpers.datasets import NAMES
 from helpers.device import return_memory
 from helpers.ensembles import RECIPE, Ensemble
@@ -163,7 +163,7 @@ def load_audit(results: dict[str, Result]) -> Audit:
 
 
 def _code() -> str:
-    return code_fingerprint(metrics, sys.modules[__name__])
+    return code_fingerprint(evaluation, metrics, sys.modules[__name__])
 
 
 @dataclass(frozen=True)

@@ -469,7 +469,7 @@ def findings(found: dict[str, dict[str, Result]]) -> Text:
             pays = f"{gaps(dataset, kind).mean():.1f} %, {lost(dataset, kind):.2f} and {lost(dataset, kind, '7_retain'):.2f}"
             words[word].append(f"{results[kind].title} ({pays} points)")
         told = [f"{', '.join(names)} {word}" for word, names in words.items() if names]
-        kinds = [kind for kind in METHODS if kind in results]
+        kinds = ["retrained", *(kind for kind in METHODS if kind in results)]
         cells = [row[2:] for row in _measures_of(results, checks[dataset], kinds)]
         wins = {results[kind].title: sum(row[at].startswith("**") for row in cells) for at, kind in enumerate(kinds)}
         most = ", ".join(f"{title} {count}" for title, count in sorted(wins.items(), key=lambda pair: -pair[1])[:4])
