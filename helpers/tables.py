@@ -186,7 +186,7 @@ def measures_table(found: dict[str, dict[str, Result]]) -> Table:
         "give against each other, measured as the methods are. U-LiRA, KLoM and forget loss in excess compare half of the "
         "models with half of the retrained ones, 20 times; Retrained's own value there is the mean of what makes its null. "
         "Bold: the methods that come closest to Retrained without forgetting more than it (over): the closest, and those "
-        "whose interval does not tell them from it. Floor and ceiling: Retrained and Trained."
+        "whose value lies within its interval. Floor and ceiling: Retrained and Trained."
     )
     return Table(["data set", "measure", "null", *titles], rows, note)
 
@@ -211,9 +211,9 @@ def _measures_of(results: dict[str, Result], check: Audit, kinds: list[str]) -> 
         each = {kind: read(results[kind]) for kind in present}
         low, high = bootstrap(each["retrained"])
         texts = {kind: spread(values, digits=digits) for kind, values in each.items()}
-        best = _closest({kind: float(np.mean(values)) for kind, values in each.items()}, over)
-        alike = {kind for kind in present if best and _undecided(each[kind], each[best])}
-        rows.append([title, f"{low:.{digits}f} to {high:.{digits}f}", *_marked(texts, kinds, best, alike - over)])
+        means = {kind: float(np.mean(values)) for kind, values in each.items()}
+        closest = _closest(means, {kind: bootstrap(values) for kind, values in each.items()}, over)
+        rows.append([title, f"{low:.{digits}f} to {high:.{digits}f}", *_marked(texts, kinds, closest)])
     for key, (title, unit, digits) in MEASURES.items():
         entries = {kind: check.kinds[kind][key] for kind in present}
         texts = {}
@@ -227,11 +227,9 @@ def _measures_of(results: dict[str, Result], check: Audit, kinds: list[str]) -> 
             if key == "relearn" and entry["high"] >= MOST_STEPS:
                 texts[kind] += " or more"
         low, high = check.null[key]
-        best = _closest({kind: entry["value"] for kind, entry in entries.items()}, over)
-        alike = {
-            kind for kind in present if best and entries[kind]["low"] <= entries[best]["value"] <= entries[kind]["high"]
-        }
-        cells = _marked(texts, kinds, best, alike - over)
+        means = {kind: entry["value"] for kind, entry in entries.items()}
+        closest = _closest(means, {kind: (entry["low"], entry["high"]) for kind, entry in entries.items()}, over)
+        cells = _marked(texts, kinds, closest)
         if key.startswith(("excess", "beyond")):
             cells = [f"{cell} over" if kind in over else cell for kind, cell in zip(kinds, cells, strict=True)]
         rows.append([f"{title} ({unit})", f"{low:.{digits}f} to {high:.{digits}f}", *cells])
@@ -242,22 +240,20 @@ def _measures_of(results: dict[str, Result], check: Audit, kinds: list[str]) -> 
     return rows
 
 
-def _closest(values: dict[str, float], over: set[str]) -> str:
-    """The method whose value is closest to that of retrained models, of those that do not over-forget; empty if none."""
-    methods = [kind for kind in values if kind in METHODS and kind not in over and np.isfinite(values[kind])]
-    return min(methods, key=lambda kind: abs(values[kind] - values["retrained"]), default="")
+def _closest(means: dict[str, float], intervals: dict[str, tuple[float, float]], over: set[str]) -> set[str]:
+    """The method whose mean is closest to that of retrained models, of those that do not over-forget, and those whose
+    mean lies within its interval."""
+    methods = [kind for kind in means if kind in METHODS and kind not in over and np.isfinite(means[kind])]
+    if not methods:
+        return set()
+    best = min(methods, key=lambda kind: abs(means[kind] - means["retrained"]))
+    low, high = intervals[best]
+    return {best, *(kind for kind in methods if low <= means[kind] <= high)}
 
 
-def _undecided(first: np.ndarray, second: np.ndarray) -> bool:
-    """True where the paired interval of the difference holds 0."""
-    low, high = bootstrap(first - second)
-    return bool(low <= 0 <= high)
-
-
-def _marked(texts: dict[str, str], kinds: list[str], best: str, alike: set[str]) -> list[str]:
-    """The cells of a row in the order of `kinds`; in bold the closest method and those that cannot be told from it."""
-    bold = {best, *(kind for kind in alike if kind in METHODS)} if best else set()
-    return [f"**{texts[kind]}**" if kind in bold else texts.get(kind, "") for kind in kinds]
+def _marked(texts: dict[str, str], kinds: list[str], closest: set[str]) -> list[str]:
+    """The cells of a row in the order of `kinds`, the closest in bold."""
+    return [f"**{texts[kind]}**" if kind in closest else texts.get(kind, "") for kind in kinds]
 
 
 def kl_table(task: Task, results: dict[str, Result], subset: str = "forget") -> Table:
@@ -279,9 +275,8 @@ def overview_table(found: dict[str, dict[str, Result]]) -> Table:
         kinds = [kind for kind in (*BASELINES, *METHODS) if kind in results]
         gaps = {kind: 100 * np.array(results[kind].gap["forget"]["values"]) for kind in kinds}
         over = {kind for kind in kinds if forgets_more(results[kind], oracle)}
-        best = _closest({kind: values.mean() for kind, values in gaps.items()}, over)
-        methods = [kind for kind in kinds if kind in METHODS and kind not in over]
-        alike = {kind for kind in methods if best and _undecided(gaps[kind], gaps[best])}
+        means = {kind: values.mean() for kind, values in gaps.items()}
+        closest = _closest(means, {kind: bootstrap(values) for kind, values in gaps.items()}, over)
         for kind in kinds:
             r = results[kind]
             gap = spread(gaps[kind], digits=1)
@@ -289,7 +284,7 @@ def overview_table(found: dict[str, dict[str, Result]]) -> Table:
                 [
                     NAMES[dataset],
                     r.title + (" (over)" if kind in over and kind in METHODS else ""),
-                    f"**{gap}**" if kind in alike else gap,
+                    f"**{gap}**" if kind in closest else gap,
                     spread(r.gap["forget"]["kl"], digits=2),
                     spread(r.accuracy["forget"], 100, 1),
                     spread(r.accuracy["7_retain"], 100),
@@ -309,7 +304,7 @@ def overview_table(found: dict[str, dict[str, Result]]) -> Table:
     note = (
         f"Test half; mean ± standard deviation over {sizes}; {device}. KL(retrained || kind) on forget: Retrained is the "
         "floor, Trained the ceiling. Accuracies aim at those of Retrained. Bold: the largest part of the gap closed, and what "
-        "the paired interval does not tell from it. Over: forgets more than retraining does."
+        "lies within its 95 % interval. Over: forgets more than retraining does."
     )
     return Table(header, rows, note)
 
