@@ -5,7 +5,8 @@ a whole notebook, is run once, beside the rates of the rounds):
 
 - ours: what the notebooks call;
 - the usual way: `torchvision.datasets.MNIST` with ToTensor and Normalize, a DataLoader, float32, all threads; the same
-  network, optimizer and batch size, the same number of samples;
+  network, optimizer and batch size, the same number of samples; in a process of its own, as a plain script would be (this
+  repository asks the C library to keep freed memory, from which the loop would gain otherwise);
 - the limit: the time that the floating-point operations of the convolutions and linear layers take at the rate at which
   this machine multiplies matrices of their shapes, in its best number format, on all cores.
 
@@ -15,10 +16,13 @@ samples of the line. Writes data/results/benchmark.json, data/report/cost_growth
 
 import argparse
 import functools
+import multiprocessing
 import os
 import shutil
 import tempfile
 import threading
+import time
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -83,35 +87,31 @@ def usual_data(half: bool) -> MNIST:
         return MNIST(place, train=half, transform=steps)
 
 
-def usual_training(steps: int = STEPS) -> float:
+def usual_training(device: str, steps: int = STEPS) -> float:
     """Samples per second of a plain loop on one model."""
-    device = pick_device()
     model = new_model(1, 0).to(device, memory_format=torch.contiguous_format).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=RECIPE.peak_lr)
     loader = DataLoader(Subset(usual_data(True), range(steps * BATCH)), batch_size=BATCH, shuffle=True)
+    start = time.perf_counter()
+    for images, labels in loader:
+        loss = torch.nn.functional.cross_entropy(model(images.to(device)), labels.to(device))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    loss.item()  # waits for the device
+    return steps * BATCH / (time.perf_counter() - start)
 
-    def work() -> None:
-        for images, labels in loader:
-            loss = torch.nn.functional.cross_entropy(model(images.to(device)), labels.to(device))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
 
-    return steps * BATCH / seconds(work)
-
-
-def usual_prediction(n: int = 4_000) -> float:
+@torch.no_grad()
+def usual_prediction(device: str, n: int = 4_000) -> float:
     """Samples per second of a plain evaluation loop."""
-    device = pick_device()
     model = new_model(1, 0).to(device, memory_format=torch.contiguous_format).eval()
     loader = DataLoader(Subset(usual_data(False), range(n)), batch_size=BATCH)
-
-    @torch.no_grad()
-    def work() -> None:
-        for images, _ in loader:
-            model(images.to(device)).argmax(1)
-
-    return n / seconds(work)
+    start = time.perf_counter()
+    for images, _ in loader:
+        found = model(images.to(device)).argmax(1)
+    found.cpu()
+    return n / (time.perf_counter() - start)
 
 
 def products(channels: int = 1) -> list[tuple[int, int, int]]:
@@ -161,11 +161,12 @@ def measure(task: Task, rounds: int, models: int) -> dict:
     seen = len(task.data.test) + int(task.forget["train"].sum()) + evaluation.RETAIN_TRAIN_SAMPLE
     budget = {name: 0 for name in ("ascent", "gemu", "gefeu")}
     raw = {key: [] for key in ("ours", "usual", "limit", "predict", "usual predict", "limit predict", *budget)}
+    plain = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
     for turn in tqdm(range(rounds), desc="benchmark", unit="round"):
         raw["ours"].append(our_training(task))
-        raw["usual"].append(usual_training())
+        raw["usual"].append(plain.submit(usual_training, device.type).result())
         raw["limit"].append(limit(training=True))
-        raw["usual predict"].append(usual_prediction())
+        raw["usual predict"].append(plain.submit(usual_prediction, device.type).result())
         raw["limit predict"].append(limit(training=False))
         raw["predict"].append(seen * len(few) / seconds(_outputs, task, few))
         for name in budget:
@@ -177,6 +178,7 @@ def measure(task: Task, rounds: int, models: int) -> dict:
             raw[name].append(seconds(run_each, work, list(range(len(few))), lambda done: None) / len(few))
             if not turn:
                 budget[name] = ensembles.unlearn(name, few[0], data, METHODS[name].settings, 0)[1]["samples"]
+    plain.shutdown()
     rate = {key: float(np.median(values)) for key, values in raw.items()}
     lines = {"training, samples per second": _line("1/s", rate["ours"], rate["usual"], rate["limit"])}
     samples = RECIPE.steps(n_train) * BATCH

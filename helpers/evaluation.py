@@ -6,7 +6,7 @@ measure that compares kinds of models pairs *different* seeds, so that shared in
 """
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -437,7 +437,7 @@ def kl_intervals(task: Task, results: dict[str, Result], subset: str = "forget")
 
 @dataclass(frozen=True)
 class Cost:
-    """Wall time of one unlearning and one retraining, measured alternately in one run."""
+    """Seconds of one unlearning and one retraining, measured alternately in one run."""
 
     unlearning: list[float]
     retraining: list[float]
@@ -448,20 +448,26 @@ class Cost:
         return float(np.median(self.unlearning) / np.median(self.retraining))
 
 
-def cost_side_by_side(name: str, task: Task, trained: Ensemble, rounds: int = 1) -> Cost:
-    """Unlearns with method `name` and retrains from scratch, in turn, each on one thread as in the ensembles."""
+def cost_side_by_side(name: str, task: Task, trained: Ensemble, rounds: int = 3, steps: int = 50) -> Cost:
+    """Unlearns with method `name` and retrains from scratch, in turn, each on one thread as in the ensembles.
+
+    Of a retraining `steps` steps are timed (one pass, where it has fewer), since all are alike.
+    """
     device = pick_device()
     data = UnlearningData.of(task, RECIPE, device)
     times = {"unlearn": [], "retrain": []}
     start = trained.models[0].to(device)
+    n = len(data.retain_labels)
+    part = slice(0, steps * RECIPE.batch_size)
+    images, labels = data.retain_images[part], data.retain_labels[part]
+    once = replace(RECIPE, min_passes=1, min_steps=1)
     with one_thread():  # as in the ensembles
-        for turn in range(rounds + 1):
+        for turn in range(rounds):
             with Stopwatch() as watch:
                 unlearn(name, start, data, METHODS[name].settings, turn)
             times["unlearn"].append(watch.seconds)
-            if turn < rounds:
-                with Stopwatch() as watch:
-                    train(data.retain_images, data.retain_labels, RECIPE, turn)
-                times["retrain"].append(watch.seconds)
+            with Stopwatch() as watch:
+                train(images, labels, once, turn)
+            times["retrain"].append(watch.seconds * RECIPE.steps(n) / once.steps(len(labels)))
     start.cpu()
     return Cost(times["unlearn"], times["retrain"])

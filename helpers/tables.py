@@ -104,7 +104,11 @@ def cost_table(cost: Cost, title: str) -> Table:
         ["retraining, one model", f"{np.median(cost.retraining):.2f}"],
         ["unlearning / retraining", f"{100 * cost.share:.1f} %"],
     ]
-    return Table(["wall time", "seconds"], rows, "Measured in turn in this run, on the same device.")
+    return Table(
+        ["wall time", "seconds"],
+        rows,
+        "Medians of 3 rounds, measured in turn in this run; of a retraining some fifty of its steps.",
+    )
 
 
 def settings_table(settings) -> Table:

@@ -16,7 +16,7 @@ from helpers.split import Task, task_fingerprint
 from helpers.training import predict
 from helpers.unlearning import METHODS, GemuSettings
 
-MOST_MODELS = 3
+MOST_MODELS = 2
 
 
 def published(task: Task) -> GemuSettings:
@@ -65,7 +65,7 @@ def stages(task: Task) -> dict[str, GemuSettings]:
 
 
 def walk(task: Task, n: int) -> None:
-    """Runs GEMU at every stage on at most 3 of the n models and stores accuracy and gap closed in transfer.json.
+    """Runs GEMU at every stage on at most MOST_MODELS of the n models and stores accuracy and gap closed in transfer.json.
 
     Stages that cost more than half of retraining are left out (where many samples are forgotten the first ones do).
     """

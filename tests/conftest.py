@@ -1,6 +1,7 @@
 """Real digits, real training, small sizes. `workshop` is a temporary copy of the repository with a short recipe."""
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,10 @@ from helpers.files import load_torch
 from helpers.split import load_task
 from helpers.training import Recipe, train
 from helpers.unlearning import UnlearningData
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many workers as cores: their threads would only wait for each other
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that they start
+    torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parent.parent
 PUBLISHED = ROOT.parent / "shared" / "data" / "colorized-MNIST.tar.gz"
@@ -62,7 +67,7 @@ def copy_repository(target: Path) -> Path:
         ("studies", "HEARTBEAT, GRACE = 5, 30", "HEARTBEAT, GRACE = 1, 4"),
         ("studies", "TUNING_MODELS = 5", "TUNING_MODELS = 2"),
         ("audit", "PROBED = 5", "PROBED = 1"),
-        ("transfer", "MOST_MODELS = 3", "MOST_MODELS = 2"),
+        ("audit", "MOST_STEPS = 240", "MOST_STEPS = 40"),
     ):
         path = target / "helpers" / f"{name}.py"
         assert old in path.read_text()

@@ -112,19 +112,24 @@ def test_every_layer_of_the_generator_learns_and_each_call_is_fresh(trained_mode
 def test_gefeu_labels_noise_with_the_models_own_outputs(trained_model, small_data, monkeypatch):
     from helpers.unlearning import generator as module
 
-    labels = []
-    original = module.draw
+    targets, drawn_from = [], []
+    original, train_generator = module.draw, module.maximise_error
 
     def spy(*arguments):
-        z, targets = original(*arguments)
-        labels.append(targets)
-        return z, targets
+        z, which = original(*arguments)
+        drawn_from.append(which)
+        return z, which
+
+    def spy_on_targets(model, given, *arguments):
+        targets.append(given)
+        return train_generator(model, given, *arguments)
 
     monkeypatch.setattr(module, "draw", spy)
+    monkeypatch.setattr(module, "maximise_error", spy_on_targets)
     METHODS["gefeu"].run(trained_model, small_data, METHODS["gefeu"].settings, 0, Log())
     own = predict(trained_model, small_data.forget_images).double().exp()
     own = (own / own.sum(1, keepdim=True)).float()
-    drawn = torch.cat(labels)
+    drawn = targets[0][torch.cat(drawn_from)]
     nearest = torch.cdist(drawn, own, compute_mode="donot_use_mm_for_euclid_dist").min(1).values
     assert nearest.max() < 1e-4
     assert len(torch.unique(drawn.round(decimals=4), dim=0)) > 10
