@@ -59,7 +59,7 @@ def stages(task: Task) -> dict[str, GemuSettings]:
         "published": old,
         "rates relative\nto the recipe's": rates,
         "budgets as shares\nof retraining": budgets,
-        "our generator and\nscale of the noise": replace(ours, weight_decay=0.0),
+        "our\ngenerator": replace(ours, weight_decay=0.0),
         "weights that\ndecay": ours,
     }
 
