@@ -2,10 +2,10 @@
 
 Per-model measures that compare with a retrained model pair model i with retrained model i + 1, another seed. Measures
 of a whole ensemble (U-LiRA, KLoM, forgetting more than retraining does) compare a random half of the kind's models with
-the other half of the retrained ones, 20 times (with fewer than 4 models: the losses alone, all against all). Retrained models are measured in the same
-way against themselves: that is the *null*, and as close to it as possible is where an unlearned ensemble should be. For
-measures of one model alone (loss attack, relearn time, probe) the null is where the mean of a random half of the
-retrained models lies.
+the other half of the retrained ones, 20 times (with fewer than 4 models: the losses alone, all against all). Retrained
+models are measured in the same way against themselves: that is the *null*, and as close to it as possible is where an
+unlearned ensemble should be; their own value is the mean of the same draws. For measures of one model alone (loss
+attack, relearn time, probe) the null is where the mean of a random half of the retrained models lies.
 """
 
 import sys

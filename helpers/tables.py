@@ -107,7 +107,7 @@ def cost_table(cost: Cost, title: str) -> Table:
     return Table(
         ["wall time", "seconds"],
         rows,
-        "Medians of 3 rounds, measured in turn in this run; of a retraining some fifty of its steps.",
+        f"Medians of {len(cost.unlearning)} rounds, measured in turn in this run; of a retraining some fifty of its steps.",
     )
 
 
