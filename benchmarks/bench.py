@@ -16,6 +16,7 @@ samples of the line. Writes data/results/benchmark.json, data/report/cost_growth
 
 import argparse
 import functools
+import json
 import multiprocessing
 import os
 import shutil
@@ -29,31 +30,34 @@ from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
+import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Subset
 from torchvision import transforms
 from torchvision.datasets import MNIST
 from tqdm import tqdm
 
-from helpers import ensembles, evaluation
-from helpers.cnn import new_model
-from helpers.datasets import NAMES, Half
+import helpers.unlearning
+from helpers.data.task import NAMES, Task, load_task
 from helpers.device import describe, has_fast_bfloat16, pick_device
-from helpers.ensembles import BASELINES, RECIPE, baseline, unlearned
-from helpers.evaluation import RESULTS, evaluate
-from helpers.files import DATA, DOWNLOADS, save_json, shown
+from helpers.evaluation import frame, logits
+from helpers.evaluation.evaluate import evaluate
+from helpers.evaluation.frame import RESULTS
+from helpers.files import DATA, DOWNLOADS, shown, written_whole
+from helpers.models import ensembles
+from helpers.models.cnn import new_model
+from helpers.models.ensembles import BASELINES, baseline
+from helpers.models.training import RECIPE, Recipe, Stopwatch, predict, train
 from helpers.parallel import cores, run_each
-from helpers.plots import Figure, figure, save_figure
+from helpers.report.style import Figure, figure, save_figure
 from helpers.run import ROOT, execute, write_block
-from helpers.split import Task, load_task
-from helpers.tables import Table
-from helpers.training import Recipe, Stopwatch, train
-from helpers.unlearning import METHODS, UnlearningData
+from helpers.unlearning import METHODS, UnlearningData, unlearn, unlearned
 
 ROUNDS = 5
 STEPS = 30  # of training in one measurement of a rate
 BATCH = RECIPE.batch_size
 WHERE = RESULTS / "benchmark.json"
+SIDES = {"ours": "ours", "usual way": "usual", "limit": "limit"}
 
 
 def seconds(work, *arguments) -> float:
@@ -158,7 +162,7 @@ def measure(task: Task, rounds: int, models: int) -> dict:
     device = pick_device()
     few = [model.to(device) for model in trained.models[: cores()]]
     data = UnlearningData.of(task, RECIPE, device)
-    seen = len(task.data.test) + int(task.forget["train"].sum()) + evaluation.RETAIN_TRAIN_SAMPLE
+    seen = len(task.data.test) + int(task.forget["train"].sum()) + logits.RETAIN_TRAIN_SAMPLE
     budget = {name: 0 for name in ("ascent", "gemu", "gefeu")}
     raw = {key: [] for key in ("ours", "usual", "limit", "predict", "usual predict", "limit predict", *budget)}
     plain = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
@@ -172,12 +176,12 @@ def measure(task: Task, rounds: int, models: int) -> dict:
         for name in budget:
 
             def work(at: int, tick, name=name, turn=turn) -> None:
-                ensembles.unlearn(name, few[at], data, METHODS[name].settings, turn)
+                unlearn(name, few[at], data, METHODS[name].settings, turn)
                 tick()
 
             raw[name].append(seconds(run_each, work, list(range(len(few))), lambda done: None) / len(few))
             if not turn:
-                budget[name] = ensembles.unlearn(name, few[0], data, METHODS[name].settings, 0)[1]["samples"]
+                budget[name] = unlearn(name, few[0], data, METHODS[name].settings, 0)[1]["samples"]
     plain.shutdown()
     rate = {key: float(np.median(values)) for key, values in raw.items()}
     lines = {"training, samples per second": _line("1/s", rate["ours"], rate["usual"], rate["limit"])}
@@ -201,10 +205,10 @@ def measure(task: Task, rounds: int, models: int) -> dict:
 
 
 def _outputs(task: Task, models: list) -> None:
-    retain = task.data.train.images[evaluation.retain_train_sample(task)]
+    retain = task.data.train.images[logits.retain_train_sample(task)]
     for images in (task.data.test.images, task.forget_set("train")[0], retain):
         for model in models:
-            evaluation.predict(model, images.to(pick_device()))
+            predict(model, images.to(pick_device()))
 
 
 def _line(unit: str, ours: float, usual: float, at_best: float) -> dict:
@@ -261,7 +265,7 @@ def growth(task: Task) -> dict:
 
 def first(task: Task, n: int) -> Task:
     """The task with the first n training samples only."""
-    half = Half(*(value[:n] for value in vars(task.data.train).values()))
+    half = task.data.train.pick(slice(0, n))
     masks = task.forget | {"train": task.forget["train"][:n]}
     data = replace(task.data, train=half)
     return replace(task, data=data, forget=masks, fingerprint=f"{task.fingerprint}-{n}")
@@ -275,12 +279,13 @@ def _short_study(task: Task, n: int) -> None:
 @contextmanager
 def _stored_in(place: Path):
     """Models, results and a short recipe of one pass, as long as the block lasts."""
+    short = Recipe(min_passes=1, min_steps=1)
     with ExitStack() as stack:
-        for module in (ensembles, evaluation):
-            stack.enter_context(patch.object(module, "RECIPE", Recipe(min_passes=1, min_steps=1)))
+        for module in (ensembles, helpers.unlearning):
+            stack.enter_context(patch.object(module, "RECIPE", short))
         stack.enter_context(patch.object(ensembles, "FEWEST", 1))
         stack.enter_context(patch.object(ensembles, "MODELS", place / "models"))
-        stack.enter_context(patch.object(evaluation, "RESULTS", place / "results"))
+        stack.enter_context(patch.object(frame, "RESULTS", place / "results"))
         yield
 
 
@@ -316,24 +321,15 @@ def slope(times: dict[int, float]) -> float:
 # ---- shown ----
 
 
-def table(found: dict) -> Table:
-    """The benchmark for readers."""
-    rows = []
+def table(found: dict) -> str:
+    """The benchmark for readers, in Markdown."""
+    rows = {}
     for name, line in found["lines"].items():
-        numbers = [
-            f"{line[key]:,.0f}" if line[key] >= 100 else f"{line[key]:.2f}" for key in ("ours", "usual", "limit")
-        ]
         share = line.get("share of retraining")
-        rows.append(
-            [
-                name,
-                *numbers,
-                f"{line['times the usual way']:.1f}",
-                f"{100 * line['share of the limit']:.0f} %",
-                f"{100 * share:.1f} %" if share else "",
-            ]
-        )
-    header = ["", "ours", "usual way", "limit", "times the usual way", "of the limit", "of retraining"]
+        rows[name] = {key: f"{line[k]:,.0f}" if line[k] >= 100 else f"{line[k]:.2f}" for key, k in SIDES.items()}
+        rows[name]["times the usual way"] = f"{line['times the usual way']:.1f}"
+        rows[name]["of the limit"] = f"{100 * line['share of the limit']:.0f} %"
+        rows[name]["of retraining"] = f"{100 * share:.1f} %" if share else ""
     grown = found["growth"]
     peaks = " and ".join(f"{NAMES[name]} {peak:.1f} GB" for name, peak in grown["peak memory at 30 models, GB"].items())
     note = (
@@ -343,7 +339,7 @@ def table(found: dict) -> Table:
         f"{grown['slope, models']:.2f}, with the training set to the power {grown['slope, training set']:.2f}; "
         f"memory of a short study of four kinds with 30 models of each: {peaks}."
     )
-    return Table(header, rows, note)
+    return f"{pd.DataFrame(rows).T.to_markdown(disable_numparse=True)}\n\n{note}"
 
 
 def growth_figure(grown: dict) -> Figure:
@@ -373,11 +369,12 @@ def main() -> None:
     found["machine"], found["rounds"] = describe(pick_device()), options.rounds
     found["at once"] = cores()
     found["dtype"] = "bfloat16" if has_fast_bfloat16(pick_device()) else "float32"
-    save_json(WHERE, found)
+    with written_whole(WHERE) as part:
+        part.write_text(json.dumps(found, indent=1), encoding="utf-8")
     picture = DATA / "report" / "cost_growth.png"
     save_figure(growth_figure(found["growth"]), picture)
     print(table(found))
-    write_block("performance", f"{table(found).markdown()}\n\n![How cost grows]({shown(picture)})")
+    write_block("performance", f"{table(found)}\n\n![How cost grows]({shown(picture)})")
 
 
 if __name__ == "__main__":

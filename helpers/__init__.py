@@ -1,6 +1,5 @@
 """Selective unlearning on MNIST and Colored MNIST.
 
-Read in this order, each module imports only from those before it:
-files, device -> datasets -> split -> cnn -> training -> unlearning -> ensembles -> evaluation -> plots,
-and studies (Optuna) and run (the notebooks from the command line) at the end.
+Data flows one way, and the rooms stand in that order; each imports only from those before it:
+files, device, parallel, sizes -> data -> models -> unlearning -> evaluation -> report, studies, run.
 """

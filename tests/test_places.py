@@ -162,8 +162,8 @@ def test_jupyter_lab_started_elsewhere(place, tmp_path):
 
 HIDDEN = """
 import torch
-from helpers.ensembles import baseline
-from helpers.split import load_task
+from helpers.data.task import load_task
+from helpers.models.ensembles import baseline
 baseline("trained", load_task("cmnist"), 2, stored=False)
 print(torch.cuda.is_available())
 """

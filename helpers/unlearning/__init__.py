@@ -1,40 +1,95 @@
-"""The unlearning routines: each one function of (model, data, hyper-parameters, seed) that returns a new model.
+"""The unlearning methods: one file each, found by themselves. `METHODS` is every `Method` that a file here declares."""
 
-`METHODS` lists them. A new method is one function with that signature and one entry here.
-"""
+import importlib
+import pkgutil
+import sys
+from dataclasses import asdict
+from typing import Any
 
-from helpers.unlearning.ascent import AscentSettings, gradient_ascent
-from helpers.unlearning.baselines import (
-    DampeningSettings,
-    FineTuneSettings,
-    NegGradSettings,
-    RandomLabelSettings,
-    SalUnSettings,
-    fine_tune,
-    neggrad_plus,
-    random_labels,
-    salun,
-    selective_synaptic_dampening,
+import torch
+
+from helpers.data.task import Task
+from helpers.device import pick_device
+from helpers.files import StudyError, code_fingerprint, fingerprint
+from helpers.models.cnn import CNN
+from helpers.models.ensembles import (
+    BASELINES,
+    Ensemble,
+    Kind,
+    baseline,
+    baseline_kind,
+    check_count,
+    check_stored,
+    gather,
 )
-from helpers.unlearning.common import Log, Method, UnlearningData
-from helpers.unlearning.generator import GefeuSettings, GemuSettings, gefeu, gemu
+from helpers.models.training import RECIPE, Stopwatch
+from helpers.unlearning.method import Log, Method, UnlearningData
 
-METHODS = {
-    method.name: method
-    for method in (
-        Method("ascent", "Gradient Ascent", gradient_ascent, AscentSettings()),
-        Method("tuned_ascent", "Tuned Ascent", gradient_ascent, AscentSettings(passes=1, lr=0.0533)),
-        Method("gemu", "GEMU", gemu, GemuSettings()),
-        Method("gefeu", "GeFeU", gefeu, GefeuSettings()),
-        Method("finetune", "Fine-tuning", fine_tune, FineTuneSettings()),
-        Method("neggrad", "NegGrad+", neggrad_plus, NegGradSettings()),
-        Method("randomlabels", "Random labels", random_labels, RandomLabelSettings()),
-        Method("ssd", "SSD", selective_synaptic_dampening, DampeningSettings()),
-        Method("salun", "SalUn", salun, SalUnSettings()),
-    )
-}
 
-# methods without a notebook of their own: what an expert asks for beside the three routines
-CHEAP = ("tuned_ascent", "finetune", "neggrad", "randomlabels", "ssd", "salun")
+def _declared() -> dict[str, Method]:
+    """Name -> Method, those with a notebook of their own first, then by name."""
+    modules = [importlib.import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(__path__)]
+    found = [value for module in modules for value in vars(module).values() if isinstance(value, Method)]
+    order = sorted(found, key=lambda method: (method.notebook == "graphics.ipynb", method.notebook, method.name))
+    return {method.name: method for method in order}
 
-__all__ = ["CHEAP", "METHODS", "Log", "Method", "UnlearningData", "gefeu", "gemu", "gradient_ascent"]
+
+METHODS = _declared()
+OURS = tuple(name for name, method in METHODS.items() if method.notebook != "graphics.ipynb")
+TITLES = BASELINES | {name: method.title for name, method in METHODS.items()} | {"null": "Retrained, halves"}
+
+
+def method_of(name: str) -> Method:
+    """The method of that name; StudyError with the known names if there is none."""
+    if name not in METHODS:
+        raise StudyError(f"There is no method {name!r}: choose one of {', '.join(METHODS)}.")
+    return METHODS[name]
+
+
+def unlearn(name: str, model: CNN, data: UnlearningData, settings: Any, seed: int) -> tuple[CNN, dict]:
+    """Runs one method on one model; returns the new model and its record (seconds, samples, curves, noise)."""
+    method, log = method_of(name), Log()
+    with Stopwatch() as watch:
+        result = method.run(model, data.for_reader(method.reads), settings, seed, log)
+    curves = {phase: torch.stack(losses).float().cpu() for phase, losses in log.curves.items()}
+    record = {"seconds": watch.seconds, "samples": log.samples, "curves": curves}
+    if log.noise:
+        record["noise"] = torch.stack(log.noise).cpu()
+    return result, record
+
+
+def unlearned(name: str, task: Task, n: int, stored: bool, settings: Any = None) -> Ensemble:
+    """The ensemble that method `name` makes out of the trained one; model i starts from trained model i.
+
+    settings: hyper-parameters, the method's defaults if None. Raises StudyError if the trained models are missing.
+    """
+    check_count(n)
+    check_stored(stored)
+    settings = settings or method_of(name).settings
+    method_of(name).check(settings)
+    trained = baseline("trained", task, n, stored=True)
+    device = pick_device()
+    data = None if stored else UnlearningData.of(task, RECIPE, device)
+
+    def make(seed: int, on_step) -> tuple[CNN, dict]:
+        return unlearn(name, trained.models[seed].to(device), data, settings, seed)
+
+    return gather(kind_of(name, task, settings), task, n, stored, make, 1)
+
+
+def kind_of(name: str, task: Task, settings: Any = None) -> Kind:
+    """What makes the models of a kind: task, recipe, settings (the method's defaults if None) and code."""
+    if name in BASELINES:
+        return baseline_kind(name, task)
+    method = method_of(name)
+    values = asdict(settings or method.settings)
+    code = code_fingerprint(sys.modules[method.run.__module__], follow="helpers.unlearning")
+    identity = fingerprint([name, values, baseline_kind("trained", task).identity, code])
+    return Kind(name, method.title, values, identity, method.notebook)
+
+
+def every_ensemble(task: Task, n: int, stored: bool) -> list[Ensemble]:
+    """All kinds of models that there are; baselines and methods with a notebook of their own are loaded, the others are
+    made where `stored` is False and they are missing."""
+    known = [baseline(name, task, n, stored=True) for name in BASELINES]
+    return known + [unlearned(name, task, n, stored or name in OURS) for name in METHODS]

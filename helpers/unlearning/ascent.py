@@ -1,29 +1,25 @@
 """Simple Gradient Ascent: train on the forget set with the sign turned round. The naive baseline; it over-forgets.
 
 One pass over D_f with optimizer, batch size and learning rate of the training recipe, each step ascending
-CE(f(x), y) (Golatkar et al. 2020, arXiv:1911.04933, call it NegGrad).
+CE(f(x), y) (Golatkar et al. 2020, arXiv:1911.04933, call it NegGrad). Tuned Ascent is the same with the rate at which a study
+found that it should stop.
 """
 
 from dataclasses import dataclass
 
-from helpers.cnn import CNN
-from helpers.training import adam, classification_step, seeded
-from helpers.unlearning.common import Log, UnlearningData, copy_of, sample
+from helpers.models.cnn import CNN
+from helpers.models.training import adam, classification_step, seeded
+from helpers.unlearning.method import Log, Method, UnlearningData, copy_of, sample, setting
 
 
 @dataclass(frozen=True)
 class AscentSettings:
-    """passes: over the forget set; lr: multiple of the recipe's peak learning rate."""
-
-    passes: int = 1
-    lr: float = 1.0
+    passes: int = setting(1, "passes over the forget set", 1, 4)
+    lr: float = setting(1.0, "learning rate, multiple of the recipe's peak", 0.001, 2.0, log=True)
 
 
-def gradient_ascent(
-    model: CNN, data: UnlearningData, settings: AscentSettings, seed: int, log: Log | None = None
-) -> CNN:
+def gradient_ascent(model: CNN, data: UnlearningData, settings: AscentSettings, seed: int, log: Log) -> CNN:
     """Returns a new model after ascending CE on the forget set; `seed` makes the order of the samples."""
-    log = log or Log()
     model = copy_of(model)
     optimizer = adam(model, settings.lr * data.recipe.peak_lr)
     n = len(data.forget_labels)
@@ -33,3 +29,15 @@ def gradient_ascent(
             loss = classification_step(model, optimizer, data.forget_images[at], data.forget_labels[at], sign=-1.0)
             log.step("ascend", loss, len(at))
     return model.eval()
+
+
+SOURCE = "Golatkar et al. 2020, arXiv:1911.04933"
+PUBLISHED = Method(
+    "ascent",
+    "Gradient Ascent",
+    SOURCE,
+    gradient_ascent,
+    AscentSettings(),
+    notebook="netcomp_SimpleAscent.ipynb",
+)
+TUNED = Method("tuned_ascent", "Tuned Ascent", SOURCE, gradient_ascent, AscentSettings(lr=0.0533))

@@ -9,8 +9,7 @@ fixed noise batch replaced by a generator g_phi that makes fresh noise from fres
 
 In 2 and 3 the weights decay (AdamW): what was learned fades, and only what D_r teaches comes back.
 
-GEMU: y is the one-hot label of the forgotten class; the forgotten images are never seen (zero-glance).
-GeFeU: y of noise sample k is the trained model's own output softmax f(x_k), x_k in D_f, in steps 1 and 2.
+What y is makes the difference between GEMU (`gemu.py`) and GeFeU (`gefeu.py`).
 """
 
 import math
@@ -20,55 +19,40 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
-from helpers.cnn import CNN
 from helpers.device import training_precision
-from helpers.training import adam, predict, seeded
-from helpers.unlearning.common import Log, UnlearningData, class_balanced, copy_of, fit, sample
+from helpers.models.cnn import CNN
+from helpers.models.training import adam, seeded
+from helpers.unlearning.method import Log, UnlearningData, class_balanced, copy_of, fit, sample, setting
 
+SOURCE = "after Tarun et al. 2021, arXiv:2111.08947"
 SNAPSHOTS, SHOWN = 4, 8  # of the noise, for the figures
 
 
 @dataclass(frozen=True)
-class GemuSettings:
-    """Hyper-parameters of GEMU. No entry depends on the data set; each can be tuned alone.
+class GeneratorSettings:
+    """Hyper-parameters of GEMU and GeFeU. No entry depends on the data set; each can be tuned alone.
 
     Shares are shares of the samples that retraining sees; learning rates are multiples of the recipe's peak.
     """
 
-    noise_dim: int = 74  # d, of z ~ N(0, I_d)
-    hidden_layers: int = 0
-    width: int = 354  # units of each hidden layer
-    generator_share: float = 0.00285  # samples of step 1
-    generator_batch: int = 64  # samples per step of step 1
-    generator_lr: float = 0.801
-    noise_weight: float = 0.13  # lambda, per mean square pixel of standardised noise (real pictures have 1)
-    batch_size: int = 96  # of impair and repair: few samples, so small steps use them better than the recipe's size
-    impair_share: float = 0.00297  # samples of step 2, noise and retained ones together
-    impair_noise: float = 0.449  # part of them that is noise
-    impair_lr: float = 0.215
-    repair_share: float = 0.0881  # samples of step 3
-    repair_lr: float = 0.734  # at its start; falls to 0
-    weight_decay: float = 0.984  # of impair and repair, per step as a part of the learning rate (decoupled)
-
-
-@dataclass(frozen=True)
-class GefeuSettings(GemuSettings):
-    """Hyper-parameters of GeFeU: the same entries, tuned apart."""
-
-    noise_dim: int = 130
-    hidden_layers: int = 2
-    width: int = 524
-    generator_share: float = 0.00202
-    generator_batch: int = 64
-    generator_lr: float = 0.188
-    noise_weight: float = 0.0833
-    batch_size: int = 64
-    impair_share: float = 0.00924
-    impair_noise: float = 0.422
-    impair_lr: float = 0.733
-    repair_share: float = 0.0826
-    repair_lr: float = 0.797
-    weight_decay: float = 0.491
+    noise_dim: int = setting(74, "d, of z ~ N(0, I_d)", 16, 256, log=True)
+    hidden_layers: int = setting(0, "of the generator", 0, 4)
+    width: int = setting(354, "units of each hidden layer", 64, 1024, log=True)
+    generator_share: float = setting(0.00285, "samples of step 1", 0.001, 0.01, log=True)
+    generator_batch: int = setting(64, "samples per step of step 1", choices=(32, 64, 128))
+    generator_lr: float = setting(0.801, "learning rate of step 1", 0.05, 2.0, log=True)
+    # per mean square pixel of standardised noise: real pictures have 1
+    noise_weight: float = setting(0.13, "lambda, on the mean square of the noise", 0.01, 10.0, log=True)
+    # few samples, so small steps use them better than the recipe's size
+    batch_size: int = setting(96, "samples per step of steps 2 and 3", choices=(64, 96, 128))
+    impair_share: float = setting(0.00297, "samples of step 2, noise and retained ones", 0.002, 0.02, log=True)
+    impair_noise: float = setting(0.449, "part of them that is noise", 0.05, 0.8)
+    impair_lr: float = setting(0.215, "learning rate of step 2", 0.1, 2.0, log=True)
+    repair_share: float = setting(0.0881, "samples of step 3", 0.05, 0.092)
+    repair_lr: float = setting(0.734, "learning rate at the start of step 3; falls to 0", 0.1, 2.0, log=True)
+    weight_decay: float = setting(
+        0.984, "of steps 2 and 3, per step as a part of the learning rate", 0.01, 3.0, log=True
+    )
 
 
 class Generator(nn.Module):
@@ -77,7 +61,7 @@ class Generator(nn.Module):
     forward(z: Tensor [b, d]) -> Tensor [b, c, 28, 28], on the scale of standardised pictures.
     """
 
-    def __init__(self, settings: GemuSettings, channels: int):
+    def __init__(self, settings: GeneratorSettings, channels: int):
         super().__init__()
         sizes = [settings.noise_dim] + [settings.width] * settings.hidden_layers
         layers = []
@@ -90,24 +74,8 @@ class Generator(nn.Module):
         return self.layers(z).view(-1, self.channels, 28, 28)
 
 
-def gemu(model: CNN, data: UnlearningData, settings: GemuSettings, seed: int, log: Log | None = None) -> CNN:
-    """Returns a new model that has unlearned the class's forgotten feature by GEMU; `seed` makes all noise and order.
-
-    Of the forget set only its label is read, never the images.
-    """
-    label = data.forget_labels[:1]
-    return _impair_and_repair(model, data, one_hot(label, 10).float(), settings, seed, log or Log())
-
-
-def gefeu(model: CNN, data: UnlearningData, settings: GefeuSettings, seed: int, log: Log | None = None) -> CNN:
-    """Returns a new model that has unlearned by GeFeU; the forgotten images are read once, for the model's outputs."""
-    log = log or Log()
-    own_outputs = predict(model, data.forget_images).softmax(1).to(data.forget_images.device)
-    return _impair_and_repair(model, data, own_outputs, settings, seed, log)
-
-
-def _impair_and_repair(
-    model: CNN, data: UnlearningData, targets: Tensor, settings: GemuSettings, seed: int, log: Log
+def impair_and_repair(
+    model: CNN, data: UnlearningData, targets: Tensor, settings: GeneratorSettings, seed: int, log: Log
 ) -> CNN:
     """The three phases. targets: Tensor [k, 10], the distributions with which noise is labelled."""
     random = seeded(seed)
@@ -136,7 +104,7 @@ def _impair_and_repair(
 def maximise_error(
     model: CNN,
     targets: Tensor,
-    settings: GemuSettings,
+    settings: GeneratorSettings,
     data: UnlearningData,
     random: torch.Generator,
     log: Log,
@@ -170,14 +138,14 @@ def maximise_error(
     return generator.eval()
 
 
-def draw(settings: GemuSettings, k: int, n: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+def draw(settings: GeneratorSettings, k: int, n: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
     """Fresh z: Tensor [n, d], and which of the k targets each noise sample belongs to: Tensor [n] int64."""
     return torch.randn(n, settings.noise_dim, generator=random), torch.randint(k, (n,), generator=random)
 
 
 @torch.no_grad()
 def generate(
-    generator: Generator, settings: GemuSettings, targets: Tensor, n: int, random: torch.Generator
+    generator: Generator, settings: GeneratorSettings, targets: Tensor, n: int, random: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """n fresh noise samples Tensor [n, c, 28, 28] with their targets Tensor [n, 10]."""
     z, which = (part.to(targets.device) for part in draw(settings, len(targets), n, random))
@@ -185,7 +153,7 @@ def generate(
 
 
 @torch.no_grad()
-def _snapshot(generator: Generator, settings: GemuSettings, seed: int) -> Tensor:
+def _snapshot(generator: Generator, settings: GeneratorSettings, seed: int) -> Tensor:
     """The same few z at each time, so that one sees how the noise develops."""
     z = torch.randn(SHOWN, settings.noise_dim, generator=seeded(seed))
     return generator(z.to(next(generator.parameters()).device))

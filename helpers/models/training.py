@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from helpers.cnn import CNN, new_model
 from helpers.device import pick_device, training_precision
+from helpers.models.cnn import CNN, new_model
+from helpers.sizes import SIZES
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class Recipe:
     batch_size: int = 256
     peak_lr: float = 6e-3  # of Adam; rises linearly over the warm-up, then falls linearly to 0
     warm_up: float = 0.2  # share of the steps
-    min_passes: int = 2  # at least so many passes over the training set,
-    min_steps: int = 300  # and at least so many steps: a set of 8,835 gets 9 passes, one of 60,000 gets 2
+    min_passes: int = SIZES.min_passes  # at least so many passes over the training set,
+    min_steps: int = SIZES.min_steps  # and at least so many steps: a set of 8,835 gets 9 passes, one of 60,000 gets 2
 
     def passes(self, n: int) -> int:
         """Passes over a training set of n samples."""
@@ -113,6 +114,9 @@ def shuffled_batches(n: int, size: int, generator: torch.Generator, device: torc
         order = torch.randperm(n, generator=generator).to(device)
         for start in range(0, n - size + 1, size):
             yield order[start : start + size]
+
+
+RECIPE = Recipe()
 
 
 @torch.inference_mode()

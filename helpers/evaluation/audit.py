@@ -1,0 +1,219 @@
+"""The audit: attacks and finer distances of every kind of model, each beside what chance does to retrained models.
+
+Per-model measures that compare with a retrained model pair model i with retrained model i + 1, another seed. Measures
+of a whole ensemble (U-LiRA, KLoM, forgetting more than retraining does) compare a random half of the kind's models with
+the other half of the retrained ones, 20 times (with fewer than 4 models: the losses alone, all against all). Retrained
+models are measured in the same way against themselves: that is the *null*, and as close to it as possible is where an
+unlearned ensemble should be; their own value is the mean of the same draws. For measures of one model alone (loss
+attack, relearn time, probe) the null is where the mean of a random half of the retrained models lies.
+"""
+
+import sys
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from helpers.data.task import Task
+from helpers.device import return_memory
+from helpers.evaluation.distances import (
+    accuracy,
+    activation_distance,
+    average_gap,
+    cross_entropies,
+    jensen_shannon,
+    kl_per_model,
+    streisand,
+    tug_of_war,
+)
+from helpers.evaluation.evaluate import evaluate, frame_path
+from helpers.evaluation.frame import COLUMNS, Rows
+from helpers.evaluation.logits import logits_of, parts_of
+from helpers.evaluation.privacy import halves, klom, loss_attack, margin, u_lira
+from helpers.evaluation.relearning import forget_loss, linear_probe, relearn_steps
+from helpers.files import code_fingerprint, fingerprint, load_frame, save_frame
+from helpers.models.ensembles import Ensemble
+from helpers.models.training import RECIPE
+from helpers.parallel import run_each
+from helpers.sizes import SIZES
+
+SHIFTS, HALVES = 200, 200  # random draws behind the nulls of paired measures and of single models
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)  # over the samples, of loss and confidence
+KLOM_PARTS = (("train", "forget"), ("test", "forget"), ("test", "7_retain"), ("train", "retain"), ("test", "all"))
+FORGET = {half: (half, "forget") for half in ("train", "test")}
+
+
+@dataclass(frozen=True)
+class View:
+    """What the measures need of one kind. parts: (half, subset) -> logits [N, n, 10] and labels [n]; accuracy, margins, loss:
+    (half, subset) -> [N], [N, n], [N, n]; attack: AUC of the loss attack [N]."""
+
+    parts: dict
+    accuracy: dict
+    margins: dict
+    loss: dict
+    attack: np.ndarray
+
+    @classmethod
+    def of(cls, parts: dict) -> "View":
+        loss = {part: cross_entropies(*parts[part]) for part in FORGET.values()}
+        members = zip(loss["train", "forget"], loss["test", "forget"], strict=True)
+        return cls(
+            {part: parts[part] for part in FORGET.values()},
+            {part: accuracy(*parts[part]) for part in KLOM_PARTS},
+            {part: margin(*parts[part]) for part in KLOM_PARTS},
+            loss,
+            np.array([loss_attack(a, b) for a, b in members]),
+        )
+
+
+def audit(task: Task, *ensembles: Ensemble) -> pd.DataFrame:
+    """`evaluate` and all measures of the audit over all given ensembles, among them "trained" and "retrained" and all of
+    the same size. What is stored is not measured again. Returns the frame, with kind "null"."""
+    n, code = len(ensembles[0]), code_fingerprint(sys.modules[__name__], follow="helpers.evaluation")
+    results = evaluate(task, *ensembles)
+    every = {ensemble.kind.name: ensemble for ensemble in ensembles if ensemble.kind.name != "untrained"}
+    probed = _probe(task, every, code)
+    oracle = View.of(_parts(task, every["retrained"]))
+    names = list(every)
+    paths = {name: frame_path(task, every[name].kind, n, "audit-", code) for name in names}
+
+    def work(job: int, tick) -> None:
+        name = names[job]
+        view = oracle if name == "retrained" else View.of(_parts(task, every[name]))
+        save_frame(paths[name], compare(task, name, view, oracle))
+        tick()
+
+    run_each(work, [at for at, name in enumerate(names) if not paths[name].is_file()], lambda done: None)
+    remedy = "delete this file and run the cell again."
+    found = [results, *(load_frame(path, COLUMNS, remedy) for path in paths.values())]
+    found += [_pairs(task, ensembles, code), *probed]
+    return_memory()
+    return pd.concat(found, ignore_index=True)
+
+
+def _parts(task: Task, ensemble: Ensemble) -> dict:
+    return parts_of(task, logits_of(ensemble, task))
+
+
+def compare(task: Task, name: str, view: View, oracle: View) -> pd.DataFrame:
+    """All measures of one kind; for "retrained" the nulls too, as rows of kind "null"."""
+    rows, n = Rows(), len(oracle.attack)
+    for (measure, half), found in _paired(view, oracle, np.roll(np.arange(n), -1)).items():
+        rows.add(measure, found, half, "forget")
+    rows.add("loss_attack", view.attack, "train", "forget")
+    for (measure, half, subset, at), draws in _of_halves(view, oracle).items():
+        rows.add(measure, draws, half, subset, at, by="step")
+    for measure, found in (("loss", view.loss), ("margin", view.margins)):
+        for quantile in QUANTILES:
+            over_samples = np.quantile(found["train", "forget"].mean(0), quantile)
+            rows.add(f"{measure}_quantile", over_samples, "train", "forget", str(quantile), by="")
+    frames = [rows.frame(task, name)]
+    if name == "retrained":
+        rows, random = Rows(), np.random.default_rng(0)
+        shifts = [_paired(oracle, oracle, _derangement(n, random)) for _ in range(SHIFTS)]
+        for measure, half in shifts[0]:
+            rows.add(measure, [shift[measure, half].mean() for shift in shifts], half, "forget", by="step")
+        rows.add("loss_attack", of_random_halves(oracle.attack), "train", "forget", by="step")
+        halved = frames[0][frames[0].step.notna()].assign(kind="null")  # what halves of the retrained ones give
+        frames += [rows.frame(task, "null"), halved]
+    return pd.concat(frames, ignore_index=True)
+
+
+def _paired(view: View, oracle: View, partner: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
+    """Measures of model i against retrained model partner[i]: (measure, half) -> [N]."""
+    found = {}
+    for half, forget in FORGET.items():
+        compared = (forget, ("train", "retain"), ("test", "all"))
+        mine = {part: view.accuracy[part] for part in compared}
+        target = {part: oracle.accuracy[part][partner] for part in compared}
+        found["tow", half] = tug_of_war(mine, target)
+        mine["attack"], target["attack"] = view.attack, oracle.attack[partner]
+        found["average_gap", half] = average_gap(mine, target)
+        logits, other = view.parts[forget][0], oracle.parts[forget][0][partner]
+        found["activation_distance", half] = activation_distance(logits, other)
+        found["js", half] = jensen_shannon(logits, other)
+    return found
+
+
+def _of_halves(view: View, oracle: View) -> dict[tuple[str, str, str, str], list[float]]:
+    """Measures of whole ensembles over random halves: (measure, half, subset, at) -> one value per draw."""
+    found, n = {}, len(oracle.attack)
+    few = n < 4  # too few to leave one out of a half; the losses of all are compared with all
+
+    def note(measure, part, value, at=""):
+        found.setdefault((measure, *part, at), []).append(float(value))
+
+    for a, b in [(slice(None), slice(None))] if few else halves(n):
+        for part in FORGET.values():
+            for measure, value in streisand(view.loss[part][a], oracle.loss[part][b]).items():
+                note(measure, part, value)
+            if few:
+                continue
+            attack = u_lira(view.margins[part][a], oracle.margins[part][b])
+            note("u_lira", part, attack["accuracy"])
+            for rate in ("0.01", "0.05"):
+                note("u_lira_tpr", part, attack[f"tpr_at_{rate}"], rate)
+        for part in () if few else KLOM_PARTS:
+            each = klom(view.margins[part][a], oracle.margins[part][b])
+            note("klom", part, each.mean())
+            note("klom", part, np.quantile(each, 0.95), "0.95")
+    return found
+
+
+def of_random_halves(values: np.ndarray) -> np.ndarray:
+    """Means of random halves of the models (seed 0)."""
+    random = np.random.default_rng(0)
+    half = max(1, len(values) // 2)
+    return np.array([random.choice(values, half, replace=False).mean() for _ in range(HALVES)])
+
+
+def _derangement(n: int, random: np.random.Generator) -> np.ndarray:
+    """A random order in which no number stays at its place."""
+    while True:
+        order = random.permutation(n)
+        if n < 2 or (order != np.arange(n)).all():
+            return order
+
+
+def _pairs(task: Task, ensembles: tuple[Ensemble, ...], code: str) -> pd.DataFrame:
+    """KL(at || kind) for every ordered pair of kinds on the forget set of both halves."""
+    of_all = fingerprint([ensemble.kind.identity for ensemble in ensembles])
+    path = frame_path(task, replace(ensembles[0].kind, name="all", identity=of_all), len(ensembles[0]), "pairs-", code)
+    if not path.is_file():
+        parts = {ensemble.kind.name: _parts(task, ensemble) for ensemble in ensembles}
+        frames = []
+        for name, mine in parts.items():
+            rows = Rows()
+            for part in FORGET.values():
+                for other, theirs in parts.items():
+                    rows.add("kl_pair", kl_per_model(theirs[part][0], mine[part][0]), *part, other)
+            frames.append(rows.frame(task, name))
+        save_frame(path, pd.concat(frames, ignore_index=True))
+    return load_frame(path, COLUMNS, "delete this file and run the cell again.")
+
+
+def _probe(task: Task, every: dict[str, Ensemble], code: str) -> list[pd.DataFrame]:
+    """Relearn time and linear probe of the first models of each kind, and their nulls. One file each: a kill costs one."""
+    jobs = [(name, seed) for seed in range(min(SIZES.probed, len(every["trained"]))) for name in every]
+    keys = [fingerprint([code, SIZES.relearn_steps, seed]) for _, seed in jobs]
+    places = zip(jobs, keys, strict=True)
+    paths = [frame_path(task, every[name].kind, len(every[name]), f"probe-{at}-", key) for (name, at), key in places]
+
+    def work(job: int, tick) -> None:
+        name, seed = jobs[job]
+        model, rows = every[name].models[seed], Rows()
+        target = forget_loss(every["trained"].models[seed], task)
+        steps = relearn_steps(model, task, target, RECIPE, seed, SIZES.relearn_steps)
+        rows.add("relearn_steps", steps, "train", "forget", by="")
+        rows.add("probe", linear_probe(model, task), "test", "7", by="")
+        save_frame(paths[job], rows.frame(task, name).assign(seed=seed).astype(COLUMNS))
+        tick()
+
+    run_each(work, [at for at, path in enumerate(paths) if not path.is_file()], lambda done: None)
+    found = [load_frame(path, COLUMNS, "delete this file and run the cell again.") for path in paths]
+    frame, rows = pd.concat(found, ignore_index=True), Rows()
+    for measure, half, subset in (("relearn_steps", "train", "forget"), ("probe", "test", "7")):
+        mine = frame[(frame.measure == measure) & (frame.kind == "retrained")].value.to_numpy()
+        rows.add(measure, of_random_halves(mine), half, subset, by="step")
+    return [frame, rows.frame(task, "null")]

@@ -1,0 +1,150 @@
+"""Formulas: how far are models from retrained ones, in outputs, decisions, weights and activations?
+
+Arrays of logits have the shape [N, n, 10]: N models, n samples. u = unlearned, r = retrained, t = trained. Every
+measure that compares kinds of models pairs *different* seeds, so that shared initial weights do not flatter anyone.
+"""
+
+import numpy as np
+import torch
+from scipy.spatial.distance import cdist
+
+from helpers.models.cnn import CNN, LAYERS
+from helpers.models.training import in_parts
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """log p over the last axis, in float64."""
+    logits = logits.astype(np.float64)
+    shifted = logits - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def accuracy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Share of samples whose largest logit is their label's: [N, n, 10], [n] -> [N]."""
+    return (logits.argmax(-1) == labels).mean(-1)
+
+
+def cross_entropies(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """-log p_y in nats per model and sample: [N, n, 10], [n] -> [N, n]."""
+    return -np.take_along_axis(log_softmax(logits), labels[None, :, None], -1)[..., 0]
+
+
+def predicted_shares(logits: np.ndarray) -> np.ndarray:
+    """Share of the samples that each model takes for class 0..9: [N, n, 10] -> [N, 10]."""
+    return np.stack([np.bincount(row, minlength=10) / len(row) for row in logits.argmax(-1)])
+
+
+def kl_pairs(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """KL(p_a || p_b) = sum_c p_a (log p_a - log p_b), mean over samples, in nats, not clamped, for all pairs of models.
+
+    a: [N, n, 10], b: [M, n, 10] -> [N, M]; entry (i, j) compares model i of a with model j of b.
+    """
+    log_a, log_b = log_softmax(a), log_softmax(b)
+    p_a = np.exp(log_a)
+    n = a.shape[1]
+    self_term = np.einsum("inc,inc->i", p_a, log_a) / n
+    cross = np.tensordot(p_a, log_b, axes=([1, 2], [1, 2])) / n
+    return self_term[:, None] - cross
+
+
+def kl_per_model(reference: np.ndarray, models: np.ndarray) -> np.ndarray:
+    """For each model j: KL(reference_i || model_j), mean over the other seeds i != j. -> [N]; nan for N = 1."""
+    return _mean_over_others(kl_pairs(reference, models))
+
+
+def _mean_over_others(pairs: np.ndarray) -> np.ndarray:
+    """For each column j of pairs [N, N] the mean over the rows i != j."""
+    pairs = pairs.copy()
+    np.fill_diagonal(pairs, 0.0)
+    n = len(pairs)
+    return pairs.sum(0) / (n - 1) if n > 1 else np.full(1, np.nan)
+
+
+def gap_closed(distance: np.ndarray, floor: float, ceiling: float) -> np.ndarray:
+    """(ceiling - distance) / (ceiling - floor). 1: as good as retraining, 0: no better than doing nothing, below 0: worse.
+
+    ceiling: the distance of the trained models; floor: of retrained ones. nan where the two are equal.
+    """
+    width = ceiling - floor
+    return (ceiling - np.asarray(distance)) / width if width else np.full(np.shape(distance), np.nan)
+
+
+def energy_distances(unlearned: np.ndarray, retrained: np.ndarray) -> np.ndarray:
+    """Energy distance between two ensembles' softmax outputs (Szekely and Rizzo 2013), as one value per unlearned model.
+
+    D = 2 E||p_u - p_r|| - E||p_u - p_u'|| - E||p_r - p_r'||, Euclidean norms, over pairs of models of different seeds, mean over
+    samples; [N, n, 10] twice -> [N], whose mean is D. Unbiased, so it can fall a little below 0; 0 only where the
+    *distributions over models* agree, so that an ensemble of doubters, which KL flatters, is far away.
+    """
+    p, q = np.exp(log_softmax(unlearned)), np.exp(log_softmax(retrained))
+    between, within, among = (_norms(a, b) for a, b in ((q, p), (p, p), (q, q)))
+    return 2 * _mean_over_others(between) - _mean_over_others(within) - _mean_over_others(among).mean()
+
+
+def _norms(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Mean over samples of ||a_i - b_j||_2: [N, n, c], [M, n, c] -> [N, M]."""
+    return sum(cdist(a[:, x], b[:, x]) for x in range(a.shape[1])) / a.shape[1]
+
+
+def tug_of_war(accuracies: dict, retrained: dict) -> np.ndarray:
+    """ToW = product over S in {forget, retain, test} of (1 - |acc_u(S) - acc_r(S)|), paired: -> [N].
+
+    accuracies, retrained: subset -> [N], with the same subsets. 1 is best. (RUM, Zhao et al. 2024, arXiv:2406.01257.)
+    """
+    return np.prod([1 - np.abs(accuracies[s] - retrained[s]) for s in retrained], axis=0)
+
+
+def average_gap(values: dict, retrained: dict) -> np.ndarray:
+    """Mean over the measures of |value_u - value_r|, paired: -> [N]. (SalUn, Fan et al. 2023, arXiv:2310.12508.)"""
+    return np.mean([np.abs(values[s] - retrained[s]) for s in retrained], axis=0)
+
+
+def activation_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Mean over samples of ||softmax_u - softmax_r||_2, paired: [N, n, 10] twice -> [N]. (Golatkar et al. 2021,
+    arXiv:2012.13431.)"""
+    return np.linalg.norm(np.exp(log_softmax(a)) - np.exp(log_softmax(b)), axis=-1).mean(-1)
+
+
+def jensen_shannon(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Jensen-Shannon divergence in nats, summed over classes, mean over samples, paired: -> [N].
+    (Chundawat et al. 2022, arXiv:2205.08096.)"""
+    log_a, log_b = log_softmax(a), log_softmax(b)
+    p, q = np.exp(log_a), np.exp(log_b)
+    log_m = np.log((p + q) / 2 + 1e-300)
+    return ((p * (log_a - log_m) + q * (log_b - log_m)).sum(-1) / 2).mean(-1)
+
+
+def streisand(unlearned_loss: np.ndarray, retrained_loss: np.ndarray) -> dict[str, float]:
+    """Does unlearning forget *more* than retraining? Losses on the forget set, [N, n] each.
+
+    excess: mean loss minus that of retrained models, in standard deviations of the retrained models' mean loss;
+    beyond: share of samples whose mean loss exceeds the largest one of all retrained models on that sample.
+    (The danger, after Golatkar et al. 2020, arXiv:1911.04933: what was forgotten too well stands out.)
+    """
+    spread = retrained_loss.mean(1).std(ddof=1)
+    excess = (unlearned_loss.mean() - retrained_loss.mean()) / max(spread, 1e-9)
+    return {"excess": float(excess), "beyond": float((unlearned_loss.mean(0) > retrained_loss.max(0)).mean())}
+
+
+def weight_distance(model: CNN, other: CNN) -> dict[str, float]:
+    """L2 distance of the weights and biases, per layer and in `total`."""
+    squares = {
+        layer: sum(
+            float((a.detach() - b.detach()).double().square().sum())
+            for a, b in zip(getattr(model, layer).parameters(), getattr(other, layer).parameters(), strict=True)
+        )
+        for layer in LAYERS
+    }
+    return {layer: value**0.5 for layer, value in squares.items()} | {"total": sum(squares.values()) ** 0.5}
+
+
+@torch.inference_mode()
+def activation_change(model: CNN, other: CNN, images: torch.Tensor) -> dict[str, float]:
+    """Mean absolute difference of each layer's activations on images [n, c, 28, 28]; `output` are the logits."""
+    sums = dict.fromkeys(LAYERS, 0.0)
+    for part in in_parts(images, images.device):
+        a, b = (net.activations(part) for net in (model, other))
+        a["output"], b["output"] = model.output(a["hidden"]), other.output(b["hidden"])
+        for layer in LAYERS:
+            sums[layer] += float((a[layer] - b[layer]).abs().mean()) * len(part)
+    return {layer: total / len(images) for layer, total in sums.items()}

@@ -1,0 +1,139 @@
+"""Measures ensembles: `evaluate` what a notebook shows, `load_results` what was stored before. Both return the results frame.
+
+The frame of a kind lies in data/results/<dataset>/<side>/frames/, under a name made of everything that decides what is in
+it: the models, the trained and retrained models beside them, their number, the device and the code that measures. So
+stored values are never mixed with those of other models or code.
+"""
+
+import sys
+
+import numpy as np
+import pandas as pd
+import torch
+
+from helpers.data.task import NAMES, Task
+from helpers.device import describe, pick_device, return_memory
+from helpers.evaluation.distances import (
+    accuracy,
+    activation_change,
+    cross_entropies,
+    energy_distances,
+    gap_closed,
+    kl_per_model,
+    predicted_shares,
+    weight_distance,
+)
+from helpers.evaluation.frame import COLUMNS, Rows, results_folder
+from helpers.evaluation.logits import logits_of, parts_of
+from helpers.files import StudyError, code_fingerprint, fingerprint, load_frame, save_frame, shown
+from helpers.models.cnn import LAYERS
+from helpers.models.ensembles import BASELINES, Ensemble, Kind, baseline
+from helpers.unlearning import METHODS, OURS, kind_of
+
+ACTIVATION_SAMPLE = 500  # test samples on which activations are compared
+KL_PARTS = (("test", "forget"), ("train", "forget"), ("test", "7_retain"), ("test", "retain"), ("test", "all"))
+ENERGY_PARTS = KL_PARTS[:3]
+
+
+def evaluate(task: Task, *ensembles: Ensemble) -> pd.DataFrame:
+    """Measures every given ensemble beside the stored trained and retrained ones; what is stored is not measured again.
+
+    Returns the frame: the baselines first, then the given ones.
+    """
+    n = len(ensembles[0])
+    given = {ensemble.kind.name: ensemble for ensemble in ensembles}
+    every = {name: given.get(name) or baseline(name, task, n, stored=True) for name in BASELINES} | given
+    ends = {name: every[name] for name in ("trained", "retrained")}
+    frames, parts = [], {}
+    for name, ensemble in every.items():
+        path = frame_path(task, ensemble.kind, n)
+        if not path.is_file():
+            parts = parts or {end: parts_of(task, logits_of(ensemble, task)) for end, ensemble in ends.items()}
+            mine = parts.get(name) or parts_of(task, logits_of(ensemble, task))
+            save_frame(path, _measure(task, ensemble, ends["trained"], mine, parts))
+        frames.append(load_frame(path, COLUMNS, "delete this file and run the cell again."))
+    return_memory()
+    return with_shares(pd.concat(frames, ignore_index=True))
+
+
+def frame_path(task: Task, kind: Kind, n: int, what: str = "", code: str = ""):
+    """Where the frame of a kind lies; what: "" for a notebook's measures, or another word for others."""
+    ends = [kind_of(name, task).identity for name in ("trained", "retrained")]
+    key = fingerprint([kind.identity, ends, n, describe(pick_device()), code or _code()])
+    return results_folder(task) / "frames" / f"{what}{kind.name}-{n}-{key}.csv.gz"
+
+
+def _code() -> str:
+    return code_fingerprint(sys.modules[__name__], follow="helpers.evaluation")
+
+
+def _measure(task: Task, ensemble: Ensemble, trained: Ensemble, mine: dict, parts: dict) -> pd.DataFrame:
+    """mine: the parts of this ensemble (`parts_of`); parts: those of "trained" and "retrained"."""
+    rows = Rows()
+    for (half, subset), (logits, labels) in mine.items():
+        rows.add("accuracy", accuracy(logits, labels), half, subset)
+        rows.add("loss", cross_entropies(logits, labels).mean(1), half, subset)
+    for digit, shares in enumerate(predicted_shares(mine["test", "forget"][0]).T):
+        rows.add("predicted", shares, "test", "forget", str(digit))
+    for measure, distance, which in (("kl", _kl, KL_PARTS), ("energy", energy_distances, ENERGY_PARTS)):
+        for part in which:
+            r, t = (parts[end][part][0] for end in ("retrained", "trained"))
+            found = distance(mine[part][0], r)
+            rows.add(measure, found, *part)
+            floor = distance(r, r).mean() if measure == "kl" else 0.0
+            rows.add(f"{measure}_gap", gap_closed(found, floor, distance(t, r).mean()), *part)
+    images = task.data.test.images[:ACTIVATION_SAMPLE]
+    pairs = list(zip(ensemble.models, trained.models, strict=True))
+    distances = [weight_distance(*pair) for pair in pairs]
+    changes = [activation_change(*pair, images) for pair in pairs]
+    for layer in (*LAYERS, "total"):
+        rows.add("weight_distance", [each[layer] for each in distances], at=layer)
+    for layer in LAYERS:
+        rows.add("activation_change", [each[layer] for each in changes], "test", "all", layer)
+    for measure in ("seconds", "samples"):
+        rows.add(measure, [record[measure] for record in ensemble.records])
+    curves = [record.get("curves", {}) for record in ensemble.records]
+    for phase in curves[0]:
+        rows.add("curve", torch.stack([each[phase] for each in curves]).mean(0), at=phase, by="step")
+    return rows.frame(task, ensemble.kind.name)
+
+
+def _kl(models: np.ndarray, retrained: np.ndarray) -> np.ndarray:
+    return kl_per_model(retrained, models)
+
+
+def with_shares(results: pd.DataFrame) -> pd.DataFrame:
+    """Adds `samples_share`, which needs the retrained models beside the others."""
+    samples = results[results.measure == "samples"]
+    whole = samples[samples.kind == "retrained"].value.mean()
+    share = samples.assign(measure="samples_share", value=samples.value / whole)
+    return pd.concat([results, share], ignore_index=True)
+
+
+def load_results(task: Task, n: int, required: tuple[str, ...] = ("retrained", *OURS)) -> pd.DataFrame:
+    """The frame of all kinds whose measures are stored for n models, made and measured by the present code.
+
+    Raises StudyError naming the notebook to run where a required kind is missing or is of other models or code.
+    """
+    found = []
+    for name in (*BASELINES, *METHODS):
+        kind = kind_of(name, task)
+        path = frame_path(task, kind, n)
+        if path.is_file():
+            found.append(load_frame(path, COLUMNS, f"delete this file and run {kind.notebook} again."))
+        elif name in required:
+            raise StudyError(_missing(task, kind, n))
+    return with_shares(pd.concat(found, ignore_index=True))
+
+
+def _missing(task: Task, kind: Kind, n: int) -> str:
+    folder = results_folder(task)
+    remedy = (
+        f'run {kind.notebook} with USED_DATASET = "{task.data.name}", FORGET = "{task.side}" and N_MODELS = {n} first.'
+    )
+    where = f"{kind.title} on {NAMES[task.data.name]}"
+    if any((folder / "frames").glob(f"{kind.name}-*")):
+        return f"The stored results of {where} are of another number of models, or of other settings, split or code: {remedy}"
+    if (folder / f"{kind.name}.json").is_file():
+        return f"The results in {shown(folder)} were written by version 1 of this repository: {remedy}"
+    return f"There are no results of {where}: {remedy}"

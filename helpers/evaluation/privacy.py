@@ -1,0 +1,105 @@
+"""Attacks: can someone tell an unlearned model from a retrained one, or a forgotten sample from one never seen?
+
+Logits have the shape [N, n, 10]: N models, n samples. A measure never stands alone: its value for retrained models is
+the target, and `halves` gives its *null*, the same measure between two halves of the retrained ensemble, which says how
+far from that target chance alone leads.
+
+scikit-learn is imported where it is used: it takes a second, which most notebooks need not wait for.
+"""
+
+import numpy as np
+
+from helpers.evaluation.distances import log_softmax
+
+
+def loss_attack(member: np.ndarray, other: np.ndarray) -> float:
+    """AUC of a logistic regression on per-sample loss, forget training samples against held-out ones of the same kind.
+
+    member: [n], other: [m] losses of one model, nats. 5-fold cross-validated, seed 0; the regression sees log loss, since
+    on the loss itself, whose tail is long, it would follow a few samples. 0.5: cannot be told apart; above: members have
+    the lower loss. The target is the value of retrained models. (SCRUB, Kurmanji et al. 2023, arXiv:2302.09880, sec. 5.)
+    """
+    from sklearn.metrics import roc_auc_score
+    from sklearn.model_selection import StratifiedKFold
+
+    losses = np.log(np.maximum(np.concatenate([member, other]), 1e-12))[:, None]
+    truth = np.repeat([1, 0], [len(member), len(other)])
+    scores = np.empty(len(truth))
+    for fit, score in StratifiedKFold(5, shuffle=True, random_state=0).split(losses, truth):
+        model = logistic_regression().fit(losses[fit], truth[fit])
+        slope = model[-1].coef_[0, 0]  # where chance alone decides, folds differ in its sign: a low loss means member
+        scores[score] = -np.sign(slope or -1) * model.decision_function(losses[score])
+    return float(roc_auc_score(truth, scores))
+
+
+def logistic_regression(**options):
+    """On standardised inputs, both classes weighted alike."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", **options))
+
+
+def margin(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """z_y - logsumexp of the other logits, in float64: [N, n, 10], [n] -> [N, n].
+
+    The same as phi = log p_y - log(1 - p_y), exact where p_y rounds to 1. (LiRA, Carlini et al. 2022, arXiv:2112.03570;
+    EasyDUB calls it the margin.)
+    """
+    log_p = log_softmax(logits)
+    own = np.take_along_axis(log_p, labels[None, :, None], -1)[..., 0]
+    others = log_p.copy()
+    np.put_along_axis(others, np.broadcast_to(labels[None, :, None], (*log_p.shape[:2], 1)), -np.inf, -1)
+    top = others.max(-1)
+    return own - (top + np.log(np.exp(others - top[..., None]).sum(-1)))
+
+
+def u_lira(unlearned: np.ndarray, retrained: np.ndarray) -> dict[str, float]:
+    """U-LiRA: can an unlearned model be told from a retrained one by its confidence on a forget sample?
+
+    unlearned, retrained: phi, [N, n]. Per sample one Gaussian is fitted to each kind; model i is scored by Gaussians
+    fitted without model i of either kind. Returns accuracy (0.5: no) and the true positive rate at 1 % and 5 % false
+    positives, over all samples and models. (Hayes et al. 2024, arXiv:2403.01218, algorithm 1.)
+    """
+    n = len(unlearned)
+    scores = {"u": [], "r": []}
+    for i in range(n):
+        keep = np.arange(n) != i
+
+        def log_density(x, others):
+            mean, std = others.mean(0), np.maximum(others.std(0, ddof=1), 1e-6)
+            return -0.5 * ((x - mean) / std) ** 2 - np.log(std)
+
+        for name, phi in (("u", unlearned[i]), ("r", retrained[i])):
+            scores[name].append(log_density(phi, unlearned[keep]) - log_density(phi, retrained[keep]))
+    u, r = np.concatenate(scores["u"]), np.concatenate(scores["r"])
+    rates = {f"tpr_at_{fpr:g}": float((u > np.quantile(r, 1 - fpr)).mean()) for fpr in (0.01, 0.05)}
+    return {"accuracy": float(((u > 0).mean() + (r <= 0).mean()) / 2), **rates}
+
+
+def klom(a: np.ndarray, b: np.ndarray, bins: int = 5) -> np.ndarray:
+    """KLoM: per sample KL(histogram of a's margins || histogram of b's) over the models, in nats: [N, n], [M, n] -> [n].
+
+    Equal bins on the pooled range of the sample, margins clipped at +-100, epsilon 1e-5 in empty bins.
+    5 bins suit 30 models; more are biased upwards. (Georgiev et al. 2024, arXiv:2410.23232, attribute-to-delete.)
+    """
+    a, b = np.clip(a, -100, 100), np.clip(b, -100, 100)
+    low = np.minimum(a.min(0), b.min(0))
+    width = np.maximum(np.maximum(a.max(0), b.max(0)) - low, 1e-9) / bins
+
+    def shares(values):
+        place = np.minimum(((values - low) / width).astype(int), bins - 1)  # the maximum belongs to the last bin
+        counts = (place[:, :, None] == np.arange(bins)).mean(0) + 1e-5
+        return counts / counts.sum(-1, keepdims=True)
+
+    p, q = shares(a), shares(b)
+    return (p * np.log(p / q)).sum(-1)
+
+
+def halves(n: int, draws: int = 20):
+    """Random halves of n models (seed 0), for nulls: yields two arrays of positions, each n // 2 long."""
+    random = np.random.default_rng(0)
+    for _ in range(draws):
+        order = random.permutation(n)
+        yield order[: n // 2], order[n // 2 : 2 * (n // 2)]

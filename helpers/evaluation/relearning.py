@@ -1,0 +1,60 @@
+"""What is left of the forgotten in a model: how fast it learns it again, and what its features still hold."""
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from helpers.data.task import FEATURE_CLASS, Task
+from helpers.evaluation.privacy import logistic_regression
+from helpers.models.cnn import CNN
+from helpers.models.training import Recipe, adam, classification_step, predict, seeded
+from helpers.unlearning.method import copy_of, sample
+
+READ = 100  # forget samples on which relearning reads its loss
+
+
+def relearn_steps(model: CNN, task: Task, target: float, recipe: Recipe, seed: int, most: int, batch: int = 128) -> int:
+    """Relearn time: steps on forget and retain samples until the forget training loss is back at `target` nats.
+
+    Each step sees `batch` retained and 16 forget samples at a tenth of the recipe's peak rate; the loss is read on READ
+    forget samples after each step. Returns `most` if the target is not reached by then. (SCRUB, Kurmanji et al. 2023,
+    arXiv:2302.09880.)
+    """
+    model, random = copy_of(model), seeded(seed)
+    half = task.half("train")
+    forget, retain = (mask.nonzero().flatten() for mask in (task.forget["train"], ~task.forget["train"]))
+    seen = half.images[forget[:READ]], half.labels[forget[:READ]]
+    optimizer = adam(model, recipe.peak_lr / 10)
+    for step in range(most):
+        if _loss(model, *seen) <= target:
+            return step
+        model.train()
+        f, r = sample(len(forget), 16, random), torch.randint(len(retain), (batch,), generator=random)
+        at = torch.cat([forget[f], retain[r]])
+        classification_step(model, optimizer, half.images[at], half.labels[at])
+    return most
+
+
+def forget_loss(model: CNN, task: Task) -> float:
+    """Mean cross-entropy in nats on the first READ forget samples of the training half."""
+    return _loss(model, *(part[:READ] for part in task.forget_set("train")))
+
+
+def _loss(model: CNN, images: torch.Tensor, labels: torch.Tensor) -> float:
+    return float(cross_entropy(predict(model, images), labels))
+
+
+def linear_probe(model: CNN, task: Task) -> float:
+    """Balanced accuracy with which a linear read-out of the last hidden layer tells crossbar from plain sevens.
+
+    Logistic regression fitted on training sevens, scored on test sevens. Near retrained models' value: the feature is
+    as far gone as it can be; near trained models' value: only the output layer hides it. (arXiv:2503.06991.)
+    """
+    data = {}
+    for half in ("train", "test"):
+        sevens = (task.half(half).labels == FEATURE_CLASS).nonzero().flatten()
+        features = predict(model, task.half(half).images[sevens], layer=CNN.features).numpy()
+        data[half] = features, task.forget[half][sevens].numpy()
+    probe = logistic_regression(max_iter=200, C=0.1)
+    probe.fit(*data["train"])
+    found, truth = probe.predict(data["test"][0]), data["test"][1]
+    return float((found[truth].mean() + (~found[~truth]).mean()) / 2)

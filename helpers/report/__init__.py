@@ -1,0 +1,1 @@
+"""Tables, figures and words: selections of the results frame, for readers."""

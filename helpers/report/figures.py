@@ -1,0 +1,366 @@
+"""Figures: each one function from the results frame to a Figure.
+
+Whatever the results are, a figure is drawn: what has no value is left out, what lies beyond an axis stands at its edge in words.
+"""
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from adjustText import adjust_text
+from matplotlib.colors import LogNorm
+from matplotlib.ticker import FixedLocator, MaxNLocator
+
+from helpers.data.cmnist import COLOURS
+from helpers.data.task import FEATURE_CLASS, NAMES, SUBSETS
+from helpers.evaluation.frame import MEASURES, forgets_more, interval, mean, null_of, select, time_share, values
+from helpers.models.cnn import LAYERS
+from helpers.report.style import Figure, colour_of, figure, marker_of
+from helpers.report.tables import kinds_in, no_gap
+from helpers.unlearning import METHODS, TITLES
+
+FAR = 10.0  # points of retain accuracy; a kind that loses more would hide the others
+OVER = "over: forgets more than models that never saw the samples, by two of their standard deviations of the loss"
+PANELS = (  # of the audit: measure, half, subset
+    ("loss_attack", "train", "forget"),
+    ("u_lira", "train", "forget"),
+    ("klom", "train", "forget"),
+    ("relearn_steps", "train", "forget"),
+    ("probe", "test", "7"),
+    ("excess", "train", "forget"),
+)
+
+
+def _titled(found: pd.DataFrame, kinds: list[str], scale: float = 1.0) -> dict:
+    """What seaborn needs to colour a selection by kind: its data, order and palette."""
+    kinds = [kind for kind in kinds if kind in set(found.kind)]
+    data = found.assign(models=found.kind.map(TITLES), value=scale * found.value)
+    names = [TITLES[kind] for kind in kinds]
+    return {
+        "data": data,
+        "hue": "models",
+        "hue_order": names,
+        "palette": dict(zip(names, map(colour_of, kinds), strict=True)),
+    }
+
+
+def _axis_label(measure: str) -> str:
+    about = MEASURES[measure]
+    return f"{about.title}, {about.unit}" if about.unit else about.title
+
+
+def _dots(axis, results: pd.DataFrame, kinds: list[str], measure: str, half: str, subset: str) -> None:
+    """One column of dots per kind, one dot per model, a line at the mean."""
+    found = _titled(select(results, measure, half, subset, kinds=kinds), kinds, MEASURES[measure].scale)
+    random = np.random.default_rng(0)
+    for x, name in enumerate(found["hue_order"]):
+        y = found["data"].query("models == @name").value
+        colour = found["palette"][name]
+        axis.scatter(x + random.uniform(-0.15, 0.15, len(y)), y, s=14, color=colour, alpha=0.6, lw=0)
+        axis.hlines(y.mean(), x - 0.3, x + 0.3, color=colour, lw=2)
+    axis.set_xticks(range(len(found["hue_order"])), found["hue_order"], rotation=40, ha="right")
+
+
+def accuracy_figure(results: pd.DataFrame, kinds: list[str] | None = None) -> Figure:
+    """Accuracy of every single model, one panel per subset."""
+    kinds = list(kinds or kinds_in(results))
+    parts = (("test", "retain"), ("test", "7_retain"), ("test", "forget"), ("train", "forget"))
+    made, axes = figure(1, len(parts), (max(2.4, 0.9 + 0.24 * len(kinds)) * len(parts), 3.0))
+    for axis, (half, subset) in zip(axes[0], parts, strict=True):
+        _dots(axis, results, kinds, "accuracy", half, subset)
+        axis.set_title(f"{subset} ({half})")
+    axes[0, 0].set_ylabel("accuracy, %")
+    return made
+
+
+def gap_figure(results: pd.DataFrame, kinds: list[str] | None = None) -> Figure:
+    """Distance of each model to retrained ones on the forget test set: energy distance, and KL between floor and ceiling."""
+    kinds = list(kinds or kinds_in(results))
+    made, axes = figure(1, 2, (2 * (1.6 + 0.6 * len(kinds)), 3.4))
+    for axis, measure in zip(axes[0], ("energy", "kl"), strict=True):
+        _dots(axis, results, kinds, measure, "test", "forget")
+        axis.set_ylabel(f"{_axis_label(measure)}, forget (test)", fontsize=8)
+        for kind, word, side in (("retrained", "floor: retrained", "top"), ("trained", "ceiling: trained", "bottom")):
+            end = mean(results, kind, measure, "test", "forget")
+            axis.axhline(end, color=colour_of(kind), lw=0.8, ls="--")
+            beside = axis.get_yaxis_transform()
+            axis.text(1.02, end, word, va=side, fontsize=7, color=colour_of(kind), transform=beside)
+    if select(results, "kl", "test", "forget", kinds=kinds).value.gt(0).all():
+        axes[0, 1].set_yscale("log")
+        axes[0, 1].yaxis.set_major_formatter("{x:g}")
+    if no_gap(results):
+        made.supxlabel(no_gap(results), fontsize=7, wrap=True)
+    return made
+
+
+def _bars(axis, found: pd.DataFrame, kinds: list[str], x: str, order: list[str], scale: float = 1.0) -> None:
+    """Groups of bars, one bar per kind; the whisker is the standard deviation over the models."""
+    about = _titled(found, kinds, scale)
+    whiskers = {"errorbar": "sd", "err_kws": {"color": "0.45", "linewidth": 0.8}}
+    sns.barplot(**about, x=x, y="value", order=order, ax=axis, saturation=1, **whiskers)
+    axis.set_xlabel("")
+    if axis.get_legend():
+        sns.move_legend(axis, "center left", bbox_to_anchor=(1, 0.5), title=None, fontsize=7, frameon=False)
+
+
+def predictions_figure(results: pd.DataFrame, kinds: list[str]) -> Figure:
+    """What each kind of model takes the forget samples of the test half for."""
+    made, axes = figure(1, 1, (8.0, 2.8))
+    found = select(results, "predicted", "test", "forget", None, kinds)
+    _bars(axes[0, 0], found, kinds, "at", list(map(str, range(10))), 100)
+    axes[0, 0].set(xlabel="predicted class of the forget samples (test)", ylabel="share, %", ylim=(0, 104))
+    return made
+
+
+def colour_figure(results: pd.DataFrame, kinds: list[str]) -> Figure | str:
+    """Accuracy on the forget test set per ground colour: is the crossbar forgotten, or a colour?"""
+    subsets = [f"forget_{colour}" for colour in COLOURS]
+    found = select(results, "accuracy", "test", None, kinds=kinds)
+    found = found[found.subset.isin(subsets)]
+    if found.empty:
+        return 'There are no colours here; with USED_DATASET = "cmnist" this shows the forget set by colour.'
+    made, axes = figure(1, 1, (6.5, 2.8))
+    _bars(axes[0, 0], found, kinds, "subset", subsets, 100)
+    axes[0, 0].set(ylabel="accuracy on forget, %", xlabel="forget samples of the test half by ground colour")
+    axes[0, 0].set_xticks(range(len(COLOURS)), COLOURS)
+    return made
+
+
+def loss_figure(results: pd.DataFrame, kinds: list[str]) -> Figure:
+    """Mean cross-entropy of each kind minus that of the retrained models, per subset."""
+    found = select(results, "loss", None, None, kinds=kinds)
+    found = found.assign(part=found.subset + " (" + found.half + ")")
+    target = found[found.kind == "retrained"].groupby("part").value.mean()
+    found = found.assign(value=found.value - found.part.map(target))[found.kind != "retrained"]
+    made, axes = figure(1, 1, (8.0, 2.8))
+    axis = axes[0, 0]
+    _bars(axis, found, kinds, "part", ["retain (test)", "7_retain (test)", "forget (test)", "forget (train)"])
+    axis.axhline(0, color="black", lw=0.8)
+    axis.set_yscale("symlog", linthresh=0.1)
+    axis.yaxis.set_major_locator(FixedLocator([-100, -10, -1, -0.1, 0, 0.1, 1, 10, 100, 1000, 10_000]))
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.set_ylabel("loss minus that of\nretrained models, nats", fontsize=8)
+    return made
+
+
+def layer_figure(results: pd.DataFrame, kinds: list[str], measure: str) -> Figure:
+    """measure: "weight_distance" (L2) or "activation_change" (mean absolute), against the trained model, per layer."""
+    made, axes = figure(1, 1, (7.5, 2.8))
+    found = select(results, measure, None, None, None, kinds)
+    _bars(axes[0, 0], found, kinds, "at", [*LAYERS, *(["total"] if measure == "weight_distance" else [])])
+    axes[0, 0].set_ylabel(MEASURES[measure].title.replace(" from ", "\nfrom "), fontsize=8)
+    return made
+
+
+def class_figure(results: pd.DataFrame, kinds: list[str]) -> Figure:
+    """Accuracy per class, mean and standard deviation over the models, the two kinds of sevens apart; below, what is to stay
+    as it is, enlarged, without the kinds that lose most of it."""
+    subsets = [name for name in SUBSETS if name not in ("all", "retain", "forget")]
+    stay = [name for name in subsets if name not in (str(FEATURE_CLASS), f"{FEATURE_CLASS}_forget")]
+    oracle = mean(results, "retrained", "accuracy", "test", "retain")
+    near = [kind for kind in kinds if 100 * (oracle - mean(results, kind, "accuracy", "test", "retain")) <= FAR]
+    made, axes = figure(2, 1, (9.0, 5.0))
+    found = select(results, "accuracy", "test", None, kinds=kinds)
+    words = {"7_retain": "7 that\nstay", "7_forget": "7 to be\nforgotten"}
+    for axis, there, names in ((axes[0, 0], kinds, subsets), (axes[1, 0], near, stay)):
+        about = _titled(found[found.kind.isin(there) & found.subset.isin(names)], there, 100)
+        markers = [marker_of(kind) for kind in there if TITLES[kind] in about["hue_order"]]
+        looks = {"linestyles": "none", "markersize": 4.5, "err_kws": {"linewidth": 1}, "dodge": 0.6, "markers": markers}
+        if not about["data"].empty:
+            sns.pointplot(**about, x="subset", y="value", order=names, errorbar="sd", ax=axis, **looks)
+            sns.move_legend(axis, "center left", bbox_to_anchor=(1, 0.5), title=None, fontsize=7, frameon=False)
+        low, high = axis.get_ylim()
+        axis.set(ylabel="accuracy, %", xlabel="", ylim=(max(low, -3), min(high, 103)))
+        axis.set_xticks(range(len(names)), [words.get(name, name) for name in names])
+    left_out = [TITLES[kind] for kind in kinds if kind not in near]
+    title = "what is to stay, enlarged" + (f", without {' and '.join(left_out)}" if left_out else "")
+    axes[1, 0].set_title(title, fontsize=9)
+    return made
+
+
+def curves_figure(results: pd.DataFrame, kind: str) -> Figure:
+    """Cross-entropy at each step, mean over the models: the phases in their order of time, on one axis."""
+    made, axes = figure(1, 1, (8.0, 2.6))
+    axis, start = axes[0, 0], 0
+    for phase, each in select(results, "curve", at=None, kinds=[kind]).groupby("at", sort=False):
+        steps = start + each.step.to_numpy(int)
+        axis.plot(steps, each.value, color=colour_of(kind), marker="." if len(steps) < 10 else None)
+        axis.text(start, 1.02, f" {phase}", transform=axis.get_xaxis_transform(), fontsize=8)
+        axis.axvline(start, color="0.8", lw=0.8)
+        start = steps[-1] + 1
+    axis.set(xlabel="step", ylabel="cross-entropy, nats")
+    return made
+
+
+def heat_map(results: pd.DataFrame, half: str = "test") -> Figure:
+    """KL(row || column) between all kinds on the forget set; the diagonal compares different seeds of one kind. The colours end
+    at 0.1 and 10 nats, so that a kind far from everything does not take them all; the digits give the value."""
+    kinds = kinds_in(results)
+    found = select(results, "kl_pair", half, "forget", None, kinds)
+    table = found.pivot_table(index="at", columns="kind", values="value").reindex(index=kinds, columns=kinds)
+    made, axes = figure(1, 1, (2.6 + 0.58 * len(kinds), 1.4 + 0.42 * len(kinds)))
+    words = table.map(lambda v: f"{v:.{2 if v < 9.995 else 1 if v < 99.95 else 0}f}")
+    looks = {"cmap": "cividis_r", "norm": LogNorm(0.1, 10, clip=True), "fmt": "", "annot_kws": {"size": 8}}
+    bar = {"ticks": [0.1, 0.3, 1, 3, 10], "format": "{x:g}", "extend": "both", "label": "nats"}
+    sns.heatmap(
+        table.clip(lower=1e-3).rename(index=TITLES, columns=TITLES), annot=words, ax=axes[0, 0], cbar_kws=bar, **looks
+    )
+    axes[0, 0].set(title=f"KL(row || column) on forget ({half}), nats", xlabel="", ylabel="")
+    axes[0, 0].set_xticks(axes[0, 0].get_xticks(), map(TITLES.get, kinds), rotation=40, ha="right")
+    return made
+
+
+def cost_and_gap(results: pd.DataFrame, measure: str = "energy_gap") -> Figure:
+    """Gap closed on the forget test set against time as a share of retraining, one panel per data set in the frame.
+
+    Methods beyond the axis stand at its edge, with their values in words.
+    """
+    datasets = [name for name in NAMES if name in set(results.dataset)]
+    made, axes = figure(1, len(datasets), (4.9 * len(datasets) + 1.2, 4.4), sharey=True)
+    over = False
+    for axis, dataset in zip(axes[0], datasets, strict=True):
+        over |= _one_panel(axis, results[results.dataset == dataset], measure)
+        axis.set_title(NAMES[dataset], fontsize=10)
+    axes[0, 0].set_ylabel(f"{MEASURES[measure].title} on forget (test), %")
+    note = "Whiskers: standard deviation over the models; in brackets: accuracy on retain against retrained models, points."
+    made.supxlabel(note + (f"\nOpen marker: {OVER}." if over else ""), fontsize=7.5)
+    return made
+
+
+def _one_panel(axis, results: pd.DataFrame, measure: str) -> bool:
+    """Draws one data set; True where a method forgets more than retraining does."""
+    oracle, low, high = "retrained", -20.0, 118.0
+    axis.set(xscale="log", ylim=(low, high), xlabel="time, % of retraining")
+    for level, kind, words in (
+        (100, "retrained", "as close as another retrained model"),
+        (0, "trained", "Trained: doing nothing"),
+    ):
+        axis.axhline(level, color=colour_of(kind), lw=0.7, ls=":")
+        axis.text(0.01, level + 1, words, fontsize=7.5, color=colour_of(kind), transform=axis.get_yaxis_transform())
+    axis.plot(100, 100, marker_of(oracle), ms=10, color=colour_of(oracle), zorder=3)
+    axis.annotate(TITLES[oracle], (100, 100), (0, 6), textcoords="offset points", ha="center", fontsize=7.5)
+    labels, places, more = [], [], False
+    for kind in (kind for kind in METHODS if kind in set(results.kind)):
+        gap = 100 * values(results, kind, measure, "test", "forget")
+        share = 100 * time_share(results, kind)
+        if not (np.isfinite(gap).all() and np.isfinite(share)):
+            continue
+        lost = 100 * (
+            mean(results, kind, "accuracy", "test", "retain") - mean(results, oracle, "accuracy", "test", "retain")
+        )
+        words, y, over = f"{TITLES[kind]} ({_signed(lost, '+.1f')})", gap.mean(), forgets_more(results, kind)
+        if not low < y < high:
+            words += f": {_signed(y, ',.0f')} %"
+            y = np.clip(y, low + 3, high - 3)
+        else:
+            axis.errorbar(share, y, gap.std(), color=colour_of(kind), lw=0.8, zorder=2)
+        axis.plot(
+            share, y, marker_of(kind), ms=6, mfc="white" if over else colour_of(kind), mec=colour_of(kind), zorder=3
+        )
+        labels.append(axis.text(share, y, words, fontsize=7.5))
+        places.append((share, y))
+        more |= over
+    axis.set_xlim(0.6 * min([share for share, _ in places], default=1.0), 250)
+    axis.xaxis.set_major_locator(FixedLocator([0.1, 0.3, 1, 3, 10, 30, 100]))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.minorticks_off()
+    if labels:
+        axis.figure.draw_without_rendering()  # the layout decides where words have room
+        adjust_text(
+            labels,
+            *zip(*places, strict=True),
+            ax=axis,
+            expand=(1.1, 1.5),
+            arrowprops={"arrowstyle": "-", "color": "0.6", "lw": 0.5},
+        )
+    if no_gap(results):
+        axis.set_xlabel("time, % of retraining\nno gap to close: trained models are as close as retrained ones")
+    return more
+
+
+def _signed(value: float, form: str) -> str:
+    return format(value, form).replace("-", "\N{MINUS SIGN}")
+
+
+def audit_figure(results: pd.DataFrame) -> Figure:
+    """Attacks and left-overs of every kind with 95 % intervals; grey: where retrained models lie among themselves."""
+    kinds = [kind for kind in kinds_in(results) if kind != "untrained"][::-1]
+    more = {kind for kind in kinds if kind in METHODS and forgets_more(results, kind)}
+    made, axes = figure(2, 3, (10, 1.3 + 0.36 * len(kinds)), sharey=True)
+    for axis, part in zip(axes.flat, PANELS, strict=True):
+        low, high = null_of(results, *part)
+        if np.isfinite(low):
+            axis.axvspan(low, high, color="0.85", lw=0)
+        for y, kind in enumerate(kinds):
+            found = values(results, kind, *part)
+            if not np.isfinite(found).any():
+                continue
+            drawn = part[0] in ("u_lira", "klom", "excess")
+            ends = np.nanquantile(found, [0.025, 0.975]) if drawn else interval(found)
+            axis.hlines(y, *ends, color=colour_of(kind), lw=1.2)
+            fill = "white" if kind in more else colour_of(kind)
+            axis.plot(
+                np.nanmean(found), y, marker_of(kind), ms=5, zorder=3, mfc=fill, mec=colour_of(kind), clip_on=False
+            )
+        about = MEASURES[part[0]]
+        if not np.isfinite(select(results, *part).value).any():
+            axis.text(0.5, 0.5, "needs four models of each kind", ha="center", fontsize=8, transform=axis.transAxes)
+        axis.set_title(about.title, fontsize=9)
+        axis.set_xlabel(about.unit, fontsize=7.5)
+        axis.xaxis.set_major_locator(MaxNLocator(4))  # more would run into each other in a narrow panel
+        axis.set_yticks(range(len(kinds)), [TITLES[kind] + " (over)" * (kind in more) for kind in kinds], fontsize=7.5)
+        if part[0] == "excess":
+            axis.set_xscale("symlog", linthresh=10)
+            axis.xaxis.set_major_locator(FixedLocator([-1000, -100, -10, 0, 10, 100, 1000]))
+            axis.xaxis.set_major_formatter("{x:g}")
+    if more:
+        made.supxlabel(f"open marker and {OVER}", fontsize=7.5)
+    return made
+
+
+def streisand_figure(results: pd.DataFrame) -> Figure:
+    """Loss and confidence on each forget sample of the training half, as distributions over the samples of their mean over the
+    models; what retrained models give is the target, more loss is over-unlearning."""
+    kinds = [kind for kind in kinds_in(results) if len(select(results, "loss_quantile", None, None, None, [kind]))]
+    made, axes = figure(1, 2, (9.5, 1.2 + 0.26 * len(kinds)), sharey=True)
+    for axis, measure in zip(axes[0], ("loss_quantile", "margin_quantile"), strict=True):
+        found = select(results, measure, "train", "forget", None, kinds)
+        table = found.pivot_table(index="kind", columns="at", values="value", sort=False)
+        for y, kind in enumerate(kinds):
+            low, first, middle, third, high = table.loc[kind].to_numpy()
+            box = {"whislo": low, "q1": first, "med": middle, "q3": third, "whishi": high}
+            fill = {"facecolor": colour_of(kind), "edgecolor": colour_of(kind), "alpha": 0.8}
+            options = {
+                "showfliers": False,
+                "patch_artist": True,
+                "boxprops": fill,
+                "medianprops": {"color": "0.5"},
+                "widths": 0.6,
+            }
+            axis.bxp([box], positions=[len(kinds) - 1 - y], orientation="horizontal", **options)
+        axis.axvline(table.loc["retrained"].iloc[2], color="black", lw=0.8, ls="--", zorder=0)
+        axis.set_xscale("symlog", linthresh=10)
+        axis.xaxis.set_major_locator(FixedLocator([-1000, -300, -100, -30, -10, -5, 0, 5, 10, 30, 100, 300, 1000]))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.set_xlabel(_axis_label(measure), fontsize=8)
+        axis.set_yticks(range(len(kinds)), [TITLES[kind] for kind in reversed(kinds)], fontsize=7.5)
+    made.supxlabel(
+        "boxes: quartiles, whiskers: 5 to 95 % of the samples; dashed: median of retrained models", fontsize=7.5
+    )
+    return made
+
+
+def transfer_figure(stages: pd.DataFrame) -> Figure:
+    """Retain accuracy and KL gap closed from the published setting of GEMU to the one used here (`transfer.walk`)."""
+    made, axes = figure(1, 2, (9.5, 3.0))
+    for axis, (measure, subset) in zip(axes[0], (("accuracy", "retain"), ("kl_gap", "forget")), strict=True):
+        found = select(stages, measure, "test", subset, None)
+        names = list(found["at"].unique())
+        sns.pointplot(
+            found.assign(value=100 * found.value), x="at", y="value", order=names, errorbar="sd", ax=axis, lw=1
+        )
+        axis.set_xticks(range(len(names)), [name.replace(" ", "\n", 2) for name in names], fontsize=7)
+        axis.set(xlabel="", ylabel=f"{MEASURES[measure].title} on {subset}, %")
+    axes[0, 1].set_yscale("symlog", linthresh=100)
+    axes[0, 1].yaxis.set_major_locator(FixedLocator([-10_000, -1000, -100, -50, 0, 25, 50, 75, 100]))
+    axes[0, 1].yaxis.set_major_formatter("{x:g}")
+    return made

@@ -1,0 +1,100 @@
+"""Pictures: the samples themselves, what models read in them, and the noise of the generators."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from helpers.data.dataset import Dataset
+from helpers.data.task import FEATURE_CLASS, Task, read_ambiguous
+from helpers.evaluation.logits import logits_of
+from helpers.models.ensembles import Ensemble
+from helpers.report.style import Figure, figure
+
+
+def picture_grid(rows: dict[str, Tensor], data: Dataset, width: float = 9.0, captions: dict | None = None) -> Figure:
+    """One titled row of pictures per entry. rows: title -> Tensor [k, c, 28, 28], standardised."""
+    columns = max(len(images) for images in rows.values())
+    # no layout engine: a long title must not push the columns apart
+    made, axes = figure(len(rows), columns, (width, (width / columns + 0.28) * len(rows)), layout=None)
+    for line, (title, images) in zip(axes, rows.items(), strict=True):
+        for axis in line:
+            axis.axis("off")
+        for k, picture in enumerate(data.pictures(images)):
+            _show(line[k], picture)
+            if captions:
+                line[k].set_title(captions[title][k], fontsize=7, pad=2)
+        line[0].text(0, 1.3 if captions else 1.08, title, transform=line[0].transAxes, fontsize=9, weight="bold")
+    made.subplots_adjust(0, 0, 1, 1, wspace=0.05, hspace=0.55 if captions else 0.25)
+    return made
+
+
+def _show(axis, picture: Tensor) -> None:
+    axis.imshow(picture.permute(1, 2, 0).squeeze(), cmap="gray_r" if len(picture) == 1 else None)
+
+
+def forget_and_retain(task: Task, half: str = "train", k: int = 14) -> Figure:
+    """Forget samples, retained sevens, and the borderline ones with the split's decision, side by side."""
+    part, forget = task.half(half), task.forget[half]
+    sevens = part.labels == FEATURE_CLASS
+    chosen = {"forget set": forget, "retained sevens": sevens & ~forget, "retain set": ~forget}
+    random = torch.Generator().manual_seed(0)
+    rows, captions = {}, {}
+
+    def draw(title: str, mask: Tensor, caption) -> None:
+        where = mask.nonzero().flatten()
+        title = f"{title} ({len(where):,})"
+        where = where[torch.randperm(len(where), generator=random)[:k]]
+        if len(where):
+            rows[title], captions[title] = part.images[where], [caption(int(i)) for i in part.index[where]]
+
+    for title, mask in chosen.items():
+        draw(title, mask, str)
+    decisions = read_ambiguous(half)
+    draw(
+        "borderline sevens, with the split's decision",
+        torch.isin(part.index, torch.tensor(list(decisions))),
+        decisions.get,
+    )
+    return picture_grid(rows, task.data, captions=captions)
+
+
+def contact_sheet(task: Task, which: str = "crossbar", half: str = "train", page: int = 0, columns: int = 20) -> Figure:
+    """A page of 200 sevens of one list ("crossbar", "plain" or "ambiguous") with their MNIST index, to look through."""
+    part = task.half(half)
+    sevens = part.labels == FEATURE_CLASS
+    crossbar = task.forget[half] if task.side == "crossbar" else sevens & ~task.forget[half]
+    borderline = torch.isin(part.index, torch.tensor(list(read_ambiguous(half))))
+    masks = {"crossbar": crossbar, "plain": sevens & ~crossbar, "ambiguous": borderline & sevens}
+    where = masks[which].nonzero().flatten()[page * 10 * columns : (page + 1) * 10 * columns]
+    made, axes = figure(10, columns, (columns * 0.62, 10 * 0.72))
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, at, picture in zip(axes.flat, where, task.data.pictures(part.images[where]), strict=False):
+        _show(axis, picture)
+        axis.set_title(str(int(part.index[at])), fontsize=6, pad=1)
+    return made
+
+
+def noise_pictures(ensemble: Ensemble, data: Dataset, model: int = 0) -> Figure:
+    """What the generator of one model makes, from the start to the end of its training, for the same z."""
+    noise = ensemble.records[model]["noise"]
+    names = ["before its training", *(f"after {i}/{len(noise) - 1} of its training" for i in range(1, len(noise)))]
+    return picture_grid(dict(zip(names, noise, strict=True)), data)
+
+
+def prediction_page(task: Task, *ensembles: Ensemble, k: int = 12) -> Figure:
+    """Crossbar sevens of the test half with the class that most models of each kind take them for."""
+    images, at = task.forget_set("test")[0][:k], task.subsets("test")["forget"][:k].numpy()
+    votes = {ensemble.kind.title: logits_of(ensemble, task).test[:, at].argmax(-1) for ensemble in ensembles}
+    columns, shown = -(-k // 2), slice(2, 26)  # around the digit two pixels on each side are always ground
+    made, axes = figure(2, columns, (10, 2 * (10 / columns + 0.13 * len(votes))))
+    for axis in axes.flat:
+        axis.axis("off")
+    for place, (axis, picture) in enumerate(zip(axes.flat, task.data.pictures(images), strict=False)):
+        counts = {title: np.bincount(each[:, place], minlength=10) for title, each in votes.items()}
+        _show(axis, picture[:, shown, shown])
+        axis.set_anchor("N")
+        axis.set_title(
+            "\n".join(f"{title}: {c.argmax()} ({c.max()})" for title, c in counts.items()), fontsize=7, pad=2
+        )
+    return made

@@ -1,0 +1,23 @@
+"""How much is computed: everything that only costs time, in one place.
+
+With the environment variable UNLEARNING_QUICK=1 everything is tiny: to see that the whole works, within a minute or two. Such
+models are poor, and are kept apart from all others, since the recipe is part of what names them.
+"""
+
+import os
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Sizes:
+    min_passes: int = 2  # of training, over the training set
+    min_steps: int = 300  # of training
+    tuning_models: int = 5  # on which hyper-parameters are tuned
+    probed: int = 5  # models of each kind on which relearn time and linear probe are measured
+    relearn_steps: int = 240  # at which relearning is given up
+    heartbeat: int = 5  # seconds between two signs of a process that works on a study
+    grace: int = 30  # seconds without a sign after which its trial goes back into the queue
+
+
+QUICK = Sizes(1, 20, tuning_models=2, probed=1, relearn_steps=40, heartbeat=1, grace=4)
+SIZES = QUICK if os.environ.get("UNLEARNING_QUICK", "0") not in ("", "0") else Sizes()

@@ -1,0 +1,57 @@
+"""Selective Synaptic Dampening (Foster et al. 2023, arXiv:2308.07707, eq. 3 and 4): where a weight's importance for D_f exceeds
+alpha times that for D, multiply it by min(lambda I_D / I_f, 1). No training."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from helpers.models.cnn import CNN
+from helpers.models.training import seeded
+from helpers.unlearning.method import Log, Method, UnlearningData, copy_of, sample, setting
+
+
+@dataclass(frozen=True)
+class DampeningSettings:
+    alpha: float = setting(51.5, "how many times as important for D_f a weight must be", 0.5, 100.0, log=True)
+    strength: float = setting(0.841, "lambda of the paper", 0.01, 2.0, log=True)
+    share: float = setting(0.0584, "samples of D for the importances, share of those that retraining sees", 0.01, 0.06)
+    batch: int = setting(16, "samples per squared gradient", choices=(16, 64))
+
+
+def selective_synaptic_dampening(
+    model: CNN, data: UnlearningData, settings: DampeningSettings, seed: int, log: Log
+) -> CNN:
+    """Returns a new model with dampened weights; `seed` draws the sample of D."""
+    random = seeded(seed)
+    model = copy_of(model)
+    n_retain, n_forget = len(data.retain_labels), len(data.forget_labels)
+    everything = sample(n_retain + n_forget, data.samples(settings.share), random)
+    kept, gone = everything[everything < n_retain], everything[everything >= n_retain] - n_retain
+    images = torch.cat([data.retain_images[kept], data.forget_images[gone]])
+    labels = torch.cat([data.retain_labels[kept], data.forget_labels[gone]])
+    order = torch.randperm(len(labels), generator=random)
+    general = importance(model, images[order], labels[order], settings.batch, log)
+    special = importance(model, data.forget_images, data.forget_labels, settings.batch, log)
+    with torch.no_grad():
+        for weight, i_all, i_forget in zip(model.parameters(), general, special, strict=True):
+            chosen = i_forget > settings.alpha * i_all
+            factor = (settings.strength * i_all / i_forget.clamp_min(1e-30)).clamp_max(1)
+            weight.copy_(torch.where(chosen, weight * factor, weight))
+    return model.eval()
+
+
+def importance(model: CNN, images: Tensor, labels: Tensor, batch: int, log: Log) -> list[Tensor]:
+    """Mean over batches of the squared gradient of the batch's mean CE, one tensor per parameter."""
+    sums = [torch.zeros_like(weight) for weight in model.parameters()]
+    parts = list(zip(images.split(batch), labels.split(batch), strict=True))
+    for x, y in parts:
+        loss = cross_entropy(model(x), y)
+        for total, grad in zip(sums, torch.autograd.grad(loss, list(model.parameters())), strict=True):
+            total += grad.square()
+        log.step("importance", loss, len(y))
+    return [total / len(parts) for total in sums]
+
+
+METHOD = Method("ssd", "SSD", "Foster et al. 2023, arXiv:2308.07707", selective_synaptic_dampening, DampeningSettings())

@@ -1,0 +1,206 @@
+"""Tables and figures stand for any results; the README's come from the frame that is committed."""
+
+import shutil
+import subprocess
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT
+
+from helpers import run
+from helpers.data.task import SUBSETS
+from helpers.evaluation.evaluate import with_shares
+from helpers.evaluation.frame import COLUMNS, Rows, interval, mean, null_of, select, values
+from helpers.files import StudyError, load_frame
+from helpers.models.cnn import LAYERS
+from helpers.report import figures, tables, words
+from helpers.unlearning import METHODS
+
+COMMITTED = ROOT / "data" / "report" / "measures.csv.gz"
+
+
+@pytest.fixture(scope="module")
+def committed():
+    return load_frame(COMMITTED, COLUMNS, "")
+
+
+def made_up(kinds, n=5, gap=0.9, floor=0.4, ceiling=5.0, dataset="mnist", seconds=1.0, spread=0.05):
+    """A frame as evaluate and audit give it, of made-up values."""
+    task, random, frames = (
+        SimpleNamespace(data=SimpleNamespace(name=dataset), side="crossbar"),
+        np.random.default_rng(0),
+        [],
+    )
+    for kind in kinds:
+        rows, noise = Rows(), spread * random.normal(size=n)
+        closed = {"trained": 0.0, "retrained": 1.0, "untrained": 0.7}.get(kind, gap)
+        for half, subset in [("test", s) for s in SUBSETS] + [("train", "forget"), ("train", "retain")]:
+            rows.add("accuracy", 0.9 + 0.1 * noise, half, subset)
+            rows.add("loss", 1.0 + noise, half, subset)
+            for measure, ends in (("kl", (floor, ceiling)), ("energy", (0.0, 1.6))):
+                rows.add(measure, ends[1] - closed * (ends[1] - ends[0]) + 0.01 * noise, half, subset)
+                rows.add(f"{measure}_gap", closed + noise if ends[0] != ends[1] else np.full(n, np.nan), half, subset)
+        for layer in LAYERS:
+            rows.add("weight_distance", 1 + noise, at=layer)
+            rows.add("activation_change", 1 + noise, "test", "all", layer)
+        for digit in range(10):
+            rows.add("predicted", np.full(n, 0.1), "test", "forget", str(digit))
+        for half in ("train", "test"):
+            for other in kinds:
+                rows.add("kl_pair", abs(1 + noise), half, "forget", other)
+        for quantile in ("0.05", "0.25", "0.5", "0.75", "0.95"):
+            for measure in ("loss_quantile", "margin_quantile"):
+                rows.add(measure, float(quantile), "train", "forget", quantile, by="")
+        rows.add("u_lira", np.full(20, 0.7), "train", "forget", by="step")
+        rows.add("curve", [1.0, 2.0], at="impair", by="step")
+        rows.add("seconds", np.full(n, seconds * (0.1 if kind in METHODS else 1)))
+        rows.add("samples", np.full(n, 100))
+        frames.append(rows.frame(task, kind))
+    return with_shares(pd.concat(frames, ignore_index=True))
+
+
+BASE = ("untrained", "trained", "retrained")
+ANY = {
+    "as usual": made_up((*BASE, *METHODS)),
+    "the baselines alone": made_up(BASE),
+    "one method": made_up((*BASE, "gemu")),
+    "two models": made_up((*BASE, "gemu", "gefeu"), n=2),
+    "equal values": made_up((*BASE, *METHODS), spread=0.0),
+    "all methods far below": made_up((*BASE, *METHODS), gap=-46.0),
+    "all methods far above": made_up((*BASE, *METHODS), gap=3.0),
+    "a ceiling below the floor": made_up((*BASE, *METHODS), floor=5.0, ceiling=0.4),
+    "a ceiling on the floor": made_up((*BASE, *METHODS), floor=1.0, ceiling=1.0, spread=0.0),
+    "no time at all": made_up((*BASE, *METHODS), seconds=0.0),
+    "two data sets": pd.concat([made_up((*BASE, *METHODS)), made_up((*BASE, "gemu"), dataset="cmnist")]),
+}
+
+
+@pytest.mark.parametrize("what", ANY)
+def test_figures_and_tables_stand_for_any_results(what):
+    results = ANY[what]
+    assert figures.cost_and_gap(results)._repr_png_()
+    one = results[results.dataset == "mnist"]
+    kinds = [kind for kind in ("trained", "retrained", "gemu") if kind in set(one.kind)]
+    for made in (
+        figures.accuracy_figure(one),
+        figures.gap_figure(one),
+        figures.predictions_figure(one, kinds),
+        figures.loss_figure(one, kinds),
+        figures.layer_figure(one, kinds, "weight_distance"),
+        figures.class_figure(one, kinds),
+        figures.curves_figure(one, kinds[-1]),
+        figures.heat_map(one),
+        figures.audit_figure(one),
+        figures.streisand_figure(one),
+    ):
+        assert made._repr_png_()
+    for table in (
+        tables.accuracy_table(one),
+        tables.subsets_table(one),
+        tables.gap_table(one),
+        tables.kl_table(one, tuple(kinds)),
+        tables.measures_table(one),
+        tables.overview_table(one),
+        tables.verdict(one, kinds[-1]),
+    ):
+        assert "<table" in table.to_html() and len(table.data)
+    assert "colours" in figures.colour_figure(one, kinds)
+    assert ("no gap to close" in tables.no_gap(one)) == what.startswith("a ceiling")
+    assert ("no gap to close" in str(tables.gap_table(one).to_html())) == what.startswith("a ceiling")
+    if {"gemu", "gefeu"} <= set(one.kind):
+        assert words.conclusions(one).data and tables.paired_table(one, "gefeu", "gemu").data is not None
+
+
+def test_labels_name_every_method_and_its_value_beyond_the_axis():
+    made = figures.cost_and_gap(ANY["all methods far below"])
+    texts = " ".join(text.get_text() for text in made.axes[0].texts)
+    assert all(method.title in texts for method in METHODS.values()) and "\N{MINUS SIGN}4,60" in texts
+
+
+def test_a_selection_is_what_pandas_gives(committed):
+    for dataset in ("mnist", "cmnist"):
+        one = committed[committed.dataset == dataset]
+        plain = one.query("kind == 'gemu' and measure == 'accuracy' and half == 'test' and subset == 'forget'").value
+        assert values(one, "gemu", "accuracy", "test", "forget").tolist() == plain.tolist() and len(plain) == 30
+        assert mean(one, "gemu", "accuracy", "test", "forget") == pytest.approx(plain.mean())
+    assert list(select(committed, "seconds", kinds=["gemu", "trained"]).kind.unique()) == ["gemu", "trained"]
+
+
+def test_the_committed_frame_is_what_it_says(committed):
+    assert COMMITTED.stat().st_size < 1_000_000
+    assert list(committed.columns) == list(COLUMNS)
+    assert set(committed.dataset) == {"mnist", "cmnist"} and set(committed.half) == {"", "train", "test"}
+    seeds = committed[committed.measure == "accuracy"].groupby(["dataset", "kind", "half", "subset"]).seed.nunique()
+    assert (seeds == 30).all() and set(committed.kind) == {*BASE, *METHODS, "null"}
+    shares = committed[committed.measure.isin(["accuracy", "predicted", "u_lira", "beyond", "probe"])]
+    assert shares.value.between(0, 1).all()
+    assert committed[committed.kind == "null"].seed.isna().all()
+    keys = [column for column in COLUMNS if column != "value"]
+    assert not committed.duplicated(keys).any()
+
+
+def test_the_readme_is_made_from_the_committed_frame(committed):
+    """Its table, by pandas alone, and all of what stands between its marks."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = text.split("<!-- results -->")[1].split("<!-- /results -->")[0]
+    frame = pd.read_csv(COMMITTED)
+    frame = frame[(frame.half == "test") & frame.measure.isin(["energy_gap", "kl_gap", "accuracy"])]
+    table = 100 * frame.pivot_table(index=["dataset", "kind", "seed"], columns=["measure", "subset"], values="value")
+    for dataset in ("mnist", "cmnist"):
+        oracle = table.loc[dataset, "retrained"]["accuracy", "retain"].mean()
+        for kind, title in (("trained", "Trained"), ("retrained", "Retrained"), ("gemu", "GEMU"), ("gefeu", "GeFeU")):
+            mine = table.loc[dataset, kind]
+            cells = [("energy_gap", "forget"), ("kl_gap", "forget"), ("accuracy", "forget")]
+            shown = [f"{mine[c].mean() + 0.0:.1f} ± {mine[c].std(ddof=0):.1f}".replace("-0.0 ", "0.0 ") for c in cells]
+            lost = oracle - mine["accuracy", "retain"]
+            shown.append(f"{lost.mean():.2f} ± {lost.std(ddof=0):.2f}".replace("-0.00 ", "0.00 "))
+            row = [line for line in block.splitlines() if line.startswith(f"| {title} ")][dataset == "cmnist"]
+            assert all(cell in row for cell in shown), (row, shown)
+    assert run.results_text(committed).rsplit("\n\n", 1)[0] in block  # but for the last line, which names the machine
+
+
+def test_words_say_what_the_frame_says(committed):
+    one = committed[committed.dataset == "mnist"]
+    said = words.conclusions(one).data
+    assert len(said.splitlines()) == 3
+    for kind in ("gemu", "gefeu"):
+        assert f"{100 * mean(one, kind, 'energy_gap', 'test', 'forget'):.0f} %" in said
+        assert f"{mean(one, kind, 'u_lira', 'train', 'forget'):.2f}" in said
+    best = max(("gemu", "gefeu"), key=lambda kind: mean(one, kind, "energy_gap", "test", "forget"))
+    plain = tables.best_plain(one)
+    difference = values(one, best, "energy_gap", "test", "forget") - values(one, plain, "energy_gap", "test", "forget")
+    low, high = interval(difference)
+    word = "closer than" if low > 0 else "not as close as" if high < 0 else "not told apart"
+    assert word in said and METHODS[plain].title in said
+    low, high = null_of(one, "u_lira", "train", "forget")
+    assert f"{low:.2f} to {high:.2f}" in said
+
+
+def test_tables_tex_needs_booktabs_alone(committed, tmp_path):
+    text = tables.tables_tex(committed[committed.dataset == "mnist"])
+    assert text.count(r"\toprule") == text.count(r"\bottomrule") == text.count(r"\begin{tabular}") == 2
+    body = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert all(line.count("&") == body[0].count("&") for line in body[:9]) and "±" not in text
+    document = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n" + text + "\n\\end{document}\n"
+    (tmp_path / "all.tex").write_text(document, encoding="utf-8")
+    latex = shutil.which("pdflatex")
+    if latex:
+        command = [latex, "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_the_readme_is_changed_between_its_marks_only(tmp_path, monkeypatch):
+    shutil.copy(ROOT / "README.md", tmp_path)
+    monkeypatch.setattr(run, "ROOT", tmp_path)
+    before = (tmp_path / "README.md").read_text(encoding="utf-8")
+    run.write_block("performance", "a table")
+    after = (tmp_path / "README.md").read_text(encoding="utf-8")
+    begin, end = "<!-- performance -->", "<!-- /performance -->"
+    assert after.split(begin)[0] == before.split(begin)[0] and after.split(end)[1] == before.split(end)[1]
+    assert after.split(begin)[1].split(end)[0].strip() == "a table"
+    (tmp_path / "README.md").write_text("nothing")
+    with pytest.raises(StudyError, match="has lost its lines"):
+        run.write_block("performance", "a table")
