@@ -44,6 +44,7 @@ def tune(
     method: str, study: str | None, dataset: str, forget: str, trials: int, confirm: bool, storage: str | None
 ) -> None:
     from helpers import studies  # Optuna takes a second
+    from helpers.report.studies import chosen_table
 
     task = load_task(dataset, forget)
     side = "" if forget == SIDES[0] else f"-{forget}"
@@ -51,7 +52,8 @@ def tune(
     studies.run_trials(opened, trials, method, task, join=trials < 1)
     if confirm:
         studies.confirm(opened, method, task)
-    print(studies.study_table(opened).data.to_markdown())
+    studies.finished(opened)
+    print(chosen_table({method: opened}).data.T.to_markdown())
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ when a file is opened, so that a cut or altered one is named in one sentence.
 """
 
 import ast
+import functools
 import gzip
 import hashlib
 import inspect
@@ -41,6 +42,7 @@ def fingerprint(value) -> str:
     return hashlib.sha256(data).hexdigest()[:10]
 
 
+@functools.cache
 def code_fingerprint(*modules: ModuleType, follow: str = "") -> str:
     """Fingerprint of what modules do: their syntax trees without comments, docstrings and layout.
 
@@ -182,7 +184,11 @@ def load_frame(path: Path, like: dict[str, str], remedy: str) -> pd.DataFrame:
     try:
         with gzip.open(path) as packed:  # to its end, where the checksum stands
             frame = pd.read_csv(
-                packed, dtype=like, keep_default_na=False, na_values={"seed": "", "step": "", "value": ""}
+                packed,
+                dtype=like,
+                keep_default_na=False,
+                na_values={"seed": "", "step": "", "value": ""},
+                float_precision="round_trip",
             )
     except Exception as error:
         raise _refuse(path, "results", remedy, error) from None

@@ -15,13 +15,15 @@ import papermill
 
 from helpers.data.task import DATASETS, NAMES, SIDES, check_name, check_side, load_task
 from helpers.device import describe, pick_device, return_memory
-from helpers.evaluation.frame import COLUMNS, RESULTS, results_folder
+from helpers.evaluation.audit import audit
+from helpers.evaluation.frame import COLUMNS, RESULTS
 from helpers.files import DATA, StudyError, load_frame, save_frame, shown, written_whole
 from helpers.models.ensembles import check_count
-from helpers.report.figures import cost_and_gap
+from helpers.report.frontier import cost_and_gap
 from helpers.report.style import save_figure
-from helpers.report.tables import overview_table, stored_results
+from helpers.report.tables import overview_table, stored_models
 from helpers.report.words import conclusions
+from helpers.unlearning import every_ensemble
 
 ROOT = Path(__file__).resolve().parent.parent
 REPORT = DATA / "report"
@@ -93,22 +95,24 @@ def tidy(notebook):
 
 def report() -> None:
     """Writes the frame of all data sets that are stored to data/report/, and from it what stands between the README's marks."""
-    found = []
+    found, sources = [], {}
     for dataset in DATASETS:
+        path = RESULTS / dataset / SIDES[0] / "measures.csv"
+        if not path.is_file():
+            print(f"{NAMES[dataset]} is left out: `make study DATASET={dataset}` makes its results.")
+            continue
         task = load_task(dataset, SIDES[0])
-        if (results_folder(task) / "measures.csv").is_file():
-            stored = pd.read_csv(
-                results_folder(task) / "measures.csv", dtype=COLUMNS, keep_default_na=False, na_values=[""]
-            )
-            stored_results(task)  # refused where other code made or measured them
-            found.append(rounded(stored))
-            print(f"{task.data.source}: {len(stored):,} values.")
+        n = stored_models(path)
+        found.append(
+            rounded(audit(task, *every_ensemble(task, n, stored=True)))
+        )  # of the present code, whatever lies there
+        sources[dataset] = task.data.source
     if not found:
         raise StudyError("There are no results yet: run `make study` first.")
     save_frame(REPORT / "measures.csv.gz", pd.concat(found, ignore_index=True))
     results = report_frame()
     save_figure(cost_and_gap(results), REPORT / "cost_and_gap.png")
-    write_block("results", results_text(results))
+    write_block("results", results_text(results, sources))
 
 
 def rounded(results: pd.DataFrame) -> pd.DataFrame:
@@ -121,17 +125,14 @@ def report_frame() -> pd.DataFrame:
     return load_frame(REPORT / "measures.csv.gz", COLUMNS, "run `make report`.")
 
 
-def results_text(results: pd.DataFrame) -> str:
-    """Figure, one table for each data set and what was found, in Markdown."""
-    parts = [f"![Cost against gap closed](data/report/{'cost_and_gap.png'})"]
-    for dataset in [name for name in NAMES if name in set(results.dataset)]:
+def results_text(results: pd.DataFrame, sources: dict[str, str]) -> str:
+    """Figure, and for each data set one table and what was found, in Markdown. sources: data set -> where it came from."""
+    parts = ["![Cost against gap closed](data/report/cost_and_gap.png)"]
+    for dataset, source in sources.items():
         mine = results[results.dataset == dataset]
+        title = NAMES[dataset] + (f" ({source})" if source != NAMES[dataset] else "")
         table = overview_table(mine).data.to_markdown()
-        parts += [
-            f"**{NAMES[dataset]}**, {int(mine.seed.max()) + 1} models of each kind",
-            table,
-            conclusions(mine).data,
-        ]
+        parts += [f"**{title}**, {int(mine.seed.max()) + 1} models of each kind", table, conclusions(mine).data]
     parts.append(f"Test half, mean ± standard deviation over the models; {describe(pick_device())}.")
     return "\n\n".join(parts)
 

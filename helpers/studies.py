@@ -9,33 +9,27 @@ A study is shared by all processes that open its storage: each runs trials until
 
 import time
 import warnings
-from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import optuna
-import pandas as pd
 from optuna.study import MaxTrialsCallback
 from optuna.trial import TrialState
-from pandas.io.formats.style import Styler
 from sqlalchemy.exc import SQLAlchemyError
 from tqdm import tqdm
 
 from helpers.data.task import Task, tuning_task
 from helpers.device import pick_device
 from helpers.evaluation.distances import accuracy, kl_pairs
-from helpers.evaluation.evaluate import evaluate
-from helpers.evaluation.frame import mean, values
 from helpers.evaluation.logits import logits_of
 from helpers.files import DATA, StudyError, locked, shown
 from helpers.models.ensembles import baseline
 from helpers.models.training import RECIPE, predict
 from helpers.parallel import one_thread
-from helpers.report.tables import spread, styled
 from helpers.sizes import SIZES
-from helpers.unlearning import METHODS, OURS, UnlearningData, method_of, unlearn, unlearned
+from helpers.unlearning import METHODS, OURS, UnlearningData, method_of, unlearn
 from helpers.unlearning.method import searched
 
 STORAGE = DATA / "studies" / "studies.db"  # the default; any URL that Optuna takes can be given instead
@@ -44,12 +38,9 @@ STARTUP = 25  # random trials before the sampler learns
 TOLERATED = 0.6  # accuracy on held-out retained samples that a chosen point may lose, in errors of retrained models
 AFFORDABLE = 0.1  # samples that unlearning may see, as a share of those that retraining sees
 USEFUL_GAP = 0.5  # share of the gap that a point must close to be of interest
-GOALS = (
-    "KL(retrained || unlearned) on the forget set, nats",
-    "accuracy lost on held-out retained samples, points",
-)
+GOALS = ("KL(retrained || unlearned) on the forget set, nats", "accuracy lost on held-out retained samples, points")
 COLLAPSED = (20.0, 100.0)  # recorded for a trial whose outputs are not finite: worse than any that works
-CHEAP = tuple(name for name in METHODS if name not in OURS and name != "tuned_ascent")
+PLAIN = tuple(name for name in METHODS if name not in OURS)  # methods without a notebook of their own
 
 
 def suggest(trial: optuna.trial.BaseTrial, method: str) -> Any:
@@ -114,9 +105,6 @@ class Objective:
         return min(self._kl(forget), COLLAPSED[0]), lost
 
 
-# ---- create or resume ----
-
-
 def open_study(name: str, method: str, task: Task, storage: str | None = None) -> optuna.Study:
     """Creates the study, or resumes it; from data/studies/studies.db unless another storage URL is given.
 
@@ -161,6 +149,8 @@ def open_study(name: str, method: str, task: Task, storage: str | None = None) -
         )
         where = storage.split("@")[-1] if storage else shown(STORAGE)
         raise StudyError(f"{where} cannot be opened as a study ({type(error).__name__}: {reason}): {remedy}.") from None
+    if any(isinstance(value, dict) and "seal" in value for value in study.user_attrs.values()):
+        raise StudyError(f'The study "{name}" was made by version 1 of this repository: choose a new STUDY_NAME.')
     if known != identity:
         changed = ", ".join(key for key in identity if known.get(key) != identity[key])
         raise StudyError(
@@ -177,9 +167,6 @@ def _storage(url: str | None) -> optuna.storages.RDBStorage:
         heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
         engine_kwargs=None if url else {"connect_args": {"timeout": 60}},
     )
-
-
-# ---- run ----
 
 
 def run_trials(study: optuna.Study, n_trials: int, method: str, task: Task, join: bool = False) -> None:
@@ -207,6 +194,16 @@ def run_trials(study: optuna.Study, n_trials: int, method: str, task: Task, join
             _work_until(study, target, Objective(method, task), method)
 
 
+def run_all(
+    name: str, methods: tuple[str, ...], n_trials: int, task: Task, storage: str | None = None
+) -> dict[str, optuna.Study]:
+    """Creates or resumes the study NAME-METHOD of each method and runs n_trials more of it: method -> study."""
+    studies = {method: open_study(f"{name}-{method}", method, task, storage) for method in methods}
+    for method, study in studies.items():
+        run_trials(study, n_trials, method, task)
+    return studies
+
+
 @contextmanager
 def _storage_told(study: optuna.Study):
     """A storage that fails while it is used is told in one sentence."""
@@ -225,31 +222,33 @@ def _work_until(study: optuna.Study, target: int, objective: Objective, method: 
         study.set_user_attr(key, getattr(objective, key))
 
     def trial_values(trial: optuna.Trial) -> tuple[float, float]:
-        kl, lost = objective(suggest(trial, method))
-        trial.set_user_attr("gap", objective.gap(kl))
-        trial.set_user_attr("diverged", (kl, lost) == COLLAPSED)
-        trial.set_user_attr("cost", objective.cost)
-        for key, excess in (  # above 0: of no interest, which steers the sampler
-            ("loses too much, points", lost - objective.tolerated),
-            ("closes too little, share of the gap", USEFUL_GAP - objective.gap(kl)),
-            ("costs too much, tenths of retraining", 10 * (objective.cost - AFFORDABLE)),
-        ):
-            trial.set_constraint(key, excess)
-        return kl, lost
+        return admit(trial, objective, *objective(suggest(trial, method)))
 
-    enough = MaxTrialsCallback(target, states=(TrialState.COMPLETE,))
+    study.sampler = Sampler()
     with tqdm(total=target, initial=len(complete(study)), desc=study.study_name, unit="trial") as bar:
         while len(complete(study)) < target:
-            # seeded by the place of the trial, so that neither a second process nor a kill changes what is drawn
-            study.sampler = sampler(SAMPLER_SEED + len(study.get_trials(deepcopy=False)))
             with _taken_over():
-                study.optimize(trial_values, n_trials=1, callbacks=[enough])
-            bar.update(len(complete(study)) - bar.n)
+                enough = MaxTrialsCallback(target, states=(TrialState.COMPLETE,))
+                study.optimize(trial_values, callbacks=[enough, lambda *_: bar.update(len(complete(study)) - bar.n)])
 
 
-def sampler(seed: int) -> optuna.samplers.BaseSampler:
-    """Multivariate TPE over the two goals and the constraints."""
-    return optuna.samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=STARTUP)
+def admit(trial: optuna.Trial, objective: Objective, kl: float, lost: float) -> tuple[float, float]:
+    """Notes with the trial what else is known of it, and its constraints: above 0 of no interest, which steers the sampler."""
+    trial.set_user_attr("gap", objective.gap(kl))
+    trial.set_user_attr("diverged", (kl, lost) == COLLAPSED)
+    trial.set_user_attr("cost", objective.cost)
+    trial.set_constraint("loses too much, points", lost - objective.tolerated)
+    trial.set_constraint("closes too little, share of the gap", USEFUL_GAP - objective.gap(kl))
+    trial.set_constraint("costs too much, tenths of retraining", 10 * (objective.cost - AFFORDABLE))
+    return kl, lost
+
+
+class Sampler(optuna.samplers.TPESampler):
+    """Multivariate TPE over the two goals and the constraints, seeded anew by the number of each trial: neither a second
+    process nor a kill changes what is drawn, and no two draw the same."""
+
+    def before_trial(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        super().__init__(seed=SAMPLER_SEED + trial.number, multivariate=True, n_startup_trials=STARTUP)
 
 
 @contextmanager
@@ -283,20 +282,18 @@ def confirm(study: optuna.Study, method: str, task: Task, best: int = 8, repeats
         for turn in range(1, repeats + 1):
             for trial in sorted(affordable(finished(study)), key=worth)[:best]:
                 with locked(STORAGE.with_name(f"{study.study_name}-{trial.number}")):
-                    again = _again(study, trial)
+                    again = again_of(study, trial)
                     while len(again) < turn:
                         point = suggest(optuna.trial.FixedTrial(trial.params), method)
                         again = [*again, list(objective(point, repeat=len(again) + 1))]
-                        if len(again) > len(_again(study, trial)):  # else another machine was faster
+                        if len(again) > len(again_of(study, trial)):  # else another machine was faster
                             study.set_user_attr(f"again {trial.number}", again)
                 bar.update()
 
 
-def _again(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> list[list[float]]:
+def again_of(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> list[list[float]]:
+    """The two goals as `confirm` measured them again."""
     return study.user_attrs.get(f"again {trial.number}", [])
-
-
-# ---- choose and show ----
 
 
 def finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
@@ -322,7 +319,7 @@ def affordable(trials: list[optuna.trial.FrozenTrial]) -> list[optuna.trial.Froz
 
 def mean_values(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> tuple[float, float]:
     """The two goals of a trial, means over its first measurement and those of `confirm`."""
-    kl, lost = np.mean([trial.values, *_again(study, trial)], axis=0)
+    kl, lost = np.mean([trial.values, *again_of(study, trial)], axis=0)
     return float(kl), float(lost)
 
 
@@ -334,14 +331,14 @@ def chosen_trial(study: optuna.Study) -> optuna.trial.FrozenTrial:
     Where some trials were confirmed only those measured most often stand for choice, with their means.
     """
     trials = finished(study)
-    most = max(len(_again(study, trial)) for trial in trials)
-    trials = [trial for trial in trials if len(_again(study, trial)) == most]
+    most = max(len(again_of(study, trial)) for trial in trials)
+    trials = [trial for trial in trials if len(again_of(study, trial)) == most]
     trials = affordable(trials) or trials
     goals = {trial.number: mean_values(study, trial) for trial in trials}
     good = [trial for trial in trials if goals[trial.number][1] <= kept(study, "tolerated")]
     if good:
         best = min(good, key=lambda trial: goals[trial.number][0])
-        measured = [found[0] for found in (best.values, *_again(study, best))]
+        measured = [found[0] for found in (best.values, *again_of(study, best))]
         error = np.std(measured, ddof=1) / np.sqrt(most + 1) if most else 0.0
         trials = [trial for trial in good if goals[trial.number][0] <= goals[best.number][0] + error]
     return min(trials, key=lambda trial: goals[trial.number][1])
@@ -352,82 +349,3 @@ def chosen(study: optuna.Study, method: str) -> Any:
     point = suggest(optuna.trial.FixedTrial(chosen_trial(study).params), method)
     rounded = {key: float(f"{v:.3g}") for key, v in asdict(point).items() if isinstance(v, float)}
     return replace(point, **rounded)
-
-
-def study_table(study: optuna.Study) -> Styler:
-    """Trials by state, and the chosen point with its two goals."""
-    best, trials = chosen_trial(study), finished(study)
-    kl, lost = mean_values(study, best)
-    floor, ceiling = kept(study, "floor"), kept(study, "ceiling")
-    rows = {
-        "finished trials": f"{len(trials)}, of which {sum(t.user_attrs.get('diverged', False) for t in trials)} diverged",
-        "chosen trial": f"number {best.number}, measured {1 + len(_again(study, best))} times",
-        "its KL(retrained || unlearned)": f"{kl:.3f} nats: {100 * (ceiling - kl) / (ceiling - floor):.1f} % closed",
-        "its accuracy lost": f"{lost:.2f} points, tolerated {kept(study, 'tolerated'):.2f}",
-    } | {key: f"{value:.3g}" for key, value in best.params.items()}
-    note = "KL on forget samples of the training half, tuning models only."
-    return styled(pd.DataFrame({study.study_name: rows}), note)
-
-
-def cheap_studies(name: str, n_trials: int, task: Task, storage: str | None = None) -> Styler:
-    """Creates or resumes the studies of the plain methods, runs n_trials more of each, and shows the chosen points."""
-    rows = {}
-    for method in CHEAP:
-        study = open_study(f"{name}-{method}", method, task, storage)
-        run_trials(study, n_trials, method, task)
-        trials = complete(study)
-        if not trials:
-            rows[METHODS[method].title] = {"finished trials": "0: set N_TRIALS above 0"}
-            continue
-        kl, lost = mean_values(study, chosen_trial(study))
-        floor, ceiling = kept(study, "floor"), kept(study, "ceiling")
-        point = ", ".join(f"{key} {value:.3g}" for key, value in asdict(chosen(study, method)).items())
-        gap = f"{100 * (ceiling - kl) / (ceiling - floor):.1f}"
-        rows[METHODS[method].title] = {
-            "finished trials": len(trials),
-            "KL gap closed, %": gap,
-            "accuracy lost, points": f"{lost:.2f}, tolerated {kept(study, 'tolerated'):.2f}",
-            "chosen point": point,
-        }
-    return styled(pd.DataFrame(rows).T, "On the tuning models.")
-
-
-def compare_settings(method: str, settings: Any, task: Task, n: int) -> Styler:
-    """The given settings beside the defaults, on n models of the reported ensemble, which no study has seen."""
-    rows = {}
-    for label, point in (("chosen point", settings), ("defaults", METHODS[method].settings)):
-        results = evaluate(task, unlearned(method, task, n, stored=False, settings=point))
-        oracle = mean(results, "retrained", "accuracy", "test", "retain")
-        gaps = {
-            f"{word} gap closed, forget ({half}), %": spread(values(results, method, measure, half, "forget"), 100, 1)
-            for word, measure in (("energy", "energy_gap"), ("KL", "kl_gap"))
-            for half in ("test", "train")
-        }
-        lost = {
-            "lost on retain, points": spread(100 * (oracle - values(results, method, "accuracy", "test", "retain")))
-        }
-        rows[label] = gaps | lost
-    note = f"Mean ± standard deviation over {n} models that were not tuned on."
-    return styled(pd.DataFrame(rows).T.rename_axis(index=METHODS[method].title), note)
-
-
-# ---- figures ----
-
-
-def optuna_figure(draw: Callable, study: optuna.Study, **options):
-    """One of Optuna's own matplotlib plots (`optuna.visualization.matplotlib`) of the first goal, as a picture."""
-    from IPython.display import Image
-    from matplotlib import pyplot
-
-    from helpers.report.style import png
-
-    if "pareto" in draw.__name__:
-        options |= {"target_names": ["KL on forget", "points lost"]}
-    else:
-        options |= {"target": lambda trial: trial.values[0], "target_name": "KL on forget"}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        made = draw(study, **options).figure
-    made.set_size_inches(8, 3.6)
-    pyplot.close(made)
-    return Image(png(made))

@@ -10,14 +10,14 @@ STUDY = (
 import json
 from helpers import studies
 from helpers.evaluation.audit import audit
-from helpers.report import figures, tables
+from helpers.report import frontier, tables
 from helpers.unlearning import METHODS
 for name in ("untrained", "trained", "retrained"):
     baseline(name, task, 2, stored=False)
 every = [baseline(name, task, 2, stored=True) for name in ("untrained", "trained", "retrained")]
 every.append(unlearned("mine", task, 2, stored=False))
 results = audit(task, *every)
-figure = figures.cost_and_gap(results)
+figure = frontier.cost_and_gap(results)
 study = studies.open_study("mine", "mine", task)
 studies.run_trials(study, 2, "mine", task)
 print(json.dumps({

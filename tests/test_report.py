@@ -15,7 +15,7 @@ from helpers.evaluation.evaluate import with_shares
 from helpers.evaluation.frame import COLUMNS, Rows, interval, mean, null_of, select, values
 from helpers.files import StudyError, load_frame
 from helpers.models.cnn import LAYERS
-from helpers.report import figures, tables, words
+from helpers.report import export, figures, frontier, tables, words
 from helpers.unlearning import METHODS
 
 COMMITTED = ROOT / "data" / "report" / "measures.csv.gz"
@@ -80,7 +80,7 @@ ANY = {
 @pytest.mark.parametrize("what", ANY)
 def test_figures_and_tables_stand_for_any_results(what):
     results = ANY[what]
-    assert figures.cost_and_gap(results)._repr_png_()
+    assert frontier.cost_and_gap(results)._repr_png_()
     one = results[results.dataset == "mnist"]
     kinds = [kind for kind in ("trained", "retrained", "gemu") if kind in set(one.kind)]
     for made in (
@@ -114,7 +114,7 @@ def test_figures_and_tables_stand_for_any_results(what):
 
 
 def test_labels_name_every_method_and_its_value_beyond_the_axis():
-    made = figures.cost_and_gap(ANY["all methods far below"])
+    made = frontier.cost_and_gap(ANY["all methods far below"])
     texts = " ".join(text.get_text() for text in made.axes[0].texts)
     assert all(method.title in texts for method in METHODS.values()) and "\N{MINUS SIGN}4,60" in texts
 
@@ -158,7 +158,10 @@ def test_the_readme_is_made_from_the_committed_frame(committed):
             shown.append(f"{lost.mean():.2f} ± {lost.std(ddof=0):.2f}".replace("-0.00 ", "0.00 "))
             row = [line for line in block.splitlines() if line.startswith(f"| {title} ")][dataset == "cmnist"]
             assert all(cell in row for cell in shown), (row, shown)
-    assert run.results_text(committed).rsplit("\n\n", 1)[0] in block  # but for the last line, which names the machine
+    sources = {"mnist": "MNIST", "cmnist": "published pictures"}
+    assert (
+        run.results_text(committed, sources).rsplit("\n\n", 1)[0] in block
+    )  # but for the last line, which names the machine
 
 
 def test_words_say_what_the_frame_says(committed):
@@ -179,7 +182,7 @@ def test_words_say_what_the_frame_says(committed):
 
 
 def test_tables_tex_needs_booktabs_alone(committed, tmp_path):
-    text = tables.tables_tex(committed[committed.dataset == "mnist"])
+    text = export.tables_tex(committed[committed.dataset == "mnist"])
     assert text.count(r"\toprule") == text.count(r"\bottomrule") == text.count(r"\begin{tabular}") == 2
     body = [line for line in text.splitlines() if line.endswith(r"\\")]
     assert all(line.count("&") == body[0].count("&") for line in body[:9]) and "±" not in text

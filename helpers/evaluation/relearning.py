@@ -1,5 +1,6 @@
 """What is left of the forgotten in a model: how fast it learns it again, and what its features still hold."""
 
+import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
@@ -54,6 +55,8 @@ def linear_probe(model: CNN, task: Task) -> float:
         sevens = (task.half(half).labels == FEATURE_CLASS).nonzero().flatten()
         features = predict(model, task.half(half).images[sevens], layer=CNN.features).numpy()
         data[half] = features, task.forget[half][sevens].numpy()
+    if not all(np.isfinite(features).all() for features, _ in data.values()):  # a model that diverged
+        return np.nan
     probe = logistic_regression(max_iter=200, C=0.1)
     probe.fit(*data["train"])
     found, truth = probe.predict(data["test"][0]), data["test"][1]

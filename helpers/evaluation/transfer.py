@@ -13,10 +13,10 @@ import pandas as pd
 
 from helpers.data.task import Task
 from helpers.evaluation.distances import accuracy, gap_closed, kl_per_model
-from helpers.evaluation.evaluate import frame_path
-from helpers.evaluation.frame import COLUMNS, Rows
+from helpers.evaluation.evaluate import frame_path, read_frame
+from helpers.evaluation.frame import Rows
 from helpers.evaluation.logits import logits_of
-from helpers.files import code_fingerprint, load_frame, save_frame
+from helpers.files import code_fingerprint, save_frame
 from helpers.models.ensembles import baseline
 from helpers.models.training import RECIPE, predict
 from helpers.unlearning import METHODS, kind_of, unlearned
@@ -80,7 +80,7 @@ def walk(task: Task, n: int) -> pd.DataFrame:
     path = frame_path(task, kind_of("gemu", task), n, "walk-", code)
     if not path.is_file():
         save_frame(path, _walk(task, n))
-    return load_frame(path, COLUMNS, "delete this file and run the cell again.")
+    return read_frame(path, "gemu")
 
 
 def _walk(task: Task, n: int) -> pd.DataFrame:

@@ -33,6 +33,7 @@ COLOURS = [
     "#8C6D31",
 ]
 MARKERS = "sDv^PXh<>p"
+OVER = "over: forgets more than models that never saw the samples, by two of their standard deviations of the loss"
 RC = {
     "font.family": "DejaVu Sans",
     "font.size": 9,

@@ -18,6 +18,7 @@ from helpers.device import STARTED, describe, pick_device
 from helpers.evaluation.evaluate import load_results
 from helpers.evaluation.frame import (
     MEASURES,
+    Measure,
     forgets_more,
     interval,
     mean,
@@ -27,11 +28,11 @@ from helpers.evaluation.frame import (
     time_share,
     values,
 )
-from helpers.files import StudyError, written_whole
-from helpers.models.ensembles import BASELINES
+from helpers.files import StudyError
+from helpers.report.cells import NONE, kinds_in, middle, span, spread, styled
+from helpers.sizes import SIZES
 from helpers.unlearning import METHODS, OURS, TITLES
 
-NONE = "–"
 # what the table of all measures shows: measure, half, subset, at
 SHOWN = (
     *((measure, half, "forget", "") for measure in ("energy_gap", "kl_gap", "kl") for half in ("test", "train")),
@@ -52,35 +53,23 @@ SHOWN = (
 )
 
 
-def kinds_in(results: pd.DataFrame) -> list[str]:
-    """The kinds of models in the frame: baselines first, then the methods in their order."""
-    there = set(results.kind)
-    return [kind for kind in (*BASELINES, *METHODS) if kind in there]
-
-
-def spread(sample, scale: float = 1.0, digits: int = 2) -> str:
-    """`mean ± standard deviation` over the models; a dash where nothing was measured."""
-    sample = scale * np.asarray(sample, float)
-    sample = sample[np.isfinite(sample)]
-    if not len(sample):
-        return NONE
-    return f"{round(sample.mean(), digits) + 0.0:.{digits}f} ± {sample.std():.{digits}f}"  # + 0.0: no "-0.0"
-
-
-def _range(low: float, high: float, digits: int) -> str:
-    return f"{low:.{digits}f} to {high:.{digits}f}" if np.isfinite(low) else NONE
-
-
-def styled(table: pd.DataFrame, caption: str = "") -> Styler:
-    """For a notebook, with a caption below."""
-    return table.style.set_caption(caption).set_table_styles([{"selector": "caption", "props": "caption-side: bottom"}])
-
-
 def over(results: pd.DataFrame) -> str:
-    """How many models a table is over."""
-    data = results.iloc[0]
-    n = int(results.seed.max()) + 1
-    return f"Mean ± standard deviation over {n} models; {NAMES[data.dataset]}, forgotten: {data.forget}."
+    """How many models a table is over, and where there is no gap that a share could be of."""
+    data, n = results.iloc[0], int(results.seed.max()) + 1
+    text = f"Mean ± standard deviation over {n} models; {NAMES[data.dataset]}, forgotten: {data.forget}."
+    return f"{text} {no_gap(results)}".strip()
+
+
+def no_gap(results: pd.DataFrame, subset: str = "forget", half: str = "test") -> str:
+    """A warning where trained models are no further from retrained ones than these are from each other; else empty."""
+    for measure in ("energy", "kl"):
+        floor, ceiling = (mean(results, kind, measure, half, subset) for kind in ("retrained", "trained"))
+        if ceiling <= floor:
+            return (
+                f"There is no gap to close on {subset} ({half}): trained models are no further from retrained ones than those "
+                "are from each other, so shares of it mean nothing."
+            )
+    return ""
 
 
 def accuracy_table(results: pd.DataFrame) -> Styler:
@@ -120,19 +109,10 @@ def gap_table(results: pd.DataFrame, subset: str = "forget", half: str = "test")
             about = MEASURES[name]
             found = [about.scale * values(results, kind, name, half, subset) for kind in kinds]
             cells[f"{about.title}, {about.unit}"] = [spread(each, digits=about.digits) for each in found]
-        cells[f"95 % interval ({measure})"] = [_range(*interval(each), about.digits) for each in found]
+        cells[f"95 % interval ({measure})"] = [span(*interval(each), about.digits) for each in found]
     table = pd.DataFrame(cells, pd.Index(map(TITLES.get, kinds), name=f"{subset} ({half})"))
-    return styled(table, f"{over(results)} {no_gap(results, subset, half)}".strip())
-
-
-def no_gap(results: pd.DataFrame, subset: str = "forget", half: str = "test") -> str:
-    """A warning where trained models are no further from retrained ones than these are from each other; else empty."""
-    floor, ceiling = (mean(results, kind, "kl", half, subset) for kind in ("retrained", "trained"))
-    if not ceiling <= floor:
-        return ""
-    return (
-        f"There is no gap to close on {subset} ({half}): trained models are no further from retrained ones than those are from "
-        "each other, so shares of it mean nothing."
+    return styled(
+        table, over(results) if subset == "forget" else f"{over(results)} {no_gap(results, subset, half)}".strip()
     )
 
 
@@ -143,7 +123,7 @@ def kl_table(results: pd.DataFrame, kinds: tuple[str, ...], half: str = "test") 
         TITLES[kind]: {TITLES[at]: each.value for at, each in mine.groupby("at", sort=False) if at in kinds}
         for kind, mine in found.groupby("kind", sort=False)
     }
-    table = pd.DataFrame(cells).map(lambda v: f"{v.mean():.2f} ({_range(*interval(v), 2)})")
+    table = pd.DataFrame(cells).map(lambda v: f"{v.mean():.2f} ({span(*interval(v), 2)})")
     return styled(table.rename_axis(columns="KL(row || column)"), f"Pairs of different seeds; nats. {over(results)}")
 
 
@@ -157,16 +137,16 @@ def measures_table(results: pd.DataFrame) -> Styler:
         measure, half, subset, at = part
         about = MEASURES[measure]
         found = {kind: about.scale * values(results, kind, *part) for kind in kinds}
-        if not any(len(each) for each in found.values()):
+        if not about.drawn and not any(len(each) for each in found.values()):
             continue
         label = f"{about.title}{f' {at}' * bool(at)}, {subset} ({half})" if half else about.title
         null = null_of(results, *part) if about.aim else (np.nan, np.nan)
-        texts = {kind: _cell(each, measure, about.digits) for kind, each in found.items()}
+        texts = {kind: _cell(each, about) for kind, each in found.items()}
         rows[label] = {
             "unit": about.unit,
-            "null, 95 %": _range(*(about.scale * end for end in null), about.digits),
+            "null, 95 %": span(*(about.scale * end for end in null), about.digits),
         } | texts
-        bold[label] = _closest(found, more) if about.aim else set()
+        bold[label] = _closest(found, more, about.drawn) if about.aim else set()
     table = pd.DataFrame(rows).T
     marks = pd.DataFrame("", table.index, table.columns)
     for label, kinds_there in bold.items():
@@ -174,30 +154,30 @@ def measures_table(results: pd.DataFrame) -> Styler:
     names = {kind: TITLES[kind] + " (over)" * (kind in more) for kind in kinds}
     table, marks = table.rename(columns=names), marks.rename(columns=names)
     note = (
-        f"{over(results)} Measures of an ensemble: mean and 95 % range over random halves. Null: what retrained models give among "
-        "themselves. Bold: closest to Retrained without forgetting more than it (over)."
+        f"{over(results)} Relearn time (given up after {SIZES.relearn_steps} steps) and probe: {SIZES.probed} models. Measures of an "
+        "ensemble: mean and 95 % range over random halves. Null: what retrained models give among themselves, or the interval of "
+        "their mean. Bold: closest to Retrained without forgetting more than it (over)."
     )
     return styled(table, note).apply(lambda _: marks, axis=None)
 
 
-def _cell(found: np.ndarray, measure: str, digits: int) -> str:
-    if measure in ("u_lira", "u_lira_tpr", "klom", "excess", "beyond"):  # draws of halves, no models
-        found = found[np.isfinite(found)]
-        if not len(found):
-            return "needs 4 models"
-        return f"{found.mean():.{digits}f} ({_range(*np.quantile(found, [0.025, 0.975]), digits)})"
-    return spread(found, digits=digits)
+def _cell(found: np.ndarray, about: Measure) -> str:
+    if not about.drawn:
+        return spread(found, digits=about.digits)
+    if not np.isfinite(found).any():
+        return "needs 4 models"
+    return f"{np.nanmean(found):.{about.digits}f} ({span(*middle(found), about.digits)})"
 
 
-def _closest(found: dict[str, np.ndarray], more: set[str]) -> set[str]:
+def _closest(found: dict[str, np.ndarray], more: set[str], drawn: bool) -> set[str]:
     """The method whose mean is closest to that of retrained models, of those that do not over-forget, and those whose mean
-    lies within its interval."""
+    lies within its interval (of the mean over models, or of the draws)."""
     means = {kind: each.mean() for kind, each in found.items() if len(each) and np.isfinite(each.mean())}
     methods = [kind for kind in means if kind in METHODS and kind not in more]
     if not methods or "retrained" not in means:
         return set()
     best = min(methods, key=lambda kind: abs(means[kind] - means["retrained"]))
-    low, high = interval(found[best])
+    low, high = middle(found[best]) if drawn else interval(found[best])
     return {best, *(kind for kind in methods if low <= means[kind] <= high)}
 
 
@@ -218,7 +198,7 @@ def overview_table(results: pd.DataFrame) -> Styler:
         for kind in kinds
     }
     null = [null_of(results, measure, "test", "forget") for measure in ("energy_gap", "kl_gap", "accuracy")]
-    cells = [_range(*(100 * end for end in ends), 1) for ends in null] + [NONE, NONE]
+    cells = [span(*(100 * end for end in ends), 1) for ends in null] + [NONE, NONE]
     rows["null, 95 %"] = dict(zip(rows["Retrained"], cells, strict=True))
     return styled(pd.DataFrame(rows).T.rename_axis(index="models"), over(results))
 
@@ -281,8 +261,13 @@ def stored_results(task: Task) -> pd.DataFrame:
             f"There are no results of {NAMES[task.data.name]}, side {task.side}: "
             f"run `make study DATASET={task.data.name} FORGET={task.side}` first."
         )
+    return load_results(task, stored_models(path))
+
+
+def stored_models(path: Path) -> int:
+    """How many models of each kind a measures.csv is over."""
     seeds = pd.read_csv(path, usecols=["kind", "seed"]).query("kind == 'retrained'").seed
-    return load_results(task, int(seeds.max()) + 1)
+    return int(seeds.max()) + 1
 
 
 def settings_table(settings) -> Styler:
@@ -333,35 +318,6 @@ def verdict(results: pd.DataFrame, kind: str) -> Styler:
     if forgets_more(results, kind):
         rows["loss on forget (train)"] = "above retraining's: it forgets more than retraining does (over-unlearning)"
     return styled(pd.DataFrame({TITLES[kind]: rows}), over(results))
-
-
-def export(results: pd.DataFrame, task: Task) -> Markdown:
-    """Writes measures.csv (the whole frame) and tables.tex (needs the package booktabs alone) to data/results/<dataset>/<side>/."""
-    folder = results_folder(task)
-    for name, text in (("measures.csv", results.to_csv(index=False)), ("tables.tex", tables_tex(results))):
-        with written_whole(folder / name) as part:
-            part.write_text(text, encoding="utf-8")
-    where = Path(*folder.parts[-4:])
-    return Markdown(
-        f"All {len(results):,} values lie in `{where}/measures.csv`, the main tables in `{where}/tables.tex`."
-    )
-
-
-def tables_tex(results: pd.DataFrame) -> str:
-    """Overview and all measures as LaTeX tables."""
-    texts = []
-    for label, table in (("overview", overview_table(results)), ("measures", measures_table(results))):
-        data = table.data.map(_latex)
-        data.index, data.columns = (pd.Index([_latex(each) for each in axis]) for axis in (data.index, data.columns))
-        layout = {"hrules": True, "label": f"tab:{label}", "column_format": "l" * (data.shape[1] + 1)}
-        texts.append(data.style.to_latex(caption=_latex(over(results)), **layout))
-    return "% \\usepackage{booktabs}\n" + "\n".join(texts)
-
-
-def _latex(text: str) -> str:
-    for plain, tex in (("_", r"\_"), ("%", r"\%"), ("±", r"$\pm$"), ("–", "--"), ("||", r"$\|$")):
-        text = text.replace(plain, tex)
-    return text
 
 
 def run_note(task: Task, n: int, results: pd.DataFrame) -> Markdown:

@@ -1,0 +1,88 @@
+"""Tables and figures of Optuna studies."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import optuna
+import pandas as pd
+from IPython.display import Image
+from matplotlib import pyplot
+from pandas.io.formats.style import Styler
+
+from helpers.data.task import Task
+from helpers.evaluation.evaluate import evaluate
+from helpers.evaluation.frame import mean, values
+from helpers.report.cells import spread, styled
+from helpers.report.style import png
+from helpers.studies import (
+    again_of,
+    chosen,
+    chosen_trial,
+    complete,
+    finished,
+    kept,
+    mean_values,
+)
+from helpers.unlearning import METHODS, method_of, unlearned
+
+
+def chosen_table(studies: dict[str, optuna.Study]) -> Styler:
+    """The chosen point of each study (method -> study) with its two goals, on the tuning models."""
+    rows = {method_of(method).title: _chosen_row(study, method) for method, study in studies.items()}
+    note = "On the tuning models: KL on forget samples of their training set, accuracy on held-out retained samples."
+    return styled(pd.DataFrame(rows).T, note)
+
+
+def _chosen_row(study: optuna.Study, method: str) -> dict[str, str]:
+    if not complete(study):
+        return {"finished trials": "0: set N_TRIALS above 0"}
+    best, trials = chosen_trial(study), finished(study)
+    kl, lost = mean_values(study, best)
+    floor, ceiling = kept(study, "floor"), kept(study, "ceiling")
+    diverged = sum(trial.user_attrs["diverged"] for trial in trials)
+    return {
+        "finished trials": f"{len(trials)}" + f", {diverged} diverged" * bool(diverged),
+        "chosen trial": f"{best.number}, measured {1 + len(again_of(study, best))} times",
+        "KL, nats": f"{kl:.3f}",
+        "KL gap closed, %": f"{100 * (ceiling - kl) / (ceiling - floor):.1f}",
+        "accuracy lost, points": f"{lost:.2f}, tolerated {kept(study, 'tolerated'):.2f}",
+        "hyper-parameters": ", ".join(f"{key} {value:.3g}" for key, value in asdict(chosen(study, method)).items()),
+    }
+
+
+def compare_settings(method: str, settings: Any, task: Task, n: int) -> Styler:
+    """The given settings beside the defaults, on n models of the reported ensemble, which no study has seen."""
+    rows = {}
+    for label, point in (("chosen point", settings), ("defaults", METHODS[method].settings)):
+        results = evaluate(task, unlearned(method, task, n, stored=False, settings=point))
+        oracle = mean(results, "retrained", "accuracy", "test", "retain")
+        gaps = {
+            f"{word} gap closed, forget ({half}), %": spread(values(results, method, measure, half, "forget"), 100, 1)
+            for word, measure in (("energy", "energy_gap"), ("KL", "kl_gap"))
+            for half in ("test", "train")
+        }
+        lost = {
+            "lost on retain, points": spread(100 * (oracle - values(results, method, "accuracy", "test", "retain")))
+        }
+        rows[label] = gaps | lost
+    note = f"Mean ± standard deviation over {n} models that were not tuned on."
+    return styled(pd.DataFrame(rows).T.rename_axis(index=METHODS[method].title), note)
+
+
+# ---- figures ----
+
+
+def optuna_figure(draw: Callable, study: optuna.Study, **options):
+    """One of Optuna's own matplotlib plots (`optuna.visualization.matplotlib`) of the first goal, as a picture."""
+    if "pareto" in draw.__name__:
+        options |= {"target_names": ["KL on forget", "points lost"]}
+    else:
+        options |= {"target": lambda trial: trial.values[0], "target_name": "KL on forget"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made = draw(study, **options).figure
+    made.set_size_inches(8, 3.6)
+    pyplot.close(made)
+    return Image(png(made))
