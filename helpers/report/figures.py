@@ -3,6 +3,8 @@
 Whatever the results are, a figure is drawn: what has no value is left out, what lies beyond an axis stands at its edge in words.
 """
 
+from textwrap import fill
+
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -180,11 +182,13 @@ def curves_figure(results: pd.DataFrame, kind: str) -> Figure:
     """Cross-entropy at each step, mean over the models: the phases in their order of time, on one axis."""
     made, axes = figure(1, 1, (8.0, 2.6))
     axis, start = axes[0, 0], 0
-    for phase, each in select(results, "curve", at=None, kinds=[kind]).groupby("at", sort=False):
+    phases = select(results, "curve", at=None, kinds=[kind]).groupby("at", sort=False)
+    for place, (phase, each) in enumerate(phases):
         steps = start + each.step.to_numpy(int)
         axis.plot(steps, each.value, color=colour_of(kind), marker="." if len(steps) < 10 else None)
-        axis.text(start, 1.02, f" {phase}", transform=axis.get_xaxis_transform(), fontsize=8)
-        axis.axvline(start, color="0.8", lw=0.8)
+        height = 1.02 + 0.1 * (phases.ngroups - 1 - place)  # one above the other: short phases stand close
+        axis.text(start, height, f" {phase}", transform=axis.get_xaxis_transform(), fontsize=8)
+        axis.axvline(start, ymax=height, color="0.8", lw=0.8, clip_on=False)
         start = steps[-1] + 1
     axis.set(xlabel="step", ylabel="cross-entropy, nats")
     return made
@@ -264,7 +268,9 @@ def streisand_figure(results: pd.DataFrame) -> Figure:
             }
             axis.bxp([box], positions=[len(kinds) - 1 - y], orientation="horizontal", **options)
         axis.axvline(table.loc["retrained"].iloc[2], color="black", lw=0.8, ls="--", zorder=0)
+        low, high = table.to_numpy().min(), table.to_numpy().max()
         axis.set_xscale("symlog", linthresh=10)
+        axis.set_xlim(1.3 * low - 0.5 if low < 0 else -0.5, 1.3 * high + 0.5)
         axis.xaxis.set_major_locator(FixedLocator([-1000, -300, -100, -30, -10, -5, 0, 5, 10, 30, 100, 300, 1000]))
         axis.xaxis.set_major_formatter("{x:g}")
         axis.set_xlabel(_axis_label(measure), fontsize=8)
@@ -284,9 +290,10 @@ def transfer_figure(stages: pd.DataFrame) -> Figure:
         sns.pointplot(
             found.assign(value=100 * found.value), x="at", y="value", order=names, errorbar="sd", ax=axis, lw=1
         )
-        axis.set_xticks(range(len(names)), [name.replace(" ", "\n", 2) for name in names], fontsize=7)
+        axis.set_xticks(range(len(names)), [fill(name, 15) for name in names], fontsize=7)
         axis.set(xlabel="", ylabel=f"{MEASURES[measure].title} on {subset}, %")
-    axes[0, 1].set_yscale("symlog", linthresh=100)
-    axes[0, 1].yaxis.set_major_locator(FixedLocator([-10_000, -1000, -100, -50, 0, 25, 50, 75, 100]))
-    axes[0, 1].yaxis.set_major_formatter("{x:g}")
+    if found.value.min() < -1:  # far worse than doing nothing
+        axes[0, 1].set_yscale("symlog", linthresh=100)
+        axes[0, 1].yaxis.set_major_locator(FixedLocator([-10_000, -1000, -100, 0, 50, 100]))
+        axes[0, 1].yaxis.set_major_formatter("{x:g}")
     return made

@@ -72,7 +72,7 @@ def _one_panel(axis, results: pd.DataFrame, measure: str) -> bool:
             labels,
             *zip(*places, strict=True),
             ax=axis,
-            expand=(1.1, 1.5),
+            expand=(1.25, 1.7),
             arrowprops={"arrowstyle": "-", "color": "0.6", "lw": 0.5},
         )
     if no_gap(results):
