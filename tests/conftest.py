@@ -16,10 +16,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers.data.task import load_task
-from helpers.files import load_torch
-from helpers.models.training import Recipe, train
-from helpers.unlearning import UnlearningData
+os.environ.pop("UNLEARNING_QUICK", None)  # which a worker inherits from the process that started it
+
+from helpers.data.task import load_task  # noqa: E402
+from helpers.files import load_torch  # noqa: E402
+from helpers.models.training import Recipe, train  # noqa: E402
+from helpers.unlearning import UnlearningData  # noqa: E402
 
 # after the import: this process keeps the usual sizes, those that it starts are quick
 os.environ |= {"UNLEARNING_QUICK": "1", "UNLEARNING_OFFLINE": "1"}

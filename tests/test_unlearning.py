@@ -86,7 +86,7 @@ def test_it_stays_within_a_tenth_of_retraining(done, task, trained_model):
     name = done[0]
     data = UnlearningData.of(task, RECIPE, torch.device("cpu"))
     _, record = unlearn(name, trained_model, data, METHODS[name].settings, 0)
-    assert record["samples"] <= 0.1 * data.samples(1.0)
+    assert record["samples"] <= round(0.1 * data.samples(1.0))
 
 
 def test_it_declares_what_others_must_know(done):
