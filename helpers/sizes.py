@@ -16,9 +16,10 @@ class Sizes:
     tuning_models: int = 5  # on which hyper-parameters are tuned
     probed: int = 5  # models of each kind on which relearn time and linear probe are measured
     relearn_steps: int = 240  # at which relearning is given up
+    cost_rounds: int = 3  # of one unlearning and a part of one retraining, in turn
     heartbeat: int = 5  # seconds between two signs of a process that works on a study
     grace: int = 30  # seconds without a sign after which its trial goes back into the queue
 
 
-QUICK = Sizes(1, 20, tuning_models=2, probed=1, relearn_steps=40, heartbeat=1, grace=4)
+QUICK = Sizes(1, 20, tuning_models=2, probed=1, relearn_steps=40, cost_rounds=1, heartbeat=1, grace=4)
 SIZES = QUICK if os.environ.get("UNLEARNING_QUICK", "0") not in ("", "0") else Sizes()

@@ -224,12 +224,19 @@ def _work_until(study: optuna.Study, target: int, objective: Objective, method: 
     def trial_values(trial: optuna.Trial) -> tuple[float, float]:
         return admit(trial, objective, *objective(suggest(trial, method)))
 
-    study.sampler = Sampler()
+    study.sampler = sampler = Sampler()
     with tqdm(total=target, initial=len(complete(study)), desc=study.study_name, unit="trial") as bar:
         while len(complete(study)) < target:
             with _taken_over():
                 enough = MaxTrialsCallback(target, states=(TrialState.COMPLETE,))
-                study.optimize(trial_values, callbacks=[enough, lambda *_: bar.update(len(complete(study)) - bar.n)])
+                try:
+                    study.optimize(
+                        trial_values, callbacks=[enough, lambda *_: bar.update(len(complete(study)) - bar.n)]
+                    )
+                except KeyboardInterrupt:  # Optuna itself marks the trial only while its goals are computed
+                    if sampler.current is not None:
+                        study.tell(sampler.current, state=TrialState.FAIL, skip_if_finished=True)
+                    raise
 
 
 def admit(trial: optuna.Trial, objective: Objective, kl: float, lost: float) -> tuple[float, float]:
@@ -245,9 +252,12 @@ def admit(trial: optuna.Trial, objective: Objective, kl: float, lost: float) -> 
 
 class Sampler(optuna.samplers.TPESampler):
     """Multivariate TPE over the two goals and the constraints, seeded anew by the number of each trial: neither a second
-    process nor a kill changes what is drawn, and no two draw the same."""
+    process nor a kill changes what is drawn, and no two draw the same. current: the number of the last trial begun."""
+
+    current = None
 
     def before_trial(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        self.current = trial.number
         super().__init__(seed=SAMPLER_SEED + trial.number, multivariate=True, n_startup_trials=STARTUP)
 
 

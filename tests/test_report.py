@@ -50,9 +50,6 @@ def made_up(kinds, n=5, gap=0.9, floor=0.4, ceiling=5.0, dataset="mnist", second
         for half in ("train", "test"):
             for other in kinds:
                 rows.add("kl_pair", abs(1 + noise), half, "forget", other)
-        for quantile in ("0.05", "0.25", "0.5", "0.75", "0.95"):
-            for measure in ("loss_quantile", "margin_quantile"):
-                rows.add(measure, float(quantile), "train", "forget", quantile, by="")
         rows.add("u_lira", np.full(20, 0.7), "train", "forget", by="step")
         rows.add("curve", [1.0, 2.0], at="impair", by="step")
         rows.add("seconds", np.full(n, seconds * (0.1 if kind in METHODS else 1)))
@@ -93,17 +90,14 @@ def test_figures_and_tables_stand_for_any_results(what):
         figures.curves_figure(one, kinds[-1]),
         figures.heat_map(one),
         figures.audit_figure(one),
-        figures.streisand_figure(one),
     ):
         assert made._repr_png_()
     for table in (
         tables.accuracy_table(one),
         tables.subsets_table(one),
         tables.gap_table(one),
-        tables.kl_table(one, tuple(kinds)),
         tables.measures_table(one),
         tables.overview_table(one),
-        tables.verdict(one, kinds[-1]),
     ):
         assert "<table" in table.to_html() and len(table.data)
     assert "colours" in figures.colour_figure(one, kinds)
@@ -186,7 +180,7 @@ def test_tables_tex_needs_booktabs_alone(committed, tmp_path):
     assert text.count(r"\toprule") == text.count(r"\bottomrule") == text.count(r"\begin{tabular}") == 2
     for table in text.split(r"\end{tabular}")[:2]:
         body = [line for line in table.splitlines() if line.endswith(r"\\")]
-        assert len(body) > 7 and len({line.count("&") for line in body}) == 1 and "±" not in table
+        assert len(body) > 7 and len({line.count("&") for line in body}) == 1 and "±" not in table and r"\%" in table
     document = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n" + text + "\n\\end{document}\n"
     (tmp_path / "all.tex").write_text(document, encoding="utf-8")
     latex = shutil.which("pdflatex")

@@ -9,10 +9,13 @@ from helpers.device import pick_device
 from helpers.models.ensembles import Ensemble
 from helpers.models.training import RECIPE, Stopwatch, train
 from helpers.parallel import one_thread
+from helpers.sizes import SIZES
 from helpers.unlearning import METHODS, UnlearningData, unlearn
 
 
-def cost_side_by_side(name: str, task: Task, trained: Ensemble, rounds: int = 3, steps: int = 50) -> dict[str, float]:
+def cost_side_by_side(
+    name: str, task: Task, trained: Ensemble, rounds: int = SIZES.cost_rounds, steps: int = 50
+) -> dict[str, float]:
     """Unlearns with method `name` and retrains from scratch, in turn, each on one thread as in the ensembles.
 
     Of a retraining `steps` steps are timed (one pass, where it has fewer), since all are alike. Returns `unlearning`,

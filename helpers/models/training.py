@@ -44,11 +44,7 @@ class Recipe:
 
 
 def train(
-    images: Tensor,
-    labels: Tensor,
-    recipe: Recipe,
-    seed: int,
-    on_step: Callable[[Tensor], None] = lambda batch: None,
+    images: Tensor, labels: Tensor, recipe: Recipe, seed: int, on_step: Callable[[Tensor], None] = lambda batch: None
 ) -> CNN:
     """Trains a new CNN.
 

@@ -3,8 +3,6 @@
 Whatever the results are, a figure is drawn: what has no value is left out, what lies beyond an axis stands at its edge in words.
 """
 
-from textwrap import fill
-
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -244,56 +242,4 @@ def audit_figure(results: pd.DataFrame) -> Figure:
             axis.xaxis.set_major_formatter("{x:g}")
     if more:
         made.supxlabel(f"open marker and {OVER}", fontsize=7.5)
-    return made
-
-
-def streisand_figure(results: pd.DataFrame) -> Figure:
-    """Loss and confidence on each forget sample of the training half, as distributions over the samples of their mean over the
-    models; what retrained models give is the target, more loss is over-unlearning."""
-    kinds = [kind for kind in kinds_in(results) if len(select(results, "loss_quantile", None, None, None, [kind]))]
-    made, axes = figure(1, 2, (9.5, 1.2 + 0.26 * len(kinds)), sharey=True)
-    for axis, measure in zip(axes[0], ("loss_quantile", "margin_quantile"), strict=True):
-        found = select(results, measure, "train", "forget", None, kinds)
-        table = found.pivot_table(index="kind", columns="at", values="value", sort=False)
-        for y, kind in enumerate(kinds):
-            low, first, middle, third, high = table.loc[kind].to_numpy()
-            box = {"whislo": low, "q1": first, "med": middle, "q3": third, "whishi": high}
-            fill = {"facecolor": colour_of(kind), "edgecolor": colour_of(kind), "alpha": 0.8}
-            options = {
-                "showfliers": False,
-                "patch_artist": True,
-                "boxprops": fill,
-                "medianprops": {"color": "0.5"},
-                "widths": 0.6,
-            }
-            axis.bxp([box], positions=[len(kinds) - 1 - y], orientation="horizontal", **options)
-        axis.axvline(table.loc["retrained"].iloc[2], color="black", lw=0.8, ls="--", zorder=0)
-        low, high = table.to_numpy().min(), table.to_numpy().max()
-        axis.set_xscale("symlog", linthresh=10)
-        axis.set_xlim(1.3 * low - 0.5 if low < 0 else -0.5, 1.3 * high + 0.5)
-        axis.xaxis.set_major_locator(FixedLocator([-1000, -300, -100, -30, -10, -5, 0, 5, 10, 30, 100, 300, 1000]))
-        axis.xaxis.set_major_formatter("{x:g}")
-        axis.set_xlabel(_axis_label(measure), fontsize=8)
-        axis.set_yticks(range(len(kinds)), [TITLES[kind] for kind in reversed(kinds)], fontsize=7.5)
-    made.supxlabel(
-        "boxes: quartiles, whiskers: 5 to 95 % of the samples; dashed: median of retrained models", fontsize=7.5
-    )
-    return made
-
-
-def transfer_figure(stages: pd.DataFrame) -> Figure:
-    """Retain accuracy and KL gap closed from the published setting of GEMU to the one used here (`transfer.walk`)."""
-    made, axes = figure(1, 2, (9.5, 3.0))
-    for axis, (measure, subset) in zip(axes[0], (("accuracy", "retain"), ("kl_gap", "forget")), strict=True):
-        found = select(stages, measure, "test", subset, None)
-        names = list(found["at"].unique())
-        sns.pointplot(
-            found.assign(value=100 * found.value), x="at", y="value", order=names, errorbar="sd", ax=axis, lw=1
-        )
-        axis.set_xticks(range(len(names)), [fill(name, 15) for name in names], fontsize=7)
-        axis.set(xlabel="", ylabel=f"{MEASURES[measure].title} on {subset}, %")
-    if found.value.min() < -1:  # far worse than doing nothing
-        axes[0, 1].set_yscale("symlog", linthresh=100)
-        axes[0, 1].yaxis.set_major_locator(FixedLocator([-10_000, -1000, -100, 0, 50, 100]))
-        axes[0, 1].yaxis.set_major_formatter("{x:g}")
     return made

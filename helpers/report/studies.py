@@ -16,15 +16,7 @@ from helpers.evaluation.evaluate import evaluate
 from helpers.evaluation.frame import mean, values
 from helpers.report.cells import spread, styled
 from helpers.report.style import png
-from helpers.studies import (
-    again_of,
-    chosen,
-    chosen_trial,
-    complete,
-    finished,
-    kept,
-    mean_values,
-)
+from helpers.studies import again_of, chosen, chosen_trial, complete, finished, kept, mean_values
 from helpers.unlearning import METHODS, method_of, unlearned
 
 

@@ -51,6 +51,7 @@ SHOWN = (
     ("samples_share", "", "", ""),
     ("seconds", "", "", ""),
 )
+PARTS = tuple(("test", subset) for subset in ("all", "retain", "7_retain", "forget")) + (("train", "forget"),)
 
 
 def over(results: pd.DataFrame) -> str:
@@ -72,87 +73,76 @@ def no_gap(results: pd.DataFrame, subset: str = "forget", half: str = "test") ->
     return ""
 
 
+def name_of(results: pd.DataFrame, kind: str) -> str:
+    """A kind's title, with a mark where it is a method that forgets more than retraining does."""
+    return TITLES[kind] + " (over)" * (kind in METHODS and forgets_more(results, kind))
+
+
+def cell(results: pd.DataFrame, kind: str, measure: str, half="", subset="", at="") -> str:
+    """Mean and spread over the models, or mean and 95 % range over the draws, in the measure's unit."""
+    about = MEASURES[measure]
+    found = about.scale * values(results, kind, measure, half, subset, at)
+    if not about.drawn:
+        return spread(found, digits=about.digits)
+    if not np.isfinite(found).any():
+        return "needs 4 models"
+    return f"{np.nanmean(found):.{about.digits}f} ({span(*middle(found), about.digits)})"
+
+
 def accuracy_table(results: pd.DataFrame) -> Styler:
     """Accuracy in percent on the main subsets of the test half, and on the forget set of the training half."""
-    parts = [("test", subset) for subset in ("all", "retain", "7_retain", "forget")] + [("train", "forget")]
-    cells = {
-        f"{subset} ({half})": [
-            spread(values(results, kind, "accuracy", half, subset), 100) for kind in kinds_in(results)
-        ]
-        for half, subset in parts
-    }
-    table = pd.DataFrame(cells, pd.Index(map(TITLES.get, kinds_in(results)), name="accuracy, %"))
-    return styled(table, over(results))
+    kinds = kinds_in(results)
+    cells = {f"{part[1]} ({part[0]})": [cell(results, kind, "accuracy", *part) for kind in kinds] for part in PARTS}
+    return styled(pd.DataFrame(cells, pd.Index(map(TITLES.get, kinds), name="accuracy, %")), over(results))
 
 
 def subsets_table(results: pd.DataFrame, measure: str = "accuracy") -> Styler:
     """A measure on every subset of the test half and on both parts of the training half; one column per kind."""
-    about = MEASURES[measure]
-    found = select(results, measure, None, None, kinds=kinds_in(results)).copy()
-    found["subset"] = found.subset + found.half.map({"test": "", "train": " (train)"})
-    table = found.pivot_table(
-        index="subset",
-        columns="kind",
-        values="value",
-        sort=False,
-        aggfunc=lambda v: spread(v, about.scale, about.digits),
-    )
-    return styled(table.rename(columns=TITLES).rename_axis(columns=f"{about.title}, {about.unit}"), over(results))
+    about, kinds = MEASURES[measure], kinds_in(results)
+    parts = select(results, measure, None, None, kinds=kinds)[["half", "subset"]].drop_duplicates()
+    rows = {
+        subset + " (train)" * (half == "train"): [cell(results, kind, measure, half, subset) for kind in kinds]
+        for half, subset in parts.itertuples(index=False)
+    }
+    table = pd.DataFrame.from_dict(rows, "index", columns=[TITLES[kind] for kind in kinds])
+    return styled(table.rename_axis("subset").rename_axis(columns=f"{about.title}, {about.unit}"), over(results))
 
 
 def gap_table(results: pd.DataFrame, subset: str = "forget", half: str = "test") -> Styler:
     """Distance to retrained models on a subset, and the share of the gap to them that is closed, with the interval of its
     mean: in energy distance and in KL divergence."""
     kinds, cells = kinds_in(results), {}
-    for measure in ("energy", "kl"):
-        for name in (measure, f"{measure}_gap"):
-            about = MEASURES[name]
-            found = [about.scale * values(results, kind, name, half, subset) for kind in kinds]
-            cells[f"{about.title}, {about.unit}"] = [spread(each, digits=about.digits) for each in found]
-        cells[f"95 % interval ({measure})"] = [span(*interval(each), about.digits) for each in found]
+    for measure in ("energy", "energy_gap", "kl", "kl_gap"):
+        about = MEASURES[measure]
+        cells[f"{about.title}, {about.unit}"] = [cell(results, kind, measure, half, subset) for kind in kinds]
+        if measure.endswith("gap"):
+            ends = [interval(about.scale * values(results, kind, measure, half, subset)) for kind in kinds]
+            cells[f"95 % interval ({measure.removesuffix('_gap')})"] = [span(*each, about.digits) for each in ends]
     table = pd.DataFrame(cells, pd.Index(map(TITLES.get, kinds), name=f"{subset} ({half})"))
-    return styled(
-        table, over(results) if subset == "forget" else f"{over(results)} {no_gap(results, subset, half)}".strip()
-    )
-
-
-def kl_table(results: pd.DataFrame, kinds: tuple[str, ...], half: str = "test") -> Styler:
-    """KL(row || column) on the forget set in nats, with the 95 % interval of its mean over the column's models."""
-    found = select(results, "kl_pair", half, "forget", None, kinds)
-    cells = {
-        TITLES[kind]: {TITLES[at]: each.value for at, each in mine.groupby("at", sort=False) if at in kinds}
-        for kind, mine in found.groupby("kind", sort=False)
-    }
-    table = pd.DataFrame(cells).map(lambda v: f"{v.mean():.2f} ({span(*interval(v), 2)})")
-    return styled(table.rename_axis(columns="KL(row || column)"), f"Pairs of different seeds; nats. {over(results)}")
+    warning = no_gap(results, subset, half) if subset != "forget" else ""
+    return styled(table, f"{over(results)} {warning}".strip())
 
 
 def measures_table(results: pd.DataFrame) -> Styler:
     """Every measure (rows) of every kind (columns), beside its null; bold: the methods closest to what retrained models
     have, and those whose value lies within the interval of the closest; methods that forget more than retraining are marked."""
-    kinds = [kind for kind in kinds_in(results) if kind != "untrained"]
-    more = {kind for kind in METHODS if kind in kinds and forgets_more(results, kind)}
-    rows, bold = {}, {}
+    kinds, rows, bold = [kind for kind in kinds_in(results) if kind != "untrained"], {}, {}
+    names = {kind: name_of(results, kind) for kind in kinds}
     for part in SHOWN:
         measure, half, subset, at = part
         about = MEASURES[measure]
-        found = {kind: about.scale * values(results, kind, *part) for kind in kinds}
+        found = {kind: values(results, kind, *part) for kind in kinds}
         if not about.drawn and not any(len(each) for each in found.values()):
             continue
         label = f"{about.title}{f' {at}' * bool(at)}, {subset} ({half})" if half else about.title
-        null = null_of(results, *part) if about.aim else (np.nan, np.nan)
-        texts = {kind: _cell(each, about) for kind, each in found.items()}
-        rows[label] = {
-            "unit": about.unit,
-            "null, 95 %": span(*(about.scale * end for end in null), about.digits),
-        } | texts
-        bold[label] = _closest(found, more, about.drawn) if about.aim else set()
+        null = [about.scale * end for end in null_of(results, *part)] if about.aim else (np.nan, np.nan)
+        cells = {names[kind]: cell(results, kind, *part) for kind in kinds}
+        rows[label] = {"unit": about.unit, "null, 95 %": span(*null, about.digits)} | cells
+        bold[label] = [names[kind] for kind in _closest(results, found, about)]
     table = pd.DataFrame(rows).T
     marks = pd.DataFrame("", table.index, table.columns)
-    for label, kinds_there in bold.items():
-        marks.loc[label, list(kinds_there)] = "font-weight: bold"
-    names = {kind: TITLES[kind] + " (over)" * (kind in more) for kind in kinds}
-    table, marks = table.rename(columns=names), marks.rename(columns=names)
+    for label, columns in bold.items():
+        marks.loc[label, columns] = "font-weight: bold"
     note = (
         f"{over(results)} Relearn time (given up after {SIZES.relearn_steps} steps) and probe: {SIZES.probed} models. Measures of an "
         "ensemble: mean and 95 % range over random halves. Null: what retrained models give among themselves, or the interval of "
@@ -161,60 +151,41 @@ def measures_table(results: pd.DataFrame) -> Styler:
     return styled(table, note).apply(lambda _: marks, axis=None)
 
 
-def _cell(found: np.ndarray, about: Measure) -> str:
-    if not about.drawn:
-        return spread(found, digits=about.digits)
-    if not np.isfinite(found).any():
-        return "needs 4 models"
-    return f"{np.nanmean(found):.{about.digits}f} ({span(*middle(found), about.digits)})"
-
-
-def _closest(found: dict[str, np.ndarray], more: set[str], drawn: bool) -> set[str]:
+def _closest(results: pd.DataFrame, found: dict[str, np.ndarray], about: Measure) -> list[str]:
     """The method whose mean is closest to that of retrained models, of those that do not over-forget, and those whose mean
     lies within its interval (of the mean over models, or of the draws)."""
     means = {kind: each.mean() for kind, each in found.items() if len(each) and np.isfinite(each.mean())}
-    methods = [kind for kind in means if kind in METHODS and kind not in more]
-    if not methods or "retrained" not in means:
-        return set()
+    methods = [kind for kind in means if kind in METHODS and not forgets_more(results, kind)]
+    if not about.aim or not methods or "retrained" not in means:
+        return []
     best = min(methods, key=lambda kind: abs(means[kind] - means["retrained"]))
-    low, high = middle(found[best]) if drawn else interval(found[best])
-    return {best, *(kind for kind in methods if low <= means[kind] <= high)}
+    low, high = middle(found[best]) if about.drawn else interval(found[best])
+    return [kind for kind in methods if kind == best or low <= means[kind] <= high]
 
 
 def best_plain(results: pd.DataFrame) -> str | None:
     """The method without a notebook of its own that closes most of the energy gap without forgetting more than retraining."""
-    plain = [
-        kind for kind in METHODS if kind not in OURS and kind in set(results.kind) and not forgets_more(results, kind)
-    ]
+    plain = [kind for kind in kinds_in(results) if kind in METHODS and kind not in OURS]
+    plain = [kind for kind in plain if not forgets_more(results, kind)]
     return max(plain, key=lambda kind: mean(results, kind, "energy_gap", "test", "forget"), default=None)
 
 
 def overview_table(results: pd.DataFrame) -> Styler:
     """At most seven rows: trained, retrained, the three routines, the best of the others, the null."""
-    best = best_plain(results)
-    kinds = [kind for kind in ("trained", "retrained", *OURS, best) if kind in set(results.kind)]
-    rows = {
-        TITLES[kind] + " (over)" * (kind in METHODS and forgets_more(results, kind)): _overview(results, kind)
-        for kind in kinds
-    }
-    null = [null_of(results, measure, "test", "forget") for measure in ("energy_gap", "kl_gap", "accuracy")]
-    cells = [span(*(100 * end for end in ends), 1) for ends in null] + [NONE, NONE]
-    rows["null, 95 %"] = dict(zip(rows["Retrained"], cells, strict=True))
-    return styled(pd.DataFrame(rows).T.rename_axis(index="models"), over(results))
-
-
-def _overview(results: pd.DataFrame, kind: str) -> dict[str, str]:
-    lost = 100 * (
-        mean(results, "retrained", "accuracy", "test", "retain") - values(results, kind, "accuracy", "test", "retain")
-    )
-    share = 100 * time_share(results, kind)
-    return {
-        "energy gap closed, %": spread(values(results, kind, "energy_gap", "test", "forget"), 100, 1),
-        "KL gap closed, %": spread(values(results, kind, "kl_gap", "test", "forget"), 100, 1),
-        "accuracy on forget, %": spread(values(results, kind, "accuracy", "test", "forget"), 100, 1),
-        "lost on retain, points": spread(lost),
-        "time, % of retraining": f"{share:.1f}" if kind in METHODS and np.isfinite(share) else NONE,
-    }
+    kinds = [kind for kind in ("trained", "retrained", *OURS, best_plain(results)) if kind in set(results.kind)]
+    shown = {"energy gap closed, %": "energy_gap", "KL gap closed, %": "kl_gap", "accuracy on forget, %": "accuracy"}
+    oracle, rows = mean(results, "retrained", "accuracy", "test", "retain"), {}
+    for kind in kinds:
+        cells = {
+            name: spread(values(results, kind, measure, "test", "forget"), 100, 1) for name, measure in shown.items()
+        }
+        lost, share = oracle - values(results, kind, "accuracy", "test", "retain"), 100 * time_share(results, kind)
+        cells["lost on retain, points"] = spread(lost, 100)
+        cells["time, % of retraining"] = f"{share:.1f}" if kind in METHODS and np.isfinite(share) else NONE
+        rows[name_of(results, kind)] = cells
+    null = {name: null_of(results, measure, "test", "forget") for name, measure in shown.items()}
+    rows["null, 95 %"] = {name: span(*(100 * end for end in ends), 1) for name, ends in null.items()}
+    return styled(pd.DataFrame(rows).T.fillna(NONE).rename_axis(index="models"), over(results))
 
 
 def paired_table(results: pd.DataFrame, a: str, b: str, measures=("energy_gap", "kl_gap")) -> Styler:
@@ -228,8 +199,7 @@ def paired_table(results: pd.DataFrame, a: str, b: str, measures=("energy_gap", 
             difference = f"{(first - second).mean():+.1f} ({low:+.1f} to {high:+.1f})"
             cells = [spread(first, digits=1), spread(second, digits=1), difference, word]
             rows[f"{MEASURES[measure].title}, forget ({half}), %"] = cells
-    names = [TITLES[kind] for kind in (a, b)]
-    columns = [*names, "difference, points (95 % interval)", f"is {names[0]} closer?"]
+    columns = [TITLES[a], TITLES[b], "difference, points (95 % interval)", f"is {TITLES[a]} closer?"]
     return styled(pd.DataFrame.from_dict(rows, "index", columns=columns), f"Paired by model. {over(results)}")
 
 
@@ -242,13 +212,10 @@ def sides_table(task: Task) -> Styler:
         except StudyError:
             notes.append(f"Forgetting the {side} sevens is not stored: `make study FORGET={side}` makes it.")
             continue
-        for kind in ("trained", "retrained", "gemu", "gefeu"):
-            cells = {
-                f"{subset}, %": spread(values(results, kind, "accuracy", "test", subset), 100, 1)
-                for subset in ("forget", "7_retain", "retain")
-            }
-            gap = {"energy gap closed, %": spread(values(results, kind, "energy_gap", "test", "forget"), 100, 1)}
-            rows[side, TITLES[kind]] = gap | cells
+        for kind in ("trained", "retrained", *OURS):
+            gap = {"energy gap closed, %": cell(results, kind, "energy_gap", "test", "forget")}
+            parts = {f"{part[1]}, %": cell(results, kind, "accuracy", *part) for part in PARTS[1:4]}
+            rows[side, TITLES[kind]] = gap | parts
         notes.append(over(results))
     return styled(pd.DataFrame(rows).T.rename_axis(index=["forgotten side", "models"]), " ".join(notes))
 
@@ -272,52 +239,33 @@ def stored_models(path: Path) -> int:
 
 def settings_table(settings) -> Styler:
     """The exact hyper-parameters of a dataclass, with what they mean."""
-    rows = [
-        {
-            "setting": each.name,
-            "value": f"{getattr(settings, each.name):.4g}",
-            "meaning": each.metadata.get("meaning", ""),
-        }
+    rows = {
+        each.name: (f"{getattr(settings, each.name):.4g}", each.metadata.get("meaning", ""))
         for each in fields(settings)
-    ]
-    return styled(pd.DataFrame(rows).set_index("setting"))
+    }
+    return styled(pd.DataFrame.from_dict(rows, "index", columns=["value", "meaning"]).rename_axis("setting"))
 
 
 def all_settings() -> Styler:
     """The hyper-parameters behind every method, and what each may read of the forget set."""
     rows = {
-        method.title: {
-            "reads of the forget set": method.reads,
-            "hyper-parameters": ", ".join(f"{key} = {value:.4g}" for key, value in asdict(method.settings).items()),
-            "source": method.source,
-        }
+        method.title: (
+            method.reads,
+            ", ".join(f"{key} = {value:.4g}" for key, value in asdict(method.settings).items()),
+            method.source,
+        )
         for method in METHODS.values()
     }
-    return styled(pd.DataFrame(rows).T)
+    columns = ["reads of the forget set", "hyper-parameters", "source"]
+    return styled(pd.DataFrame.from_dict(rows, "index", columns=columns))
 
 
 def cost_table(cost: dict[str, float], title: str) -> Styler:
     """Seconds of one unlearning and one retraining, measured in turn."""
     cells = [f"{cost['unlearning']:.2f} s", f"{cost['retraining']:.2f} s", f"{100 * cost['share']:.1f} %"]
     table = pd.DataFrame({"wall time": cells}, [f"{title}, one model", "retraining, one model", "ratio"])
-    return styled(
-        table, "Medians of three rounds, measured in turn in this run; of a retraining some fifty of its steps."
-    )
-
-
-def verdict(results: pd.DataFrame, kind: str) -> Styler:
-    """What a method must deliver, in numbers: gaps closed, and accuracy against retrained models."""
-    rows = {}
-    for half in ("test", "train"):
-        for measure in ("energy_gap", "kl_gap"):
-            closed = 100 * mean(results, kind, measure, half, "forget")
-            rows[f"{MEASURES[measure].title}, forget ({half})"] = f"{closed:.1f} %" if np.isfinite(closed) else NONE
-    for subset in ("retain", "7_retain", "forget"):
-        mine, oracle = (mean(results, each, "accuracy", "test", subset) for each in (kind, "retrained"))
-        rows[f"accuracy on {subset} against retrained"] = f"{100 * (mine - oracle):+.2f} points"
-    if forgets_more(results, kind):
-        rows["loss on forget (train)"] = "above retraining's: it forgets more than retraining does (over-unlearning)"
-    return styled(pd.DataFrame({TITLES[kind]: rows}), over(results))
+    note = "Medians of some rounds, measured in turn in this run; of a retraining some fifty of its steps."
+    return styled(table, note)
 
 
 def run_note(task: Task, n: int, results: pd.DataFrame) -> Markdown:

@@ -33,11 +33,6 @@ def gradient_ascent(model: CNN, data: UnlearningData, settings: AscentSettings, 
 
 SOURCE = "Golatkar et al. 2020, arXiv:1911.04933"
 PUBLISHED = Method(
-    "ascent",
-    "Gradient Ascent",
-    SOURCE,
-    gradient_ascent,
-    AscentSettings(),
-    notebook="netcomp_SimpleAscent.ipynb",
+    "ascent", "Gradient Ascent", SOURCE, gradient_ascent, AscentSettings(), notebook="netcomp_SimpleAscent.ipynb"
 )
 TUNED = Method("tuned_ascent", "Tuned Ascent", SOURCE, gradient_ascent, AscentSettings(lr=0.0533))

@@ -102,12 +102,7 @@ def impair_and_repair(
 
 
 def maximise_error(
-    model: CNN,
-    targets: Tensor,
-    settings: GeneratorSettings,
-    data: UnlearningData,
-    random: torch.Generator,
-    log: Log,
+    model: CNN, targets: Tensor, settings: GeneratorSettings, data: UnlearningData, random: torch.Generator, log: Log
 ) -> Generator:
     """Step 1: trains a new generator against the frozen classifier.
 
