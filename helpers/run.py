@@ -21,7 +21,7 @@ from helpers.files import DATA, StudyError, load_frame, save_frame, shown, writt
 from helpers.models.ensembles import check_count
 from helpers.report.frontier import cost_and_gap
 from helpers.report.style import save_figure
-from helpers.report.tables import overview_table, stored_models
+from helpers.report.tables import all_settings, overview_table, stored_models
 from helpers.report.words import conclusions
 from helpers.unlearning import every_ensemble
 
@@ -113,6 +113,7 @@ def report() -> None:
     results = report_frame()
     save_figure(cost_and_gap(results), REPORT / "cost_and_gap.png")
     write_block("results", results_text(results, sources))
+    write_block("methods", all_settings().data.drop(columns="hyper-parameters").to_markdown())
 
 
 def rounded(results: pd.DataFrame) -> pd.DataFrame:

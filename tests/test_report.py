@@ -152,6 +152,8 @@ def test_the_readme_is_made_from_the_committed_frame(committed):
             shown.append(f"{lost.mean():.2f} ± {lost.std(ddof=0):.2f}".replace("-0.00 ", "0.00 "))
             row = [line for line in block.splitlines() if line.startswith(f"| {title} ")][dataset == "cmnist"]
             assert all(cell in row for cell in shown), (row, shown)
+    methods = text.split("<!-- methods -->")[1].split("<!-- /methods -->")[0]
+    assert all(f"| {m.title} " in methods and m.source in methods and m.reads in methods for m in METHODS.values())
     sources = {"mnist": "MNIST", "cmnist": "published pictures"}
     assert (
         run.results_text(committed, sources).rsplit("\n\n", 1)[0] in block

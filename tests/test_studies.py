@@ -188,7 +188,7 @@ evaluate(task, *(unlearned(name, task, 2, stored=False) for name in ("gemu", "ge
 """
     done = run_python(workshop, code)
     assert done.returncode == 0, done.stderr[-500:]
-    flags = {"USED_DATASET": "cmnist", "FORGET": "plain", "STUDY_NAME": "mine", "N_TRIALS": 3, "N_MODELS": 2}
+    flags = {"USED_DATASET": "cmnist", "FORGET": "plain", "STUDY_NAME": "mine", "N_TRIALS": 2, "N_MODELS": 2}
     storage = f"sqlite:///{tmp_path / 'mine.db'}"
     target = tmp_path / "done.ipynb"
     execute("generator_optim", target, flags | {"STORAGE": storage}, workshop)
@@ -198,7 +198,7 @@ evaluate(task, *(unlearned(name, task, 2, stored=False) for name in ("gemu", "ge
     assert "without a crossbar" in str([cell.outputs for cell in code[:4]])
     studies = {f"mine-{name}" for name in ("gemu", "gefeu", *PLAIN)}
     assert set(optuna.study.get_all_study_names(storage)) == studies
-    assert all(len(trials(storage, name)) == 3 for name in studies)
+    assert all(len(trials(storage, name)) == 2 for name in studies)
 
 
 def test_a_damaged_storage_is_named(workshop, url):
@@ -283,15 +283,15 @@ def test_two_workers_share_a_postgresql_study_and_survive_a_kill(workshop, url, 
     ask = f"""
 from helpers.data.task import load_task
 from helpers.studies import open_study
-open_study("cmnist-tuned_ascent", "tuned_ascent", load_task("cmnist"), {postgresql!r}).set_user_attr("target", 16)
+open_study("cmnist-tuned_ascent", "tuned_ascent", load_task("cmnist"), {postgresql!r}).set_user_attr("target", 24)
 """
     assert run_python(workshop, ask).returncode == 0
     workers = [start(workshop, storage=postgresql) for _ in range(2)]
-    wait_for(lambda: count(postgresql, "RUNNING") == 2)
+    wait_for(lambda: count(postgresql, "RUNNING") == 2, 150)
     workers[0].send_signal(signal.SIGKILL)
     workers[0].wait()
     assert workers[1].wait(timeout=100) == 0
-    assert count(postgresql) == 16
+    assert count(postgresql) == 24
 
 
 @pytest.mark.parametrize("method", SHIPPED)

@@ -73,6 +73,7 @@ def _one_panel(axis, results: pd.DataFrame, measure: str) -> bool:
             *zip(*places, strict=True),
             ax=axis,
             expand=(1.25, 1.7),
+            iter_lim=300,
             arrowprops={"arrowstyle": "-", "color": "0.6", "lw": 0.5},
         )
     if no_gap(results):
