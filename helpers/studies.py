@@ -12,6 +12,7 @@ import warnings
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import optuna
@@ -161,7 +162,7 @@ def open_study(name: str, method: str, task: Task, storage: str | None = None) -
 
 def _storage(url: str | None) -> optuna.storages.RDBStorage:
     return optuna.storages.RDBStorage(
-        url or f"sqlite:///{STORAGE}",
+        url or f"sqlite:///{quote(str(STORAGE))}",
         heartbeat_interval=SIZES.heartbeat,
         grace_period=SIZES.grace,
         heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),

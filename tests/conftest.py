@@ -78,7 +78,7 @@ def copy_repository(target: Path, archive: bool = False) -> Path:
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory):
-    return copy_repository(tmp_path_factory.mktemp("work") / "a copy")
+    return copy_repository(tmp_path_factory.mktemp("work") / "why? a {copy} 5%20 ü")
 
 
 def run_python(folder: Path, code: str, timeout: float = 300) -> subprocess.CompletedProcess:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from urllib.parse import quote
 
 import nbformat
 import numpy as np
@@ -52,7 +53,7 @@ def count(url, state="COMPLETE"):
 @pytest.fixture(scope="module")
 def url(workshop):
     (workshop / "data" / "studies").mkdir(exist_ok=True)
-    return f"sqlite:///{workshop / 'data' / 'studies' / 'studies.db'}"
+    return f"sqlite:///{quote(str(workshop / 'data' / 'studies' / 'studies.db'))}"
 
 
 def test_a_study_is_run_resumed_and_starts_at_the_defaults(workshop, url):
@@ -140,6 +141,7 @@ def test_two_confirmations_at_once_keep_what_each_measures(workshop, tmp_path):
     assert work(workshop, "--trials", "2", storage=storage).returncode == 0
     code = f"""
 from pathlib import Path
+from urllib.parse import quote
 from helpers import studies
 from helpers.data.task import load_task
 task = load_task("cmnist")
