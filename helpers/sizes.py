@@ -13,6 +13,7 @@ from dataclasses import dataclass
 class Sizes:
     min_passes: int = 2  # of training, over the training set
     min_steps: int = 300  # of training
+    test_samples: int = 10_000  # of the test half, the first ones
     tuning_models: int = 5  # on which hyper-parameters are tuned
     probed: int = 5  # models of each kind on which relearn time and linear probe are measured
     relearn_steps: int = 240  # at which relearning is given up
@@ -21,5 +22,7 @@ class Sizes:
     grace: int = 30  # seconds without a sign after which its trial goes back into the queue
 
 
-QUICK = Sizes(1, 20, tuning_models=2, probed=1, relearn_steps=40, cost_rounds=1, heartbeat=1, grace=4)
+QUICK = Sizes(
+    1, 20, test_samples=2_000, tuning_models=2, probed=1, relearn_steps=40, cost_rounds=1, heartbeat=1, grace=4
+)
 SIZES = QUICK if os.environ.get("UNLEARNING_QUICK", "0") not in ("", "0") else Sizes()

@@ -40,7 +40,7 @@ from helpers.models.ensembles import baseline
 from helpers.unlearning import unlearned
 task = load_task("cmnist")
 """
-LONG = ("studies", "notebooks", "notebooks_published", "storage", "unlearning", "extension")  # files, the longest first
+LONG = ("notebooks", "studies", "notebooks_published", "storage", "unlearning", "extension")  # files, the longest first
 NOTEBOOKS = ("netcomp_compare", "netcomp_SimpleAscent", "netcomp_GEMU", "netcomp_GeFeU", "graphics")
 
 

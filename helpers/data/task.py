@@ -16,6 +16,7 @@ from helpers.data import cmnist, mnist
 from helpers.data.dataset import Dataset, Half
 from helpers.device import return_memory
 from helpers.files import DATA, StudyError, fingerprint, shown
+from helpers.sizes import SIZES
 
 DATASETS = {"mnist": mnist, "cmnist": cmnist}  # a data set is a module with TITLE and load()
 NAMES = {name: module.TITLE for name, module in DATASETS.items()}
@@ -84,6 +85,7 @@ def load_task(dataset: str, forget: str = "crossbar") -> Task:
     check_name(dataset)
     check_side(forget)
     data = DATASETS[dataset].load()
+    data = replace(data, test=data.test.pick(slice(SIZES.test_samples)))
     return_memory()
     masks, lists = {}, {}
     for half, part in (("train", data.train), ("test", data.test)):
