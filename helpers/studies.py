@@ -16,7 +16,6 @@ from urllib.parse import quote
 
 import numpy as np
 import optuna
-from optuna.study import MaxTrialsCallback
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 from tqdm import tqdm
@@ -115,9 +114,7 @@ def open_study(name: str, method: str, task: Task, storage: str | None = None) -
     if not isinstance(name, str) or not name.strip() or "/" in name:
         raise StudyError(f'STUDY_NAME = {name!r} names no study: set it to a word in quotes, for example "mnist".')
     if not isinstance(storage, str | None):
-        raise StudyError(
-            f'STORAGE = {storage!r} is no address: set it to one in quotes, for example "sqlite:///my.db".'
-        )
+        raise StudyError(f'STORAGE = {storage!r} is no address: set it to one in quotes, like "sqlite:///my.db".')
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     probe = optuna.create_study().ask()
@@ -132,9 +129,8 @@ def open_study(name: str, method: str, task: Task, storage: str | None = None) -
     }
     try:
         with locked(STORAGE):  # two processes must not make the same tables
-            study = optuna.create_study(
-                study_name=name, storage=_storage(storage), directions=["minimize", "minimize"], load_if_exists=True
-            )
+            options = {"directions": ["minimize", "minimize"], "load_if_exists": True}
+            study = optuna.create_study(study_name=name, storage=_storage(storage), **options)
         if "identity" not in study.user_attrs and not study.get_trials(deepcopy=False):
             study.set_user_attr("identity", identity)
             study.set_metric_names(list(GOALS))
@@ -143,20 +139,15 @@ def open_study(name: str, method: str, task: Task, storage: str | None = None) -
         raise
     except Exception as error:  # SQLAlchemy and its drivers raise many kinds for a damaged file or a wrong address
         reason = (str(error).splitlines() or [""])[0][:100]
-        remedy = (
-            "check the address"
-            if storage
-            else "move it away if it holds trials of yours, then restore it with `git checkout data/studies`"
-        )
+        mine = "move it away if it holds trials of yours, then restore it with `git checkout data/studies`"
+        remedy = "check the address" if storage else mine
         where = storage.split("@")[-1] if storage else shown(STORAGE)
         raise StudyError(f"{where} cannot be opened as a study ({type(error).__name__}: {reason}): {remedy}.") from None
     if any(isinstance(value, dict) and "seal" in value for value in study.user_attrs.values()):
         raise StudyError(f'The study "{name}" was made by version 1 of this repository: choose a new STUDY_NAME.')
     if known != identity:
         changed = ", ".join(key for key in identity if known.get(key) != identity[key])
-        raise StudyError(
-            f'The study "{name}" was made with another {changed}: choose a new STUDY_NAME, its trials do not mix.'
-        )
+        raise StudyError(f'The study "{name}" was made with another {changed}: choose a new STUDY_NAME.')
     return study
 
 
@@ -182,15 +173,13 @@ def run_trials(study: optuna.Study, n_trials: int, method: str, task: Task, join
         return
     with _storage_told(study):
         with locked(STORAGE):  # two processes must not both find the study empty
-            if join:
-                target = study.user_attrs.get("target", 0)
-            else:
+            target = study.user_attrs.get("target", 0)
+            if not join:
                 target = len(complete(study)) + n_trials
                 study.set_user_attr("target", target)
                 if not study.get_trials(deepcopy=False):
-                    study.enqueue_trial(
-                        {name: asdict(METHODS[method].settings)[name] for name in searched(METHODS[method].settings)}
-                    )
+                    settings = METHODS[method].settings
+                    study.enqueue_trial({name: getattr(settings, name) for name in searched(settings)})
         if len(complete(study)) < target:
             _work_until(study, target, Objective(method, task), method)
 
@@ -226,14 +215,13 @@ def _work_until(study: optuna.Study, target: int, objective: Objective, method: 
         return admit(trial, objective, *objective(suggest(trial, method)))
 
     study.sampler = sampler = Sampler()
+    enough = optuna.study.MaxTrialsCallback(target, states=(TrialState.COMPLETE,))
     with tqdm(total=target, initial=len(complete(study)), desc=study.study_name, unit="trial") as bar:
         while len(complete(study)) < target:
             with _taken_over():
-                enough = MaxTrialsCallback(target, states=(TrialState.COMPLETE,))
+                then = [enough, lambda *_: bar.update(len(complete(study)) - bar.n)]
                 try:
-                    study.optimize(
-                        trial_values, callbacks=[enough, lambda *_: bar.update(len(complete(study)) - bar.n)]
-                    )
+                    study.optimize(trial_values, callbacks=then)
                 except KeyboardInterrupt:  # Optuna itself marks the trial only while its goals are computed
                     if sampler.current is not None:
                         study.tell(sampler.current, state=TrialState.FAIL, skip_if_finished=True)
@@ -316,10 +304,10 @@ def finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
 
 
 def kept(study: optuna.Study, key: str) -> float:
-    """ "floor", "ceiling" (nats) or "tolerated" (points) of a study; StudyError if it was lost."""
+    """Of a study: "floor", "ceiling" (nats) or "tolerated" (points); StudyError if it was lost."""
     if not isinstance(study.user_attrs.get(key), float):
         raise StudyError(
-            f'The study "{study.study_name}" has lost its "{key}": run one trial more, which measures it again.'
+            f'The study "{study.study_name}" has lost its "{key}": run one trial more to measure it again.'
         )
     return study.user_attrs[key]
 
