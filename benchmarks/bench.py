@@ -50,7 +50,7 @@ from helpers.models.ensembles import BASELINES, baseline
 from helpers.models.training import RECIPE, Recipe, Stopwatch, predict, train
 from helpers.parallel import cores, run_each
 from helpers.report.style import Figure, figure, save_figure
-from helpers.run import ROOT, execute, write_block
+from helpers.run import ROOT, execute, page_with, write_page
 from helpers.unlearning import METHODS, UnlearningData, unlearn, unlearned
 
 ROUNDS = 5
@@ -374,7 +374,7 @@ def main() -> None:
     picture = DATA / "report" / "cost_growth.png"
     save_figure(growth_figure(found["growth"]), picture)
     print(table(found))
-    write_block("performance", f"{table(found)}\n\n![How cost grows]({shown(picture)})")
+    write_page(page_with({"performance": f"{table(found)}\n\n![How cost grows]({shown(picture)})"}))
 
 
 if __name__ == "__main__":

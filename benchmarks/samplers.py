@@ -18,8 +18,9 @@ import pandas as pd
 import torch
 
 from helpers.data.task import load_task
+from helpers.objective import AFFORDABLE, Objective, suggest
 from helpers.parallel import cores
-from helpers.studies import AFFORDABLE, STARTUP, Objective, admit, suggest
+from helpers.studies import STARTUP, admit
 from helpers.unlearning import METHODS
 from helpers.unlearning.method import searched
 

@@ -45,7 +45,7 @@ def tune(
 
     task = load_task(dataset, forget)
     side = "" if forget == SIDES[0] else f"-{forget}"
-    opened = studies.open_study(study or f"{dataset}{side}-{method}", method, task, storage or None)
+    opened = studies.open_study(study or f"{dataset}{side}-{method}", method, task, storage or None, trials < 1)
     studies.run_trials(opened, trials, method, task, join=trials < 1)
     if confirm:
         studies.confirm(opened, method, task)

@@ -20,10 +20,11 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 DOWNLOADS = DATA / "downloads"
+PATIENCE = 10  # seconds that a lock is waited for without a word
 
 
 class StudyError(Exception):
@@ -116,7 +117,11 @@ def locked(path: Path):
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path.with_name(f".{path.name}.lock"))
-        lock.acquire()
+        try:
+            lock.acquire(timeout=PATIENCE)
+        except Timeout:
+            print(f"Waiting for another process that works on {shown(path)} (interrupting loses nothing).", flush=True)
+            lock.acquire()
     except OSError as error:
         raise StudyError(
             f"{shown(path.parent)} could not be written to ({error.strerror or error}): allow writing there."

@@ -16,8 +16,8 @@ import papermill
 from helpers.data.task import DATASETS, NAMES, SIDES, check_name, check_side, load_task
 from helpers.device import describe, pick_device, return_memory
 from helpers.evaluation.audit import audit
-from helpers.evaluation.frame import COLUMNS, RESULTS
-from helpers.files import DATA, StudyError, load_frame, save_frame, shown, written_whole
+from helpers.evaluation.frame import RESULTS
+from helpers.files import DATA, StudyError, save_frame, shown, written_whole
 from helpers.models.ensembles import check_count
 from helpers.report.frontier import cost_and_gap
 from helpers.report.style import save_figure
@@ -52,8 +52,14 @@ def execute(name: str, target: Path, parameters: dict, root: Path = ROOT) -> Non
 
 
 def first_cell(notebook):
-    """The cell with the flags, tagged `parameters`."""
-    return next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
+    """The cell with the flags. Its tag `parameters` tells where flags are put; one that an editor dropped is put back."""
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    tagged = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
+    found = tagged or [cell for cell in code if re.search(r"(?m)^USED_DATASET = ", cell.source)]
+    if not found:
+        raise StudyError("A notebook has lost its first cell, with `USED_DATASET = ...`: put it back.")
+    found[0].metadata["tags"] = ["parameters"]
+    return found[0]
 
 
 def with_flags(source: str, parameters: dict) -> str:
@@ -105,21 +111,18 @@ def report() -> None:
         sources[dataset] = task.data.source
     if not found:
         raise StudyError("There are no results yet: run `make study` first.")
-    save_frame(REPORT / "measures.csv.gz", pd.concat(found, ignore_index=True))
-    results = report_frame()
-    save_figure(cost_and_gap(results), REPORT / "cost_and_gap.png")
-    write_block("results", results_text(results, sources))
-    write_block("methods", all_settings().data.drop(columns="hyper-parameters").to_markdown())
+    results = pd.concat(found, ignore_index=True)
+    methods = all_settings().data.drop(columns="hyper-parameters").to_markdown()
+    page = page_with({"results": results_text(results, sources), "methods": methods})
+    figure = cost_and_gap(results)
+    save_frame(REPORT / "measures.csv.gz", results)  # all was made before the first of them is replaced
+    save_figure(figure, REPORT / "cost_and_gap.png")
+    write_page(page)
 
 
 def rounded(results: pd.DataFrame) -> pd.DataFrame:
     """Seven significant digits: more than is shown anywhere, in half the space."""
     return results.assign(value=[float(f"{value:.7g}") for value in results.value])
-
-
-def report_frame() -> pd.DataFrame:
-    """The frame of the run behind the README."""
-    return load_frame(REPORT / "measures.csv.gz", COLUMNS, "run `make report`.")
 
 
 def results_text(results: pd.DataFrame, sources: dict[str, str]) -> str:
@@ -134,31 +137,46 @@ def results_text(results: pd.DataFrame, sources: dict[str, str]) -> str:
     return "\n\n".join(parts)
 
 
-def write_block(mark: str, text: str) -> None:
-    """Puts text between the README's marks of that name; the rest stays as it is."""
-    path = ROOT / "README.md"
-    begin, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
-    before, found, rest = path.read_text(encoding="utf-8").partition(begin)
-    if not found or end not in rest:
-        raise StudyError(f"README.md has lost its lines {begin} and {end}: put them back where the text should stand.")
-    with written_whole(path) as part:
-        part.write_text(f"{before}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}", encoding="utf-8")
+def page_with(texts: dict[str, str]) -> str:
+    """The README with each text between its marks (mark -> text); the rest stays as it is."""
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    for mark, text in texts.items():
+        begin, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
+        before, found, rest = page.partition(begin)
+        if not found or end not in rest:
+            raise StudyError(
+                f"README.md has lost its lines {begin} and {end}: put them back where the text should stand."
+            )
+        page = f"{before}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}"
+    return page
+
+
+def write_page(page: str) -> None:
+    """Replaces the README."""
+    with written_whole(ROOT / "README.md") as part:
+        part.write_text(page, encoding="utf-8")
 
 
 def flag_of(key: str) -> str:
-    """The value, in quotes, of a flag in the first cell of netcomp_compare.ipynb as it stands."""
-    source = first_cell(nbformat.read(ROOT / f"{STUDY[0]}.ipynb", 4)).source
-    found = re.search(rf"""(?m)^{key} = ["']([^"']*)["']""", source)
-    if not found:
-        raise StudyError(f"The first cell of {STUDY[0]}.ipynb has no line `{key} = ...` with a word in quotes.")
-    return found[1]
+    """The value of a flag in the first cells of the notebooks as they stand; StudyError where they disagree."""
+    found = {}
+    for name in STUDY:
+        source = first_cell(nbformat.read(ROOT / f"{name}.ipynb", 4)).source
+        value = re.search(rf"""(?m)^{key} = (?:["']([^"']*)["']|([^\s#]+))""", source)
+        if not value:
+            raise StudyError(f"The first cell of {name}.ipynb has no line `{key} = ...`: put it back.")
+        found.setdefault(value[1] or value[2], name)
+    if len(found) > 1:
+        told = ", ".join(f'"{value}" in {name}' for value, name in found.items())
+        raise StudyError(f"The notebooks disagree on {key} ({told}): set it alike in all of them, or name it to make.")
+    return next(iter(found))
 
 
 def run_notebooks(in_place: bool, dataset: str | None, forget: str | None, models: int | None) -> None:
     """All notebooks in order; a flag that is None is as it stands in them."""
-    parameters = {"USED_DATASET": dataset, "FORGET": forget, "N_MODELS": models}
-    parameters = {key: value for key, value in parameters.items() if value is not None}
-    dataset, side = dataset or flag_of("USED_DATASET"), forget or flag_of("FORGET")
+    asked = {"USED_DATASET": dataset, "FORGET": forget, "N_MODELS": models}
+    parameters = {key: value for key, value in asked.items() if value is not None}
+    dataset, side, _ = (asked[key] or flag_of(key) for key in asked)
     check_name(dataset)
     check_side(side)
     if models is not None:

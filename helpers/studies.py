@@ -7,6 +7,7 @@ tenths of the training half and are never reported; its held-out tenth stands in
 A study is shared by all processes that open its storage: each runs trials until as many are complete as were asked for.
 """
 
+import os
 import time
 import warnings
 from contextlib import contextmanager
@@ -17,98 +18,38 @@ from urllib.parse import quote
 import numpy as np
 import optuna
 from optuna.trial import TrialState
+from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 from tqdm import tqdm
 
 from helpers.data.task import Task, tuning_task
-from helpers.device import pick_device
-from helpers.evaluation.distances import accuracy, kl_pairs
-from helpers.evaluation.logits import logits_of
 from helpers.files import DATA, StudyError, locked, shown
-from helpers.models.ensembles import baseline
-from helpers.models.training import RECIPE, predict
-from helpers.parallel import one_thread
+from helpers.models.training import RECIPE
+from helpers.objective import AFFORDABLE, COLLAPSED, GOALS, USEFUL_GAP, Objective, suggest
 from helpers.sizes import SIZES
-from helpers.unlearning import METHODS, OURS, UnlearningData, method_of, unlearn
+from helpers.unlearning import METHODS, OURS, method_of
 from helpers.unlearning.method import searched
 
 STORAGE = DATA / "studies" / "studies.db"  # the default; any URL that Optuna takes can be given instead
 SAMPLER_SEED = 0
+BUSY = 60  # seconds that another program may hold the file
 STARTUP = 25  # random trials before the sampler learns
-TOLERATED = 0.6  # accuracy on held-out retained samples that a chosen point may lose, in errors of retrained models
-AFFORDABLE = 0.1  # samples that unlearning may see, as a share of those that retraining sees
-USEFUL_GAP = 0.5  # share of the gap that a point must close to be of interest
-GOALS = ("KL(retrained || unlearned) on the forget set, nats", "accuracy lost on held-out retained samples, points")
-COLLAPSED = (20.0, 100.0)  # recorded for a trial whose outputs are not finite: worse than any that works
+REMEDIES = {  # what a database's driver says -> what one may do
+    "locked": "another program holds it, such as a database browser: close that",
+    "readonly": "allow writing to it and to its folder",
+    "unable to open": "see that its folder is there and may be written to",
+    "storage upgrade": "it is of another version of Optuna: run `optuna storage upgrade --storage ADDRESS` on a copy of it",
+    "malformed": "the file is damaged: take the published one (`git checkout data/studies`) if it holds no trials of yours",
+    "not a database": "the file is damaged: take the published one (`git checkout data/studies`) if it holds no trials of yours",
+}
 PLAIN = tuple(name for name in METHODS if name not in OURS)  # methods without a notebook of their own
 
 
-def suggest(trial: optuna.trial.BaseTrial, method: str) -> Any:
-    """A method's settings with every searched field drawn from its range."""
-    default, drawn = METHODS[method].settings, {}
-    for name, about in searched(default).items():
-        if about["choices"]:
-            drawn[name] = trial.suggest_categorical(name, list(about["choices"]))
-        else:
-            draw = trial.suggest_int if about["type"] is int else trial.suggest_float
-            drawn[name] = draw(name, about["low"], about["high"], log=about["log"])
-    return replace(default, **drawn)
-
-
-class Objective:
-    """The two goals of a study as a function of hyper-parameters, on the tuning models.
-
-    floor, ceiling: KL(retrained || retrained) and KL(retrained || trained) on the same samples, nats.
-    tolerated: accuracy that may be lost, points: TOLERATED times the error of the retrained models.
-    cost: samples that the last call's unlearning saw, as a share of those that retraining sees.
-    """
-
-    def __init__(self, method: str, task: Task, models: int = SIZES.tuning_models):
-        self.method, self.task = method, tuning_task(task)
-        self.trained = baseline("trained", self.task, models, stored=False)
-        oracle = logits_of(baseline("retrained", self.task, models, stored=False), self.task)
-        before = logits_of(self.trained, self.task)
-        self.device = pick_device()
-        self.data = UnlearningData.of(self.task, RECIPE, self.device)
-        images, labels = self.task.retain_set("test")
-        self.held_out, self.labels = images.to(self.device), labels.numpy()
-        self.reference = oracle.forget_train
-        keep = (~self.task.forget["test"]).numpy()
-        self.reference_accuracy = float(accuracy(oracle.test[:, keep], self.labels).mean())
-        self.tolerated = 100 * TOLERATED * (1 - self.reference_accuracy)
-        self.floor, self.ceiling = self._kl(oracle.forget_train), self._kl(before.forget_train)
-
-    def _kl(self, logits: np.ndarray) -> float:
-        """KL(retrained || models), mean over pairs of different seeds."""
-        return float(kl_pairs(self.reference, logits)[~np.eye(len(logits), dtype=bool)].mean())
-
-    def gap(self, kl: float) -> float:
-        """Share of the gap that is closed."""
-        return (self.ceiling - kl) / (self.ceiling - self.floor)
-
-    def __call__(self, settings: Any, repeat: int = 0) -> tuple[float, float]:
-        """KL in nats and accuracy lost in points, means over the tuning models; `COLLAPSED` if not finite.
-
-        repeat: another number draws other noise and samples.
-        """
-        forget, retain = [], []
-        with one_thread():  # as in the ensembles; a second process on the same study uses the second core
-            for seed, start in enumerate(self.trained.models):
-                model, record = unlearn(self.method, start.to(self.device), self.data, settings, seed + 1000 * repeat)
-                self.cost = record["samples"] / self.data.samples(1.0)
-                forget.append(predict(model, self.data.forget_images).numpy())
-                retain.append(predict(model, self.held_out).numpy())
-        forget, retain = np.stack(forget), np.stack(retain)
-        if not (np.isfinite(forget).all() and np.isfinite(retain).all()):
-            return COLLAPSED
-        lost = 100 * (self.reference_accuracy - float(accuracy(retain, self.labels).mean()))
-        return min(self._kl(forget), COLLAPSED[0]), lost
-
-
-def open_study(name: str, method: str, task: Task, storage: str | None = None) -> optuna.Study:
+def open_study(name: str, method: str, task: Task, storage: str | None = None, look: bool = False) -> optuna.Study:
     """Creates the study, or resumes it; from data/studies/studies.db unless another storage URL is given.
 
-    Raises StudyError if a study of that name exists for another method, data set, split, recipe or search space.
+    look: one that is not there is not created. Raises StudyError if a study of that name exists for another method, data set,
+    split, recipe or search space.
     """
     method_of(method)
     if not isinstance(name, str) or not name.strip() or "/" in name:
@@ -127,22 +68,29 @@ def open_study(name: str, method: str, task: Task, storage: str | None = None) -
         "models": SIZES.tuning_models,
         "space": {key: repr(value) for key, value in sorted(probe.distributions.items())},
     }
+    where = storage.split("@")[-1] if storage else shown(STORAGE)
+    options = {"directions": ["minimize", "minimize"], "load_if_exists": True}
     try:
-        with locked(STORAGE):  # two processes must not make the same tables
-            options = {"directions": ["minimize", "minimize"], "load_if_exists": True}
-            study = optuna.create_study(study_name=name, storage=_storage(storage), **options)
-        if "identity" not in study.user_attrs and not study.get_trials(deepcopy=False):
+        file = _file_of(storage)
+        if file == "":
+            raise StudyError(f"STORAGE = {storage!r} keeps no trial beyond this notebook: name a file or a database.")
+        if look and file and not os.path.exists(file):
+            raise KeyError
+        if look:
+            study = optuna.load_study(study_name=name, storage=_storage(storage))
+        else:
+            with locked(STORAGE):  # two processes must not make the same tables
+                study = optuna.create_study(study_name=name, storage=_storage(storage), **options)
+        if "identity" not in study.user_attrs and not study.get_trials(deepcopy=False) and not look:
             study.set_user_attr("identity", identity)
             study.set_metric_names(list(GOALS))
         known = study.user_attrs.get("identity", {})
     except StudyError:
         raise
+    except KeyError:
+        raise StudyError(f'{where} holds no study "{name}": set N_TRIALS above 0 to begin it.') from None
     except Exception as error:  # SQLAlchemy and its drivers raise many kinds for a damaged file or a wrong address
-        reason = (str(error).splitlines() or [""])[0][:100]
-        mine = "move it away if it holds trials of yours, then restore it with `git checkout data/studies`"
-        remedy = "check the address" if storage else mine
-        where = storage.split("@")[-1] if storage else shown(STORAGE)
-        raise StudyError(f"{where} cannot be opened as a study ({type(error).__name__}: {reason}): {remedy}.") from None
+        raise StudyError(f"{where} cannot be opened as a study ({reason_of(error)}): {remedy_for(error)}.") from None
     if any(isinstance(value, dict) and "seal" in value for value in study.user_attrs.values()):
         raise StudyError(f'The study "{name}" was made by version 1 of this repository: choose a new STUDY_NAME.')
     if known != identity:
@@ -151,13 +99,21 @@ def open_study(name: str, method: str, task: Task, storage: str | None = None) -
     return study
 
 
+def _file_of(url: str | None) -> str | None:
+    """The file that a storage lies in; "" for one in memory, None for a database server."""
+    address = make_url(url) if url else None
+    if address is None or address.get_backend_name() != "sqlite":
+        return None if url else str(STORAGE)
+    return "" if address.database in (None, "", ":memory:") else address.database
+
+
 def _storage(url: str | None) -> optuna.storages.RDBStorage:
     return optuna.storages.RDBStorage(
         url or f"sqlite:///{quote(str(STORAGE))}",
         heartbeat_interval=SIZES.heartbeat,
         grace_period=SIZES.grace,
         heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
-        engine_kwargs=None if url else {"connect_args": {"timeout": 60}},
+        engine_kwargs=None if url else {"connect_args": {"timeout": BUSY}},
     )
 
 
@@ -188,7 +144,8 @@ def run_all(
     name: str, methods: tuple[str, ...], n_trials: int, task: Task, storage: str | None = None
 ) -> dict[str, optuna.Study]:
     """Creates or resumes the study NAME-METHOD of each method and runs n_trials more of it: method -> study."""
-    studies = {method: open_study(f"{name}-{method}", method, task, storage) for method in methods}
+    look = n_trials == 0
+    studies = {method: open_study(f"{name}-{method}", method, task, storage, look) for method in methods}
     for method, study in studies.items():
         run_trials(study, n_trials, method, task)
     return studies
@@ -200,11 +157,26 @@ def _storage_told(study: optuna.Study):
     try:
         yield
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        reason = (str(error.__cause__ or error).splitlines() or [""])[0][:100]
         raise StudyError(
-            f'The storage of the study "{study.study_name}" could not be used ({reason}): see that its disk has space, '
-            "that it may be written to and that its server runs, and run the cell again; finished trials are kept."
+            f'The storage of the study "{study.study_name}" could not be used ({reason_of(error)}): {remedy_for(error)}, and run '
+            "the cell again; finished trials are kept."
         ) from None
+
+
+def reason_of(error: BaseException) -> str:
+    """What the database's own driver says, beneath Optuna and SQLAlchemy, in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:100]}"
+
+
+def remedy_for(error: BaseException) -> str:
+    """What one may do about it; nothing that could harm a file that is sound."""
+    text = reason_of(error).lower() + str(error).lower()
+    for sign, remedy in REMEDIES.items():
+        if sign in text:
+            return remedy
+    return "see that the address is right, its disk has space, it may be written to, and its server runs"
 
 
 def _work_until(study: optuna.Study, target: int, objective: Objective, method: str) -> None:

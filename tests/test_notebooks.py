@@ -13,6 +13,9 @@ from conftest import NOTEBOOKS, ROOT, SETUP, run_python
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
+from helpers import run
+from helpers.files import StudyError
+
 
 def execute(folder, name, **parameters):
     parameters = {"USED_DATASET": "cmnist", "N_MODELS": 2} | parameters
@@ -39,6 +42,7 @@ def kernel(workshop):
     [
         ("netcomp_compare", {"USED_DATASET": "cminst"}, 'did you mean "cmnist"'),
         ("netcomp_compare", {"N_MODELS": 0}, "N_MODELS = 0 makes no ensemble"),
+        ("netcomp_compare", {"N_MODELS": 999_999_999_999}, "GB, more than the whole disk has"),
         ("netcomp_compare", {"N_MODELS": 1}, "seeds are compared with each other: set it to a whole number from 2 up"),
         ("netcomp_compare", {"N_MODELS": "3"}, "N_MODELS = '3' makes no ensemble"),
         ("netcomp_compare", {"USED_DATASET": ["mnist"]}, "USED_DATASET = ['mnist'] is not known"),
@@ -135,11 +139,31 @@ def test_stored_work_is_loaded_without_computing(workshop, executed):
         ({"N_TRIALS": 2.5}, "N_TRIALS = 2.5 is no number of trials"),
         ({"STUDY_NAME": "a/b"}, "STUDY_NAME = 'a/b-gemu' names no study"),
         ({"STORAGE": 5}, "STORAGE = 5 is no address"),
+        ({"STORAGE": "sqlite://"}, "keeps no trial beyond this notebook"),
     ],
 )
-def test_wrong_flags_of_studies(workshop, executed, kernel, flags, sentence):
-    studies = {"N_TRIALS": 1, "STUDY_NAME": "flags", "STORAGE": "sqlite://"}  # in memory
+def test_wrong_flags_of_studies(workshop, executed, kernel, flags, sentence, tmp_path):
+    studies = {"N_TRIALS": 1, "STUDY_NAME": "flags", "STORAGE": f"sqlite:///{tmp_path}/flags.db"}
     run_until_refused(workshop, kernel, "generator_optim", studies | flags, sentence)
+
+
+def test_flags_that_disagree_and_tags_that_were_lost(tmp_path, monkeypatch):
+    """As after editing one notebook alone, and in an editor that drops tags."""
+    monkeypatch.setattr(run, "ROOT", tmp_path)
+    for name in NOTEBOOKS:
+        notebook = nbformat.read(ROOT / f"{name}.ipynb", 4)
+        notebook.cells[1].metadata.pop("tags")
+        nbformat.write(notebook, tmp_path / f"{name}.ipynb")
+    assert [run.flag_of(key) for key in ("USED_DATASET", "FORGET", "N_MODELS")] == ["mnist", "crossbar", "10"]
+    notebook.cells[1].source = notebook.cells[1].source.replace('"mnist"', '"cmnist"')
+    assert run.first_cell(notebook).metadata.tags == ["parameters"]  # where papermill puts what it is given
+    nbformat.write(notebook, tmp_path / f"{name}.ipynb")
+    with pytest.raises(StudyError, match='"mnist" in netcomp_compare, "cmnist" in graphics'):
+        run.run_notebooks(False, None, None, 2)
+    notebook.cells.pop(1)
+    nbformat.write(notebook, tmp_path / f"{name}.ipynb")
+    with pytest.raises(StudyError, match="has lost its first cell"):
+        run.flag_of("USED_DATASET")
 
 
 def test_committed_notebooks_are_reviewable():

@@ -196,11 +196,11 @@ def test_the_readme_is_changed_between_its_marks_only(tmp_path, monkeypatch):
     shutil.copy(ROOT / "README.md", tmp_path)
     monkeypatch.setattr(run, "ROOT", tmp_path)
     before = (tmp_path / "README.md").read_text(encoding="utf-8")
-    run.write_block("performance", "a table")
+    run.write_page(run.page_with({"performance": "a table"}))
     after = (tmp_path / "README.md").read_text(encoding="utf-8")
     begin, end = "<!-- performance -->", "<!-- /performance -->"
     assert after.split(begin)[0] == before.split(begin)[0] and after.split(end)[1] == before.split(end)[1]
     assert after.split(begin)[1].split(end)[0].strip() == "a table"
     (tmp_path / "README.md").write_text("nothing")
     with pytest.raises(StudyError, match="has lost its lines"):
-        run.write_block("performance", "a table")
+        run.page_with({"performance": "a table"})

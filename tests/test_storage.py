@@ -7,11 +7,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 import torch
 from conftest import SETUP, run_python, states
+from filelock import FileLock
+
+from helpers import files
 
 TRAIN = SETUP + 'baseline("trained", task, {n}, stored=False)\n'
 
@@ -42,6 +46,16 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_models(workshop):
     assert run_python(workshop, TRAIN.format(n=3)).returncode == 0
     assert states(workshop) == undisturbed
     assert not list((workshop / "data" / "models").rglob("*.part"))
+
+
+def test_waiting_for_a_lock_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(files, "PATIENCE", 0.2)
+    holder = FileLock(tmp_path / ".here.lock", thread_local=False)
+    holder.acquire()
+    threading.Timer(1.0, holder.release, kwargs={"force": True}).start()
+    with files.locked(tmp_path / "here"):
+        pass
+    assert "Waiting for another process that works on" in capsys.readouterr().out
 
 
 def test_two_at_once_share_the_work(workshop):

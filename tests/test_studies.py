@@ -16,8 +16,9 @@ import pytest
 from conftest import SETUP, run_python, wait_for
 
 from helpers.data.task import load_task
+from helpers.objective import AFFORDABLE
 from helpers.run import execute
-from helpers.studies import AFFORDABLE, PLAIN, STORAGE, chosen, chosen_trial, finished, open_study
+from helpers.studies import PLAIN, STORAGE, chosen, chosen_trial, finished, open_study
 from helpers.unlearning import METHODS
 
 COMMAND = [sys.executable, "-m", "helpers", "tune", "tuned_ascent", "--dataset", "cmnist"]
@@ -107,8 +108,36 @@ def test_a_trial_whose_process_was_killed_is_run_again(workshop, tmp_path):
 
 def test_joining_where_nothing_was_asked_for_says_so_at_once(workshop, tmp_path):
     done = work(workshop, storage=f"sqlite:///{tmp_path / 'empty.db'}", timeout=60)
-    assert done.returncode == 1 and "holds no finished trial" in done.stderr.splitlines()[-1]
-    assert "Trained" not in done.stderr  # no model was made
+    assert done.returncode == 1 and 'holds no study "cmnist-tuned_ascent"' in done.stderr.splitlines()[-1]
+    assert "Trained" not in done.stderr and not (tmp_path / "empty.db").exists()  # nothing was made
+
+
+def test_looking_makes_no_study_and_what_stands_in_the_way_is_said(workshop, url, tmp_path):
+    before = optuna.study.get_all_study_names(url)
+    code = f"""
+import sqlite3
+from helpers import studies
+from helpers.data.task import load_task
+from helpers.files import StudyError
+task = load_task("cmnist")
+def told(call):
+    try:
+        call()
+    except StudyError as error:
+        print(error)
+told(lambda: studies.run_all("nobodys", ("gemu",), 0, task))
+told(lambda: studies.open_study("mine", "gemu", task, "sqlite://"))
+told(lambda: studies.open_study("mine", "gemu", task, "sqlite:////nowhere/at/all.db"))
+studies.BUSY = 0.1
+other = sqlite3.connect({str(workshop / "data" / "studies" / "studies.db")!r}, isolation_level=None)
+other.execute("BEGIN EXCLUSIVE")
+told(lambda: studies.open_study("mine", "gemu", task))
+"""
+    absent, memory, nowhere, locked = run_python(workshop, code).stdout.strip().splitlines()
+    assert 'studies.db holds no study "nobodys-gemu": set N_TRIALS above 0' in absent
+    assert "keeps no trial beyond this notebook" in memory and "see that its folder is there" in nowhere
+    assert "another program holds it" in locked and "database is locked" in locked and "git" not in locked
+    assert optuna.study.get_all_study_names(url) == before
 
 
 def test_two_at_once_draw_different_points(workshop, tmp_path):
@@ -210,6 +239,7 @@ def test_a_damaged_storage_is_named(workshop, url):
         path.write_bytes(good[:1000] + b"\0" * 3000)
         done = work(workshop, "--trials", "1")
         assert done.returncode == 1 and "studies.db cannot be opened" in done.stderr.splitlines()[-1]
+        assert "the file is damaged" in done.stderr.splitlines()[-1]
     finally:
         path.write_bytes(good)
 

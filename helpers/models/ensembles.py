@@ -7,6 +7,7 @@ Work that was interrupted goes on with the first model that is not stored.
 
 import functools
 import platform
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from helpers.parallel import run_each
 
 MODELS = DATA / "models"
 FEWEST = 2  # models of an ensemble
+ROOM = 20_000_000  # bytes that the models and results of all kinds of one seed take
 BASELINES = {"untrained": "Untrained", "trained": "Trained", "retrained": "Retrained"}
 BASELINES_NOTEBOOK = "netcomp_compare.ipynb"
 
@@ -108,6 +110,11 @@ def check_count(n: int) -> None:
         raise StudyError(
             f"N_MODELS = {n!r} makes no ensemble, in which seeds are compared with each other: set it to a whole number "
             f"from {FEWEST} up, for example 10."
+        )
+    if n * ROOM > shutil.disk_usage(DATA.parent).total:
+        raise StudyError(
+            f"N_MODELS = {n} would need about {n * ROOM / 1e9:,.0f} GB, more than the whole disk has: set it to a smaller number, "
+            "for example 30."
         )
 
 
