@@ -1,5 +1,6 @@
 """Stored models in a temporary copy: interrupted, shared by two processes, damaged, of another split."""
 
+import fcntl
 import os
 import pickle
 import random
@@ -13,7 +14,6 @@ import time
 import pytest
 import torch
 from conftest import SETUP, run_python, states
-from filelock import FileLock
 
 from helpers import files
 
@@ -50,9 +50,9 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_models(workshop):
 
 def test_waiting_for_a_lock_is_told(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(files, "PATIENCE", 0.2)
-    holder = FileLock(tmp_path / ".here.lock", thread_local=False)
-    holder.acquire()
-    threading.Timer(1.0, holder.release, kwargs={"force": True}).start()
+    holder = open(tmp_path / ".here.lock", "w")  # as another process holds it
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    threading.Timer(1.0, holder.close).start()
     with files.locked(tmp_path / "here"):
         pass
     assert "Waiting for another process that works on" in capsys.readouterr().out
