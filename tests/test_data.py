@@ -99,6 +99,38 @@ def test_without_any_source_one_sentence_names_files_place_and_what_was_tried(do
     assert not list((downloads / "mnist").glob("*ubyte"))
 
 
+@pytest.mark.parametrize(
+    "place, name, packed",
+    [
+        ("mnist", "{}.gz", True),
+        ("mnist", "{}", True),  # still packed under the right name
+        ("MNIST/raw", "{}", False),
+        ("", "{dots}", False),
+        ("mnist", "{dots}.gz", True),
+    ],
+)
+def test_mnist_under_another_usual_name_is_taken(downloads, place, name, packed):
+    (downloads / place).mkdir(parents=True, exist_ok=True)
+    for right in mnist.MD5:
+        content = (DOWNLOADS / "mnist" / right).read_bytes()
+        target = downloads / place / name.format(right, dots=right.replace("-idx", ".idx"))
+        target.write_bytes(zlib.compress(content, 1, 31) if packed else content)
+    mnist.fetch()  # offline
+    for right, md5 in mnist.MD5.items():
+        assert hashlib.md5((downloads / "mnist" / right).read_bytes()).hexdigest() == md5
+
+
+def test_what_is_wrong_with_a_file_that_lies_there_is_said(with_mnist):
+    folder = with_mnist / "mnist"
+    images, labels = folder / "train-images-idx3-ubyte", folder / "t10k-labels-idx1-ubyte"
+    images.write_bytes(images.read_bytes()[:1000])
+    labels.write_bytes(zlib.compress(labels.read_bytes(), 1, 31)[:900])
+    with pytest.raises(StudyError) as error:
+        mnist.fetch()
+    assert "train-images-idx3-ubyte lies there, but it has 1,000 bytes instead of 47,040,016" in str(error.value)
+    assert "t10k-labels-idx1-ubyte lies there, but it is packed, and damaged" in str(error.value)
+
+
 def test_offline_nothing_is_asked_for(downloads, monkeypatch):
     monkeypatch.setattr(mnist.pooch, "retrieve", lambda *_, **__: pytest.fail("asked the network"))
     monkeypatch.setattr(mnist.subprocess, "run", lambda *_, **__: pytest.fail("asked npm"))

