@@ -275,6 +275,21 @@ def test_the_archive_is_fetched_and_read(mirror, with_mnist):
     assert (with_mnist / cmnist.ARCHIVE).is_file() and not list(with_mnist.glob("*.part"))
 
 
+@needs_published
+@pytest.mark.parametrize("kind", ["zip", "folder", "master"])
+def test_the_archive_is_taken_under_its_other_names(with_mnist, kind):
+    """As GitHub's button gives it, as a browser or a Mac unpacks it, under the name of the branch."""
+    if kind == "master":
+        shutil.copy(PUBLISHED, with_mnist / "colorized-MNIST-master.tar.gz")
+    else:
+        with tarfile.open(PUBLISHED) as tar:
+            tar.extractall(folder := with_mnist / "colorized-MNIST-master", filter="data")
+        if kind == "zip":
+            shutil.make_archive(str(folder), "zip", with_mnist, folder.name)
+            shutil.rmtree(folder)
+    assert cmnist.load().source == "published pictures"
+
+
 def test_colours_follow_the_rule_pixel_by_pixel():
     digits = torch.tensor([[[0, 1], [255, 0]]], dtype=torch.uint8)
     picture = colourise(digits, torch.tensor([2]))[0]

@@ -6,10 +6,13 @@ are kept after the archive was read and every picture compared with that rule. W
 rule with seeded colours makes the data set (`source` tells which of the two it was).
 """
 
+import functools
 import io
 import re
 import shutil
 import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,6 +29,11 @@ from helpers.files import DOWNLOADS, StudyError, fingerprint, load_arrays, locke
 TITLE = "Colored MNIST"
 COLOURS = ("red", "green", "blue")
 ARCHIVE = "colorized-MNIST.tar.gz"
+OTHER_NAMES = (
+    ARCHIVE,
+    *(f"colorized-MNIST-master{suffix}" for suffix in (".tar.gz", ".tar", ".zip", "")),
+    "colorized-MNIST",
+)
 URL = "https://codeload.github.com/jayaneetha/colorized-MNIST/tar.gz/refs/heads/master"
 TRAINING = 8_835  # pictures in its training half; its test half is MNIST's, 10,000
 FINGERPRINT = "45a804ec58"  # of the (half, index, digit, colour) of all 18,835 published pictures
@@ -69,13 +77,14 @@ def colourise(digits: Tensor, colours: Tensor) -> Tensor:
 def _published(digits: dict) -> dict[str, np.ndarray]:
     """Index and colour of the published pictures; empty where the archive cannot be had."""
     archive, cache = DOWNLOADS / ARCHIVE, DOWNLOADS / "colorized-MNIST.npz"
+    archive = next((path for path in map(DOWNLOADS.joinpath, OTHER_NAMES) if path.exists()), archive)
     with suppress(StudyError):  # a missing or damaged one is made anew
         found = load_arrays(cache, "")
         if _fingerprint(found) == FINGERPRINT:
             return found
     with locked(cache):
-        mine = archive.is_file() or not _fetch(archive)
-        if not archive.is_file():
+        mine = archive.exists() or not _fetch(archive)
+        if not archive.exists():
             return {}
         try:
             found = read_archive(archive, digits)
@@ -117,6 +126,7 @@ def _fetch(archive: Path) -> bool:
 def read_archive(archive: Path, digits: dict) -> dict[str, np.ndarray]:
     """Reads the published pictures and compares each with the construction, pixel for pixel.
 
+    archive: .tar, .tar.gz or .zip, or the folder that one unpacked to;
     digits: per half "train"/"test" the pixels Tensor [n, 28, 28] uint8 and labels Tensor [n] of MNIST.
     Returns train_index, train_colours, test_index, test_colours: int32 arrays, ordered by index.
     Raises StudyError if the archive is cut, holds other pictures, or a picture disagrees with MNIST.
@@ -128,21 +138,20 @@ def read_archive(archive: Path, digits: dict) -> dict[str, np.ndarray]:
     pattern = re.compile(r"(?:^|/)(training|testing)/(\d)/(red|green|blue)_(\d+)\.png$")
     rows = {"train": [], "test": []}
     try:
-        with tarfile.open(archive) as tar:
-            for member in tqdm(tar, desc="reading Colored MNIST", unit="picture", leave=False):
-                match = pattern.search(member.name)
-                if not match or not member.isfile():
-                    continue
-                if member.size > LARGEST_PICTURE:
-                    raise damaged
-                half = "train" if match[1] == "training" else "test"
-                index, colour = int(match[4]), COLOURS.index(match[3])
-                with Image.open(io.BytesIO(tar.extractfile(member).read())) as picture:
-                    pixels = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
-                expected = colourise(digits[half][0][index][None], torch.tensor([colour]))[0]
-                if int(match[2]) != digits[half][1][index] or not torch.equal(pixels, expected):
-                    raise damaged
-                rows[half].append((index, colour))
+        for name, size, read in tqdm(_members(archive), desc="reading Colored MNIST", unit="picture", leave=False):
+            match = pattern.search(name)
+            if not match:
+                continue
+            if size > LARGEST_PICTURE:
+                raise damaged
+            half = "train" if match[1] == "training" else "test"
+            index, colour = int(match[4]), COLOURS.index(match[3])
+            with Image.open(io.BytesIO(read())) as picture:
+                pixels = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
+            expected = colourise(digits[half][0][index][None], torch.tensor([colour]))[0]
+            if int(match[2]) != digits[half][1][index] or not torch.equal(pixels, expected):
+                raise damaged
+            rows[half].append((index, colour))
     except Exception:  # tarfile, zlib and Pillow have a dozen kinds for what is not as it should be
         raise damaged from None
     found = {}
@@ -152,3 +161,19 @@ def read_archive(archive: Path, digits: dict) -> dict[str, np.ndarray]:
     if _fingerprint(found) != FINGERPRINT:
         raise damaged
     return found
+
+
+def _members(archive: Path) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
+    """Name, size in bytes and a function that reads it, of every file in an archive or a folder; nothing is unpacked."""
+    if archive.is_dir():
+        for path in archive.rglob("*.png"):
+            yield path.as_posix(), path.stat().st_size, path.read_bytes
+    elif zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as packed:
+            for member in packed.infolist():
+                yield member.filename, member.file_size, functools.partial(packed.read, member)
+    else:
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                if member.isfile():
+                    yield member.name, member.size, lambda member=member: tar.extractfile(member).read()
