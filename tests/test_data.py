@@ -276,17 +276,14 @@ def test_the_archive_is_fetched_and_read(mirror, with_mnist):
 
 
 @needs_published
-@pytest.mark.parametrize("kind", ["zip", "folder", "master"])
+@pytest.mark.parametrize("kind", ["zip", "folder"])
 def test_the_archive_is_taken_under_its_other_names(with_mnist, kind):
     """As GitHub's button gives it, as a browser or a Mac unpacks it, under the name of the branch."""
-    if kind == "master":
-        shutil.copy(PUBLISHED, with_mnist / "colorized-MNIST-master.tar.gz")
-    else:
-        with tarfile.open(PUBLISHED) as tar:
-            tar.extractall(folder := with_mnist / "colorized-MNIST-master", filter="data")
-        if kind == "zip":
-            shutil.make_archive(str(folder), "zip", with_mnist, folder.name)
-            shutil.rmtree(folder)
+    with tarfile.open(PUBLISHED) as tar:
+        tar.extractall(folder := with_mnist / "colorized-MNIST-master", filter="data")
+    if kind == "zip":
+        shutil.make_archive(str(folder), "zip", folder)
+        shutil.rmtree(folder)
     assert cmnist.load().source == "published pictures"
 
 
