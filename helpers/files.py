@@ -76,6 +76,17 @@ def shown(path: Path) -> str:
     return str(path.relative_to(DATA.parent)) if path.is_relative_to(DATA.parent) else str(path)
 
 
+def there(path: Path) -> bool:
+    """Whether something lies there; StudyError where this user may not look."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise StudyError(f"{shown(path)} cannot be read ({error.strerror}): allow reading it and its folder.") from None
+    return True
+
+
 @contextmanager
 def written_whole(path: Path):
     """Yields a temporary path beside `path`; renamed to `path` if the block ends well, deleted if not.

@@ -17,7 +17,7 @@ from helpers.data.task import DATASETS, NAMES, SIDES, check_name, check_side, lo
 from helpers.device import describe, pick_device, return_memory
 from helpers.evaluation.audit import audit
 from helpers.evaluation.frame import RESULTS
-from helpers.files import DATA, StudyError, save_frame, shown, written_whole
+from helpers.files import DATA, StudyError, save_frame, shown, there, written_whole
 from helpers.models.ensembles import check_count
 from helpers.report.frontier import cost_and_gap
 from helpers.report.style import save_figure
@@ -100,7 +100,7 @@ def report() -> None:
     found, sources = [], {}
     for dataset in DATASETS:
         path = RESULTS / dataset / SIDES[0] / "measures.csv"
-        if not path.is_file():
+        if not there(path):
             print(f"{NAMES[dataset]} is left out: `make study DATASET={dataset}` makes its results.")
             continue
         task = load_task(dataset, SIDES[0])

@@ -8,14 +8,20 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import SETUP, run_python, states
 
 from helpers import files
+from helpers.data import mnist
+from helpers.files import StudyError
+from helpers.models import ensembles
+from helpers.report import tables
 
 TRAIN = SETUP + 'baseline("trained", task, {n}, stored=False)\n'
 
@@ -46,6 +52,40 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_models(workshop):
     assert run_python(workshop, TRAIN.format(n=3)).returncode == 0
     assert states(workshop) == undisturbed
     assert not list((workshop / "data" / "models").rglob("*.part"))
+
+
+@pytest.fixture
+def nobody():
+    """Someone who may not read what others keep to themselves, in a folder that he reaches."""
+    place = Path(tempfile.mkdtemp())
+    place.chmod(0o755)
+    root = os.geteuid() == 0
+    try:
+        yield place, (lambda: os.seteuid(65534)) if root else (lambda: None)
+    finally:
+        os.seteuid(0 if root else os.geteuid())
+        for path in place.iterdir():
+            path.chmod(0o755)
+        shutil.rmtree(place)
+
+
+def test_what_may_not_be_read_is_told(nobody, task, monkeypatch):
+    place, become_nobody = nobody
+    for name in ("models", "mnist", "results"):
+        (place / name).mkdir()
+        (place / name).chmod(0o000)
+    monkeypatch.setattr(ensembles, "MODELS", place / "models")
+    monkeypatch.setattr(mnist, "DOWNLOADS", place)
+    monkeypatch.setattr(tables, "results_folder", lambda task: place / "results")
+    become_nobody()
+    for call in (
+        lambda: ensembles.baseline("trained", task, 2, stored=True),
+        lambda: ensembles.baseline("trained", task, 2, stored=False),
+        mnist.fetch,
+        lambda: tables.stored_results(task),
+    ):
+        with pytest.raises(StudyError, match=r"cannot be read \(Permission denied\): allow reading"):
+            call()
 
 
 def test_waiting_for_a_lock_is_told(tmp_path, monkeypatch, capsys):

@@ -24,7 +24,17 @@ from tqdm import tqdm
 
 from helpers.data import mnist
 from helpers.data.dataset import Dataset, standardised
-from helpers.files import DOWNLOADS, StudyError, fingerprint, load_arrays, locked, save_arrays, shown, written_whole
+from helpers.files import (
+    DOWNLOADS,
+    StudyError,
+    fingerprint,
+    load_arrays,
+    locked,
+    save_arrays,
+    shown,
+    there,
+    written_whole,
+)
 
 TITLE = "Colored MNIST"
 COLOURS = ("red", "green", "blue")
@@ -77,14 +87,14 @@ def colourise(digits: Tensor, colours: Tensor) -> Tensor:
 def _published(digits: dict) -> dict[str, np.ndarray]:
     """Index and colour of the published pictures; empty where the archive cannot be had."""
     archive, cache = DOWNLOADS / ARCHIVE, DOWNLOADS / "colorized-MNIST.npz"
-    archive = next((path for path in map(DOWNLOADS.joinpath, OTHER_NAMES) if path.exists()), archive)
+    archive = next((path for path in map(DOWNLOADS.joinpath, OTHER_NAMES) if there(path)), archive)
     with suppress(StudyError):  # a missing or damaged one is made anew
         found = load_arrays(cache, "")
         if _fingerprint(found) == FINGERPRINT:
             return found
     with locked(cache):
-        mine = archive.exists() or not _fetch(archive)
-        if not archive.exists():
+        mine = there(archive) or not _fetch(archive)
+        if not there(archive):
             return {}
         try:
             found = read_archive(archive, digits)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from helpers.data.dataset import Dataset, standardised
-from helpers.files import DOWNLOADS, StudyError, locked, shown, written_whole
+from helpers.files import DOWNLOADS, StudyError, locked, shown, there, written_whole
 
 TITLE = "MNIST"
 MD5 = {
@@ -85,9 +85,7 @@ def fetch() -> None:
                 shutil.rmtree(scratch, ignore_errors=True)
         missing = _missing(folder)
     if missing:
-        wrong = "".join(
-            f" {name} lies there, but {_fault(folder / name)}." for name in missing if (folder / name).is_file()
-        )
+        wrong = "".join(f" {name} lies there, but {_fault(folder / name)}." for name in missing if there(folder / name))
         raise StudyError(
             f"MNIST is not complete and could not be fetched: put {', '.join(missing)} into {shown(folder)}/ and run the cell "
             f"again.{wrong} Tried: {'; '.join(tried)}."
@@ -137,7 +135,12 @@ def _unwritable(folder: Path, error: OSError) -> StudyError:
 def _missing(folder: Path) -> list[str]:
     def good(name):
         path = folder / name
-        return path.is_file() and hashlib.md5(path.read_bytes()).hexdigest() == MD5[name]
+        try:
+            return there(path) and hashlib.md5(path.read_bytes()).hexdigest() == MD5[name]
+        except OSError as error:
+            raise StudyError(
+                f"{shown(path)} cannot be read ({error.strerror}): allow reading it, or move it away."
+            ) from None
 
     return [name for name in MD5 if not good(name)]
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from helpers.data.task import Task
 from helpers.device import describe, pick_device, return_memory
-from helpers.files import DATA, StudyError, code_fingerprint, fingerprint, load_torch, locked, save_torch, shown
+from helpers.files import DATA, StudyError, code_fingerprint, fingerprint, load_torch, locked, save_torch, shown, there
 from helpers.models import cnn, training
 from helpers.models.cnn import CNN, new_model
 from helpers.models.training import RECIPE, Stopwatch, train
@@ -133,14 +133,14 @@ def gather(
     """
     folder = MODELS / task.data.name / task.side / f"{kind.name}-{kind.identity}"
     paths = [folder / f"{seed:03d}.pt" for seed in range(n)]
-    missing = [seed for seed, path in enumerate(paths) if not path.is_file()]
+    missing = [seed for seed, path in enumerate(paths) if not there(path)]
     if stored and missing:
         raise StudyError(_not_stored(kind, task, n, n - len(missing), folder))
     if missing:
 
         def work(seed: int, tick: Callable[[], None]) -> None:
             with locked(paths[seed]):
-                if paths[seed].is_file():  # another notebook made it meanwhile
+                if there(paths[seed]):  # another notebook made it meanwhile
                     for _ in range(steps):
                         tick()
                     return

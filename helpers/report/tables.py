@@ -28,7 +28,7 @@ from helpers.evaluation.frame import (
     time_share,
     values,
 )
-from helpers.files import StudyError
+from helpers.files import StudyError, there
 from helpers.report.cells import NONE, kinds_in, middle, span, spread, styled
 from helpers.sizes import SIZES
 from helpers.unlearning import METHODS, OURS, TITLES
@@ -223,7 +223,7 @@ def sides_table(task: Task) -> Styler:
 def stored_results(task: Task) -> pd.DataFrame:
     """What the last run of graphics.ipynb left of a task, made and measured by the present code; StudyError otherwise."""
     path = results_folder(task) / "measures.csv"
-    if not path.is_file():
+    if not there(path):
         raise StudyError(
             f"There are no results of {NAMES[task.data.name]}, side {task.side}: "
             f"run `make study DATASET={task.data.name} FORGET={task.side}` first."
