@@ -15,7 +15,7 @@ from helpers.evaluation.evaluate import with_shares
 from helpers.evaluation.frame import COLUMNS, Rows, interval, mean, null_of, select, values
 from helpers.files import StudyError, load_frame
 from helpers.models.cnn import LAYERS
-from helpers.report import export, figures, frontier, tables, words
+from helpers.report import export, figures, frontier, style, tables, words
 from helpers.unlearning import METHODS
 
 COMMITTED = ROOT / "data" / "report" / "measures.csv.gz"
@@ -190,6 +190,20 @@ def test_tables_tex_needs_booktabs_alone(committed, tmp_path):
         command = [latex, "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_figures_are_shown_where_nothing_may_be_written(committed, tmp_path, monkeypatch, capsys):
+    (tmp_path / "results").write_text("a file where the folder should be")
+    monkeypatch.setattr(style, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(export, "results_folder", lambda task: tmp_path / "results" / "mnist")
+    one, task = (
+        committed[committed.dataset == "mnist"],
+        SimpleNamespace(data=SimpleNamespace(name="mnist"), side="crossbar"),
+    )
+    made = figures.predictions_figure(one, ["trained"])
+    assert style.store(made, task, "predictions") is made
+    assert "could not be written" in capsys.readouterr().out and "could not be written" in export.export(one, task).data
+    assert (tmp_path / "results").read_text() == "a file where the folder should be"
 
 
 def test_the_readme_is_changed_between_its_marks_only(tmp_path, monkeypatch):

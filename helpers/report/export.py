@@ -5,16 +5,19 @@ from IPython.display import Markdown
 
 from helpers.data.task import Task
 from helpers.evaluation.frame import results_folder
-from helpers.files import shown, written_whole
+from helpers.files import StudyError, shown, written_whole
 from helpers.report.tables import measures_table, over, overview_table
 
 
 def export(results: pd.DataFrame, task: Task) -> Markdown:
     """Writes measures.csv (the whole frame) and tables.tex (needs the package booktabs alone) to data/results/<dataset>/<side>/."""
     folder = results_folder(task)
-    for name, text in (("measures.csv", results.to_csv(index=False)), ("tables.tex", tables_tex(results))):
-        with written_whole(folder / name) as part:
-            part.write_text(text, encoding="utf-8")
+    try:
+        for name, text in (("measures.csv", results.to_csv(index=False)), ("tables.tex", tables_tex(results))):
+            with written_whole(folder / name) as part:
+                part.write_text(text, encoding="utf-8")
+    except StudyError as error:  # whoever may only read shall see the figures all the same
+        return Markdown(str(error))
     return Markdown(
         f"All {len(results):,} values lie in `{shown(folder)}/measures.csv`, the main tables in `tables.tex` beside it."
     )

@@ -8,7 +8,7 @@ from PIL import Image as Picture
 
 from helpers.data.task import Task
 from helpers.evaluation.frame import RESULTS
-from helpers.files import written_whole
+from helpers.files import StudyError, written_whole
 from helpers.unlearning import METHODS
 
 BASE = {
@@ -84,6 +84,9 @@ def save_figure(made: Figure, path) -> None:
 
 
 def store(made: Figure, task: Task, name: str) -> Figure:
-    """Stores a figure as PDF under data/results/figures/ and returns it for showing."""
-    save_figure(made, RESULTS / "figures" / f"{task.data.name}-{task.side}-{name}.pdf")
+    """Stores a figure as PDF under data/results/figures/ and returns it for showing, also where nothing may be written."""
+    try:
+        save_figure(made, RESULTS / "figures" / f"{task.data.name}-{task.side}-{name}.pdf")
+    except StudyError as error:
+        print(error)
     return made
