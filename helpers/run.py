@@ -55,7 +55,7 @@ def first_cell(notebook):
     """The cell with the flags. Its tag `parameters` tells where flags are put; one that an editor dropped is put back."""
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     tagged = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
-    found = tagged or [cell for cell in code if re.search(r"(?m)^USED_DATASET = ", cell.source)]
+    found = tagged or [cell for cell in code if re.search(r"(?m)^USED_DATASET *= *", cell.source)]
     if not found:
         raise StudyError("A notebook has lost its first cell, with `USED_DATASET = ...`: put it back.")
     found[0].metadata["tags"] = ["parameters"]
@@ -65,7 +65,7 @@ def first_cell(notebook):
 def with_flags(source: str, parameters: dict) -> str:
     """The first cell's source with other values: {"N_MODELS": 30} puts 30 into the line `N_MODELS = ...`."""
     for key, value in parameters.items():
-        source, found = re.subn(rf"(?m)^{key} = [^\s#]+", lambda _, k=key, v=value: f"{k} = {v!r}", source)
+        source, found = re.subn(rf"(?m)^{key} *= *[^\s#]+", lambda _, k=key, v=value: f"{k} = {v!r}", source)
         if found != 1:
             raise StudyError(f"The first cell has no line `{key} = ...`: put it back.")
     return source
@@ -162,7 +162,7 @@ def flag_of(key: str) -> str:
     found = {}
     for name in STUDY:
         source = first_cell(nbformat.read(ROOT / f"{name}.ipynb", 4)).source
-        value = re.search(rf"""(?m)^{key} = (?:["']([^"']*)["']|([^\s#]+))""", source)
+        value = re.search(rf"""(?m)^{key} *= *(?:["']([^"']*)["']|([^\s#]+))""", source)
         if not value:
             raise StudyError(f"The first cell of {name}.ipynb has no line `{key} = ...`: put it back.")
         found.setdefault(value[1] or value[2], name)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 class Sizes:
     min_passes: int = 2  # of training, over the training set
     min_steps: int = 300  # of training
-    test_samples: int = 10_000  # of the test half, the first ones
+    test_samples: int | None = None  # of the test half, the first ones; None: all
     tuning_models: int = 5  # on which hyper-parameters are tuned
     probed: int = 5  # models of each kind on which relearn time and linear probe are measured
     relearn_steps: int = 240  # at which relearning is given up

@@ -39,8 +39,8 @@ REMEDIES = {  # what a database's driver says -> what one may do
     "readonly": "allow writing to it and to its folder",
     "unable to open": "see that its folder is there and may be written to",
     "storage upgrade": "it is of another version of Optuna: run `optuna storage upgrade --storage ADDRESS` on a copy of it",
-    "malformed": "the file is damaged: take the published one (`git checkout data/studies`) if it holds no trials of yours",
-    "not a database": "the file is damaged: take the published one (`git checkout data/studies`) if it holds no trials of yours",
+    "malformed": "the file is damaged or holds no studies: keep a copy of it, and name another or take the published one",
+    "not a database": "the file is damaged or holds no studies: keep a copy of it, and name another or take the published one",
 }
 PLAIN = tuple(name for name in METHODS if name not in OURS)  # methods without a notebook of their own
 

@@ -39,10 +39,10 @@ from helpers.files import (
 TITLE = "Colored MNIST"
 COLOURS = ("red", "green", "blue")
 ARCHIVE = "colorized-MNIST.tar.gz"
-OTHER_NAMES = (
-    ARCHIVE,
-    *(f"colorized-MNIST-master{suffix}" for suffix in (".tar.gz", ".tar", ".zip", "")),
-    "colorized-MNIST",
+OTHER_NAMES = tuple(
+    f"{stem}{suffix}"
+    for stem in ("colorized-MNIST", "colorized-MNIST-master")
+    for suffix in (".tar.gz", ".tar", ".zip", "")
 )
 URL = "https://codeload.github.com/jayaneetha/colorized-MNIST/tar.gz/refs/heads/master"
 TRAINING = 8_835  # pictures in its training half; its test half is MNIST's, 10,000
