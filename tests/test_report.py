@@ -153,7 +153,8 @@ def test_the_readme_is_made_from_the_committed_frame(committed):
             row = [line for line in block.splitlines() if line.startswith(f"| {title} ")][dataset == "cmnist"]
             assert all(cell in row for cell in shown), (row, shown)
     methods = text.split("<!-- methods -->")[1].split("<!-- /methods -->")[0]
-    assert all(f"| {m.title} " in methods and m.source in methods and m.reads in methods for m in METHODS.values())
+    assert methods.strip() == tables.all_settings().data.drop(columns="hyper-parameters").to_markdown()
+    assert all(f"| {m.title} " in methods and m.source in methods for m in METHODS.values())
     sources = {"mnist": "MNIST", "cmnist": "published pictures"}
     assert (
         run.results_text(committed, sources).rsplit("\n\n", 1)[0] in block

@@ -91,6 +91,27 @@ def test_interrupted_and_killed_trials_do_not_stop_the_study(workshop, url):
     assert count(url) == before + 4 >= done
 
 
+def test_an_interrupt_before_the_goals_are_computed_marks_the_trial_too(workshop, tmp_path):
+    """Where Optuna leaves it as running: while the sampler gets ready."""
+    code = f"""
+from helpers import studies
+from helpers.data.task import load_task
+task = load_task("cmnist")
+study = studies.open_study("stopped", "tuned_ascent", task, "sqlite:///{tmp_path}/s.db")
+real = studies.Sampler.before_trial
+def stopped(self, study, trial):
+    real(self, study, trial)
+    raise KeyboardInterrupt
+studies.Sampler.before_trial = stopped
+try:
+    studies.run_trials(study, 1, "tuned_ascent", task)
+except KeyboardInterrupt:
+    print([trial.state.name for trial in study.trials])
+"""
+    done = run_python(workshop, code)
+    assert done.stdout.splitlines()[-1:] == ["['FAIL']"], done.stderr[-500:]
+
+
 def test_a_trial_whose_process_was_killed_is_run_again(workshop, tmp_path):
     """By another process that works on the study, with the same hyper-parameters."""
     storage = f"sqlite:///{tmp_path / 'killed.db'}"
@@ -169,8 +190,6 @@ def test_two_confirmations_at_once_keep_what_each_measures(workshop, tmp_path):
     storage = f"sqlite:///{tmp_path}/twice.db"
     assert work(workshop, "--trials", "2", storage=storage).returncode == 0
     code = f"""
-from pathlib import Path
-from urllib.parse import quote
 from helpers import studies
 from helpers.data.task import load_task
 task = load_task("cmnist")

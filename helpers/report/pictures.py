@@ -67,13 +67,12 @@ def contact_sheet(task: Task, which: str = "crossbar", half: str = "train", page
     masks = {"crossbar": crossbar, "plain": sevens & ~crossbar, "ambiguous": borderline & sevens}
     where = masks[which].nonzero().flatten()[page * 10 * columns : (page + 1) * 10 * columns]
     made, axes = figure(1, 1, (columns * 0.62, 10 * 0.72))
-    sheet = torch.zeros(task.data.channels, 10 * 34, columns * 30)  # one picture: 200 axes would take seconds
+    paper = float(task.data.channels > 1)  # white: 1 in colours, 0 where `gray_r` shows ink
+    sheet = torch.full((task.data.channels, 10 * 34, columns * 30), paper)  # one picture: 200 axes would take seconds
     for place, (at, picture) in enumerate(zip(where, task.data.pictures(part.images[where]), strict=True)):
         y, x = 34 * (place // columns), 30 * (place % columns)
         sheet[:, y + 6 : y + 34, x : x + 28] = picture
         axes[0, 0].text(x + 14, y + 4, int(part.index[at]), fontsize=6, ha="center")
-    if task.data.channels > 1:
-        sheet[:, (sheet == 0).all(0)] = 1  # white between the pictures
     _show(axes[0, 0], sheet)
     axes[0, 0].axis("off")
     return made
