@@ -83,8 +83,19 @@ def there(path: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
-        raise StudyError(f"{shown(path)} cannot be read ({error.strerror}): allow reading it and its folder.") from None
+        raise unreadable(path, error) from None
     return True
+
+
+def unreadable(path: Path, error: OSError) -> StudyError:
+    return StudyError(f"{shown(path)} cannot be read ({error.strerror or error}): allow reading it and its folder.")
+
+
+def unwritable(path: Path, error: OSError) -> StudyError:
+    return StudyError(
+        f"{shown(path)} could not be written ({error.strerror or error}): "
+        "free some space or allow writing there, and run the cell again."
+    )
 
 
 @contextmanager
@@ -103,10 +114,7 @@ def written_whole(path: Path):
         yield part
         os.replace(part, path)
     except OSError as error:
-        raise StudyError(
-            f"{shown(path)} could not be written ({error.strerror or error}): "
-            "free some space or allow writing there, and run the cell again."
-        ) from None
+        raise unwritable(path, error) from None
     finally:
         with suppress(OSError):  # where nothing could be written there is nothing to delete
             part.unlink(missing_ok=True)
@@ -134,9 +142,7 @@ def locked(path: Path):
             print(f"Waiting for another process that works on {shown(path)} (interrupting loses nothing).", flush=True)
             lock.acquire()
     except OSError as error:
-        raise StudyError(
-            f"{shown(path.parent)} could not be written to ({error.strerror or error}): allow writing there."
-        ) from None
+        raise unwritable(path, error) from None
     try:
         yield
     finally:
@@ -196,15 +202,13 @@ def save_frame(path: Path, frame: pd.DataFrame) -> None:
 
 
 def load_frame(path: Path, like: dict[str, str], remedy: str) -> pd.DataFrame:
-    """Loads what `save_frame` stored. like: column -> type; StudyError for other columns, a cut or an altered file."""
+    """Loads what `save_frame` stored, or a plain .csv. like: column -> type; StudyError for other columns, a cut or an altered file."""
     try:
-        with gzip.open(path) as packed:  # to its end, where the checksum stands
+        with (gzip.open if path.suffix == ".gz" else open)(
+            path, "rb"
+        ) as packed:  # to its end, where the checksum stands
             frame = pd.read_csv(
-                packed,
-                dtype=like,
-                keep_default_na=False,
-                na_values={"seed": "", "step": "", "value": ""},
-                float_precision="round_trip",
+                packed, dtype=like, keep_default_na=False, na_values={"seed": "", "step": "", "value": ""}
             )
     except Exception as error:
         raise _refuse(path, "results", remedy, error) from None

@@ -18,7 +18,7 @@ from urllib.parse import quote
 import numpy as np
 import optuna
 from optuna.trial import TrialState
-from sqlalchemy import make_url
+from sqlalchemy import create_engine, inspect, make_url
 from sqlalchemy.exc import SQLAlchemyError
 from tqdm import tqdm
 
@@ -74,7 +74,7 @@ def open_study(name: str, method: str, task: Task, storage: str | None = None, l
         file = _file_of(storage)
         if file == "":
             raise StudyError(f"STORAGE = {storage!r} keeps no trial beyond this notebook: name a file or a database.")
-        if look and file and not os.path.exists(file):
+        if look and not _begun(storage, file):
             raise KeyError
         if look:
             study = optuna.load_study(study_name=name, storage=_storage(storage))
@@ -107,14 +107,35 @@ def _file_of(url: str | None) -> str | None:
     return "" if address.database in (None, "", ":memory:") else address.database
 
 
+def _begun(url: str | None, file: str | None) -> bool:
+    """Whether studies lie there; Optuna makes its tables wherever it only looks."""
+    if file and not os.path.exists(file):
+        return False
+    engine = create_engine(_address(url))
+    try:
+        return inspect(engine).has_table("studies")
+    finally:
+        engine.dispose()
+
+
+def _address(url: str | None) -> str:
+    return url or f"sqlite:///{quote(str(STORAGE))}"
+
+
 def _storage(url: str | None) -> optuna.storages.RDBStorage:
     return optuna.storages.RDBStorage(
-        url or f"sqlite:///{quote(str(STORAGE))}",
+        _address(url),
         heartbeat_interval=SIZES.heartbeat,
         grace_period=SIZES.grace,
         heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
         engine_kwargs=None if url else {"connect_args": {"timeout": BUSY}},
     )
+
+
+def check_trials(n_trials: int) -> None:
+    """StudyError unless it is a whole number from 0 up."""
+    if isinstance(n_trials, bool) or not isinstance(n_trials, int) or n_trials < 0:
+        raise StudyError(f"N_TRIALS = {n_trials!r} is no number of trials: set it to a whole number, 0 to run none.")
 
 
 def run_trials(study: optuna.Study, n_trials: int, method: str, task: Task, join: bool = False) -> None:
@@ -123,9 +144,8 @@ def run_trials(study: optuna.Study, n_trials: int, method: str, task: Task, join
     The first trial of a study has the defaults. An interrupted trial is marked failed; one whose process was killed is run
     again by whoever works on the study. Trials that diverge are recorded as `COLLAPSED`.
     """
-    if isinstance(n_trials, bool) or not isinstance(n_trials, int):
-        raise StudyError(f"N_TRIALS = {n_trials!r} is no number of trials: set it to a whole number, 0 to run none.")
-    if n_trials < 1 and not join:
+    check_trials(n_trials)
+    if n_trials == 0 and not join:
         return
     with _storage_told(study):
         with locked(STORAGE):  # two processes must not both find the study empty
@@ -144,6 +164,7 @@ def run_all(
     name: str, methods: tuple[str, ...], n_trials: int, task: Task, storage: str | None = None
 ) -> dict[str, optuna.Study]:
     """Creates or resumes the study NAME-METHOD of each method and runs n_trials more of it: method -> study."""
+    check_trials(n_trials)  # before a study is begun
     look = n_trials == 0
     studies = {method: open_study(f"{name}-{method}", method, task, storage, look) for method in methods}
     for method, study in studies.items():

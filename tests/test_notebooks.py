@@ -136,7 +136,7 @@ def test_stored_work_is_loaded_without_computing(workshop, executed):
     "flags, sentence",
     [
         ({"N_TRIALS": "5"}, "N_TRIALS = '5' is no number of trials"),
-        ({"N_TRIALS": 2.5}, "N_TRIALS = 2.5 is no number of trials"),
+        ({"N_TRIALS": -5}, "N_TRIALS = -5 is no number of trials"),
         ({"STUDY_NAME": "a/b"}, "STUDY_NAME = 'a/b-gemu' names no study"),
         ({"STORAGE": 5}, "STORAGE = 5 is no address"),
         ({"STORAGE": "sqlite://"}, "keeps no trial beyond this notebook"),
@@ -145,6 +145,7 @@ def test_stored_work_is_loaded_without_computing(workshop, executed):
 def test_wrong_flags_of_studies(workshop, executed, kernel, flags, sentence, tmp_path):
     studies = {"N_TRIALS": 1, "STUDY_NAME": "flags", "STORAGE": f"sqlite:///{tmp_path}/flags.db"}
     run_until_refused(workshop, kernel, "generator_optim", studies | flags, sentence)
+    assert not (tmp_path / "flags.db").exists()  # no study was begun
 
 
 def test_flags_that_disagree_and_tags_that_were_lost(tmp_path, monkeypatch):

@@ -193,6 +193,11 @@ def test_tables_tex_needs_booktabs_alone(committed, tmp_path):
         assert done.returncode == 0, done.stdout[-2000:]
 
 
+def test_a_name_with_signs_of_latex_stands_in_a_caption(committed):
+    one = committed[committed.dataset == "mnist"].assign(forget="my_list, 1 %")
+    assert r"forgotten: my\_list, 1 \%." in export.tables_tex(one)
+
+
 def test_figures_are_shown_where_nothing_may_be_written(committed, tmp_path, monkeypatch, capsys):
     (tmp_path / "results").write_text("a file where the folder should be")
     monkeypatch.setattr(style, "RESULTS", tmp_path / "results")

@@ -14,6 +14,7 @@ import numpy as np
 import optuna
 import pytest
 from conftest import SETUP, run_python, wait_for
+from sqlalchemy import NullPool, create_engine, inspect
 
 from helpers.data.task import load_task
 from helpers.objective import AFFORDABLE
@@ -53,12 +54,12 @@ def count(url, state="COMPLETE"):
 
 @pytest.fixture(scope="module")
 def url(workshop):
-    (workshop / "data" / "studies").mkdir(exist_ok=True)
+    """Of the usual storage, with a study of two trials."""
+    assert work(workshop, "--trials", "2").returncode == 0
     return f"sqlite:///{quote(str(workshop / 'data' / 'studies' / 'studies.db'))}"
 
 
 def test_a_study_is_run_resumed_and_starts_at_the_defaults(workshop, url):
-    assert work(workshop, "--trials", "2").returncode == 0
     assert count(url) == 2
     done = work(workshop, "--trials", "1")
     assert count(url) == 3 and "chosen trial" in done.stdout
@@ -149,14 +150,17 @@ def told(call):
 told(lambda: studies.run_all("nobodys", ("gemu",), 0, task))
 told(lambda: studies.open_study("mine", "gemu", task, "sqlite://"))
 told(lambda: studies.open_study("mine", "gemu", task, "sqlite:////nowhere/at/all.db"))
+told(lambda: studies.open_study("mine", "gemu", task, {f"sqlite:///{tmp_path}/empty.db"!r}, look=True))
 studies.BUSY = 0.1
 other = sqlite3.connect({str(workshop / "data" / "studies" / "studies.db")!r}, isolation_level=None)
 other.execute("BEGIN EXCLUSIVE")
 told(lambda: studies.open_study("mine", "gemu", task))
 """
-    absent, memory, nowhere, locked = run_python(workshop, code).stdout.strip().splitlines()
+    (tmp_path / "empty.db").touch()
+    absent, memory, nowhere, empty, locked = run_python(workshop, code).stdout.strip().splitlines()
     assert 'studies.db holds no study "nobodys-gemu": set N_TRIALS above 0' in absent
     assert "keeps no trial beyond this notebook" in memory and "see that its folder is there" in nowhere
+    assert 'holds no study "mine"' in empty and not (tmp_path / "empty.db").stat().st_size  # no table was made
     assert "another program holds it" in locked and "database is locked" in locked and "git" not in locked
     assert optuna.study.get_all_study_names(url) == before
 
@@ -238,7 +242,7 @@ evaluate(task, *(unlearned(name, task, 2, stored=False) for name in ("gemu", "ge
 """
     done = run_python(workshop, code)
     assert done.returncode == 0, done.stderr[-500:]
-    flags = {"USED_DATASET": "cmnist", "FORGET": "plain", "STUDY_NAME": "mine", "N_TRIALS": 2, "N_MODELS": 2}
+    flags = {"USED_DATASET": "cmnist", "FORGET": "plain", "STUDY_NAME": "mine", "N_TRIALS": 1, "N_MODELS": 2}
     storage = f"sqlite:///{tmp_path / 'mine.db'}"
     target = tmp_path / "done.ipynb"
     execute("generator_optim", target, flags | {"STORAGE": storage}, workshop)
@@ -248,7 +252,7 @@ evaluate(task, *(unlearned(name, task, 2, stored=False) for name in ("gemu", "ge
     assert "without a crossbar" in str([cell.outputs for cell in code[:4]])
     studies = {f"mine-{name}" for name in ("gemu", "gefeu", *PLAIN)}
     assert set(optuna.study.get_all_study_names(storage)) == studies
-    assert all(len(trials(storage, name)) == 2 for name in studies)
+    assert all(len(trials(storage, name)) == 1 for name in studies)
 
 
 def test_a_damaged_storage_is_named(workshop, url):
@@ -331,6 +335,9 @@ def postgresql(tmp_path_factory):
 
 
 def test_two_workers_share_a_postgresql_study_and_survive_a_kill(workshop, url, postgresql):
+    looked = work(workshop, storage=postgresql)
+    assert looked.returncode == 1 and 'holds no study "cmnist-tuned_ascent"' in looked.stderr.splitlines()[-1]
+    assert not inspect(create_engine(postgresql, poolclass=NullPool)).get_table_names()  # looking made none
     ask = f"""
 from helpers.data.task import load_task
 from helpers.studies import open_study

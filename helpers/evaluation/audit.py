@@ -32,7 +32,7 @@ from helpers.evaluation.frame import COLUMNS, Rows
 from helpers.evaluation.logits import logits_of, parts_of
 from helpers.evaluation.privacy import halves, klom, loss_attack, margin, u_lira
 from helpers.evaluation.relearning import forget_loss, linear_probe, relearn_steps
-from helpers.files import code_fingerprint, fingerprint, save_frame
+from helpers.files import code_fingerprint, fingerprint, save_frame, there
 from helpers.models.ensembles import Ensemble
 from helpers.models.training import RECIPE
 from helpers.parallel import run_each
@@ -78,7 +78,7 @@ def audit(task: Task, *ensembles: Ensemble) -> pd.DataFrame:
     names = list(every)
     paths = {name: frame_path(task, every[name].kind, n, "audit-", code) for name in names}
 
-    missing = [at for at, name in enumerate(names) if not paths[name].is_file()]
+    missing = [at for at, name in enumerate(names) if not there(paths[name])]
     oracle = View.of(_parts(task, every["retrained"])) if missing else None
 
     def work(job: int, tick) -> None:
@@ -184,7 +184,7 @@ def _pairs(task: Task, ensembles: tuple[Ensemble, ...], code: str) -> pd.DataFra
     """KL(at || kind) for every ordered pair of kinds on the forget set of both halves."""
     of_all = fingerprint([ensemble.kind.identity for ensemble in ensembles])
     path = frame_path(task, replace(ensembles[0].kind, name="all", identity=of_all), len(ensembles[0]), "pairs-", code)
-    if not path.is_file():
+    if not there(path):
         parts = {ensemble.kind.name: _parts(task, ensemble) for ensemble in ensembles}
         frames = []
         for name, mine in parts.items():
@@ -214,7 +214,7 @@ def _probe(task: Task, every: dict[str, Ensemble], code: str) -> list[pd.DataFra
         save_frame(paths[job], rows.frame(task, name).assign(seed=seed).astype(COLUMNS))
         tick()
 
-    run_each(work, [at for at, path in enumerate(paths) if not path.is_file()], lambda done: None)
+    run_each(work, [at for at, path in enumerate(paths) if not there(path)], lambda done: None)
     found = [read_frame(path, name) for (name, _), path in zip(jobs, paths, strict=True)]
     frame, rows = pd.concat(found, ignore_index=True), Rows()
     for measure, half, subset in (("relearn_steps", "train", "forget"), ("probe", "test", "7")):

@@ -26,7 +26,7 @@ from helpers.evaluation.distances import (
 )
 from helpers.evaluation.frame import COLUMNS, Rows, results_folder
 from helpers.evaluation.logits import logits_of, parts_of
-from helpers.files import StudyError, code_fingerprint, fingerprint, load_frame, save_frame, shown
+from helpers.files import StudyError, code_fingerprint, fingerprint, load_frame, save_frame, shown, there
 from helpers.models.cnn import LAYERS
 from helpers.models.ensembles import BASELINES, Ensemble, Kind, baseline
 from helpers.unlearning import METHODS, OURS, kind_of
@@ -60,7 +60,7 @@ def evaluate(task: Task, *ensembles: Ensemble) -> pd.DataFrame:
 
     for name, ensemble in every.items():
         path = frame_path(task, ensemble.kind, n)
-        if not path.is_file():
+        if not there(path):
             rows = Rows()
             _measure_outputs(rows, parts(name))
             for measure, distance in DISTANCES.items():
@@ -134,7 +134,7 @@ def load_results(task: Task, n: int, required: tuple[str, ...] = ("retrained", *
     for name in (*BASELINES, *METHODS):
         kind = kind_of(name, task)
         path = frame_path(task, kind, n)
-        if path.is_file():
+        if there(path):
             found.append(read_frame(path, name, f"delete this file and run {kind.notebook} again."))
         elif name in required:
             raise StudyError(_missing(task, kind, n))
@@ -149,6 +149,6 @@ def _missing(task: Task, kind: Kind, n: int) -> str:
     where = f"{kind.title} on {NAMES[task.data.name]}"
     if any((folder / "frames").glob(f"{kind.name}-*")):
         return f"The stored results of {where} are of another number of models, or of other settings, split or code: {remedy}"
-    if (folder / f"{kind.name}.json").is_file():
+    if there(folder / f"{kind.name}.json"):
         return f"The results in {shown(folder)} were written by version 1 of this repository: {remedy}"
     return f"There are no results of {where}: {remedy}"

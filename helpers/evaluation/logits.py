@@ -9,7 +9,7 @@ from helpers.data.cmnist import COLOURS
 from helpers.data.task import Task
 from helpers.device import pick_device
 from helpers.evaluation.frame import results_folder
-from helpers.files import StudyError, load_arrays, locked, save_arrays, shown
+from helpers.files import StudyError, load_arrays, locked, save_arrays, shown, there
 from helpers.models.ensembles import Ensemble
 from helpers.models.training import predict, seeded
 
@@ -33,9 +33,9 @@ def logits_of(ensemble: Ensemble, task: Task) -> Logits:
     """The logits of an ensemble, from data/results/ if they were computed before."""
     kind = ensemble.kind
     path = results_folder(task) / "logits" / f"{kind.name}-{kind.identity}-{len(ensemble)}.npz"
-    if not path.is_file():
+    if not there(path):
         with locked(path):
-            if not path.is_file():
+            if not there(path):
                 save_arrays(path, of=np.array([kind.name, kind.identity]), **vars(_predict(ensemble, task)))
     remedy = "delete this file and run the cell again."
     found = load_arrays(path, remedy)

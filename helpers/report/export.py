@@ -1,5 +1,7 @@
 """What others take along: the frame as CSV, the main tables as LaTeX."""
 
+import re
+
 import pandas as pd
 from IPython.display import Markdown
 
@@ -31,7 +33,8 @@ def tables_tex(results: pd.DataFrame) -> str:
         escaped = (
             table.data.style.format(escape="latex").format_index(escape="latex").format_index(escape="latex", axis=1)
         )
-        texts.append(escaped.to_latex(caption=over(results), hrules=True, label=f"tab:{label}", column_format=columns))
+        caption = re.sub(r"([%&#_$])", r"\\\1", over(results))  # which pandas takes as it is
+        texts.append(escaped.to_latex(caption=caption, hrules=True, label=f"tab:{label}", column_format=columns))
     return "% \\usepackage{booktabs}\n" + "\n".join(texts).replace("||", r"$\|$").replace("±", r"$\pm$").replace(
         "–", "--"
     )

@@ -17,6 +17,7 @@ from helpers.data.task import NAMES, SIDES, Task, load_task
 from helpers.device import STARTED, describe, pick_device
 from helpers.evaluation.evaluate import load_results
 from helpers.evaluation.frame import (
+    COLUMNS,
     MEASURES,
     Measure,
     forgets_more,
@@ -28,7 +29,7 @@ from helpers.evaluation.frame import (
     time_share,
     values,
 )
-from helpers.files import StudyError, there
+from helpers.files import StudyError, load_frame, there
 from helpers.report.cells import NONE, kinds_in, middle, span, spread, styled
 from helpers.sizes import SIZES
 from helpers.unlearning import METHODS, OURS, TITLES
@@ -233,7 +234,8 @@ def stored_results(task: Task) -> pd.DataFrame:
 
 def stored_models(path: Path) -> int:
     """How many models of each kind a measures.csv is over."""
-    seeds = pd.read_csv(path, usecols=["kind", "seed"]).query("kind == 'retrained'").seed
+    results = load_frame(path, COLUMNS, "delete it, and run `make study` again.")
+    seeds = results[results.kind == "retrained"].seed
     return int(seeds.max()) + 1
 
 
