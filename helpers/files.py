@@ -204,11 +204,10 @@ def save_frame(path: Path, frame: pd.DataFrame) -> None:
 def load_frame(path: Path, like: dict[str, str], remedy: str) -> pd.DataFrame:
     """Loads what `save_frame` stored, or a plain .csv. like: column -> type; StudyError for other columns, a cut or an altered file."""
     try:
-        with (gzip.open if path.suffix == ".gz" else open)(
-            path, "rb"
-        ) as packed:  # to its end, where the checksum stands
+        opened = gzip.open if path.suffix == ".gz" else open
+        with opened(path, "rb") as file:  # a packed one to its end, where the checksum stands
             frame = pd.read_csv(
-                packed, dtype=like, keep_default_na=False, na_values={"seed": "", "step": "", "value": ""}
+                file, dtype=like, keep_default_na=False, na_values={"seed": "", "step": "", "value": ""}
             )
     except Exception as error:
         raise _refuse(path, "results", remedy, error) from None

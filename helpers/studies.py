@@ -111,24 +111,27 @@ def _begun(url: str | None, file: str | None) -> bool:
     """Whether studies lie there; Optuna makes its tables wherever it only looks."""
     if file and not os.path.exists(file):
         return False
-    engine = create_engine(_address(url))
+    address, options = _engine(url)
+    engine = create_engine(address, **options)
     try:
         return inspect(engine).has_table("studies")
     finally:
         engine.dispose()
 
 
-def _address(url: str | None) -> str:
-    return url or f"sqlite:///{quote(str(STORAGE))}"
+def _engine(url: str | None) -> tuple[str, dict]:
+    """SQLAlchemy's address of a storage, and its options."""
+    return (url, {}) if url else (f"sqlite:///{quote(str(STORAGE))}", {"connect_args": {"timeout": BUSY}})
 
 
 def _storage(url: str | None) -> optuna.storages.RDBStorage:
+    address, options = _engine(url)
     return optuna.storages.RDBStorage(
-        _address(url),
+        address,
         heartbeat_interval=SIZES.heartbeat,
         grace_period=SIZES.grace,
         heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
-        engine_kwargs=None if url else {"connect_args": {"timeout": BUSY}},
+        engine_kwargs=options,
     )
 
 

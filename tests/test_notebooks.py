@@ -136,6 +136,7 @@ def test_stored_work_is_loaded_without_computing(workshop, executed):
     "flags, sentence",
     [
         ({"N_TRIALS": "5"}, "N_TRIALS = '5' is no number of trials"),
+        ({"N_TRIALS": 2.5}, "N_TRIALS = 2.5 is no number of trials"),
         ({"N_TRIALS": -5}, "N_TRIALS = -5 is no number of trials"),
         ({"STUDY_NAME": "a/b"}, "STUDY_NAME = 'a/b-gemu' names no study"),
         ({"STORAGE": 5}, "STORAGE = 5 is no address"),

@@ -242,7 +242,7 @@ evaluate(task, *(unlearned(name, task, 2, stored=False) for name in ("gemu", "ge
 """
     done = run_python(workshop, code)
     assert done.returncode == 0, done.stderr[-500:]
-    flags = {"USED_DATASET": "cmnist", "FORGET": "plain", "STUDY_NAME": "mine", "N_TRIALS": 1, "N_MODELS": 2}
+    flags = {"USED_DATASET": "cmnist", "FORGET": "plain", "STUDY_NAME": "mine", "N_TRIALS": 2, "N_MODELS": 2}
     storage = f"sqlite:///{tmp_path / 'mine.db'}"
     target = tmp_path / "done.ipynb"
     execute("generator_optim", target, flags | {"STORAGE": storage}, workshop)
@@ -252,7 +252,7 @@ evaluate(task, *(unlearned(name, task, 2, stored=False) for name in ("gemu", "ge
     assert "without a crossbar" in str([cell.outputs for cell in code[:4]])
     studies = {f"mine-{name}" for name in ("gemu", "gefeu", *PLAIN)}
     assert set(optuna.study.get_all_study_names(storage)) == studies
-    assert all(len(trials(storage, name)) == 1 for name in studies)
+    assert all(len(trials(storage, name)) == 2 for name in studies)
 
 
 def test_a_damaged_storage_is_named(workshop, url):

@@ -109,7 +109,7 @@ def select(results: pd.DataFrame, measure: str, half="", subset="", at="", kinds
 
 
 def values(results: pd.DataFrame, kind: str, measure: str, half="", subset="", at="") -> np.ndarray:
-    """The values of one kind, in the order of seeds or draws; empty where it was not measured."""
+    """The values of one kind, in the order of seeds or draws: [N]; empty where it was not measured."""
     rows = (results.measure.to_numpy() == measure).nonzero()[0]  # by numpy, since tables ask thousands of times
     for column, wanted in {"kind": kind, "half": half, "subset": subset, "at": at}.items():
         rows = rows[results[column].to_numpy()[rows] == wanted]
