@@ -114,6 +114,7 @@ def written_whole(path: Path):
         finally:
             with suppress(OSError):  # where nothing could be written there is nothing to delete
                 part.unlink(missing_ok=True)
+                part.with_name(f".{part.name}.lock").unlink(missing_ok=True)  # who waits for it takes a new one
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -136,11 +137,18 @@ def test_workers_take_no_further_job_once_the_parent_was_killed(tmp_path):
     assert len(list(tmp_path.iterdir())) == begun < 200  # idle workers end by themselves after five minutes
 
 
-def test_an_interrupt_ends_all_workers():
-    timer = threading.Timer(4, _thread.interrupt_main)
-    timer.start()
+def test_an_interrupt_ends_all_workers(tmp_path):
+    def work(folder):
+        (Path(folder) / "begun").touch()
+        time.sleep(60)
+
+    def interrupt():
+        wait_for((tmp_path / "begun").exists)
+        _thread.interrupt_main()
+
+    threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):
-        list(each(time.sleep, [(job, (60,)) for job in range(3)]))
+        list(each(work, [(job, (str(tmp_path),)) for job in range(3)]))
     wait_for(lambda: not children(), 20)
 
 

@@ -90,9 +90,15 @@ def test_damaged_measures_are_named(tmp_path, task, monkeypatch):
 
 def test_waiting_for_a_lock_is_told(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(files, "PATIENCE", 0.2)
-    holder = FileLock(tmp_path / ".here.lock", thread_local=False)  # as another process holds it
-    holder.acquire()
-    threading.Timer(1.0, holder.release).start()
+    held = threading.Event()
+
+    def hold():  # as another process does
+        with FileLock(tmp_path / ".here.lock"):
+            held.set()
+            time.sleep(1)
+
+    threading.Thread(target=hold).start()
+    held.wait()
     with files.locked(tmp_path / "here"):
         pass
     assert "Waiting for another process that works on" in capsys.readouterr().out

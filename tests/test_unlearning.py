@@ -160,7 +160,7 @@ def test_fine_tuning_trains_on_retained_samples_alone(trained_model, small_data)
 
 
 def test_random_labels_unlearn_the_label_and_keep_the_rest(trained_model, small_data):
-    model, _ = run("randomlabels", trained_model, small_data, share=0.3, forget_part=0.3, lr=0.3)
+    model, _ = run("randomlabels", trained_model, small_data, share=0.5, forget_part=0.3, lr=0.3)
     assert forget_loss(model, small_data) > forget_loss(trained_model, small_data) + 0.5
     right = predict(model, small_data.retain_images).argmax(1) == small_data.retain_labels
     assert right.float().mean() > 0.9

@@ -9,7 +9,7 @@ import functools
 import platform
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -164,11 +164,18 @@ def gather(
         with tqdm(total=len(missing), desc=f"{kind.title}, {n} models", unit="model") as bar, claimed(paths) as claims:
             while missing:
                 jobs = ((seed, arguments(seed)) for seed in claims.free(missing, bar))
-                for seed, (state, record) in each(make, jobs):
-                    content = {"identity": kind.identity, "seed": seed, "made": made, "state": state, "record": record}
-                    save_torch(paths[seed], content)
-                    claims.give_back(seed)
-                    bar.update()
+                with closing(each(make, jobs)) as found:  # also where storing one fails: nothing works on unseen
+                    for seed, (state, record) in found:
+                        content = {
+                            "identity": kind.identity,
+                            "seed": seed,
+                            "made": made,
+                            "state": state,
+                            "record": record,
+                        }
+                        save_torch(paths[seed], content)
+                        claims.give_back(seed)
+                        bar.update()
                 missing = claims.others(missing)
         return_memory()
     models, records = [], []
