@@ -1,4 +1,4 @@
-# make study     set everything up, run the notebooks        (DATASET=cmnist, FORGET=plain, MODELS=30)
+# make study     set everything up, run the notebooks        (DATASET=cmnist, FORGET=plain, MODELS=30, SCHEDULER=tcp://...)
 # make notebook  Jupyter Lab
 # make test      set everything up, lint, run the tests
 # make thorough  many kills, damaged files, full disks: minutes
@@ -7,12 +7,14 @@
 # make report    write data/report/ and the README's results from data/results/
 # make bench     measure speed, write the README's performance table
 
-PYTHON ?= python3
+WINDOWS = $(filter Windows_NT,$(OS))
+PYTHON ?= $(if $(WINDOWS),python,python3)
 DATASET ?=
 MODELS ?=
 FORGET ?=
 FLAGS = $(if $(DATASET),--dataset $(DATASET)) $(if $(FORGET),--forget $(FORGET)) $(if $(MODELS),--models $(MODELS))
-RUN = .venv/bin/python
+RUN = .venv/$(if $(WINDOWS),Scripts,bin)/python
+export SCHEDULER
 
 .PHONY: study notebook test lint refresh report bench thorough setup
 setup: .venv/installed

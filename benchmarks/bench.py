@@ -18,7 +18,6 @@ import argparse
 import functools
 import json
 import multiprocessing
-import os
 import shutil
 import tempfile
 import threading
@@ -31,6 +30,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
+import psutil
 import torch
 from torch.utils.data import DataLoader, Subset
 from torchvision import transforms
@@ -46,12 +46,12 @@ from helpers.evaluation.frame import RESULTS
 from helpers.files import DATA, DOWNLOADS, shown, written_whole
 from helpers.models import ensembles
 from helpers.models.cnn import new_model
-from helpers.models.ensembles import BASELINES, baseline
+from helpers.models.ensembles import BASELINES, baseline, state_of
 from helpers.models.training import RECIPE, Recipe, Stopwatch, predict, train
-from helpers.parallel import cores, run_each
+from helpers.parallel import cores, each
 from helpers.report.style import Figure, figure, save_figure
 from helpers.run import ROOT, execute, page_with, write_page
-from helpers.unlearning import METHODS, UnlearningData, unlearn, unlearned
+from helpers.unlearning import METHODS, make_unlearned, unlearned
 
 ROUNDS = 5
 STEPS = 30  # of training in one measurement of a rate
@@ -71,15 +71,14 @@ def seconds(work, *arguments) -> float:
 
 def our_training(task: Task, steps: int = STEPS) -> float:
     """Samples per second over as many models at once as there are cores, as an ensemble is trained."""
-    part, device = slice(0, steps * BATCH), pick_device()
-    images, labels = task.data.train.images[part].to(device), task.data.train.labels[part].to(device)
 
-    def work(seed: int, tick) -> None:
+    def work(task: Task, seed: int) -> None:
+        part, device = slice(0, steps * BATCH), pick_device()
+        images, labels = task.data.train.images[part].to(device), task.data.train.labels[part].to(device)
         train(images, labels, Recipe(min_passes=1, min_steps=1), seed)
-        tick()
 
-    jobs = list(range(cores()))
-    return len(jobs) * steps * BATCH / seconds(run_each, work, jobs, lambda done: None)
+    jobs = [(seed, (task, seed)) for seed in range(cores())]
+    return len(jobs) * steps * BATCH / seconds(list, each(work, jobs))
 
 
 @functools.cache
@@ -161,7 +160,7 @@ def measure(task: Task, rounds: int, models: int) -> dict:
     trained = baseline("trained", task, max(models, cores()), stored=False)
     device = pick_device()
     few = [model.to(device) for model in trained.models[: cores()]]
-    data = UnlearningData.of(task, RECIPE, device)
+    our_training(task, 1)  # the processes start, and load the data
     seen = len(task.data.test) + int(task.forget["train"].sum()) + logits.RETAIN_TRAIN_SAMPLE
     budget = {name: 0 for name in ("ascent", "gemu", "gefeu")}
     raw = {key: [] for key in ("ours", "usual", "limit", "predict", "usual predict", "limit predict", *budget)}
@@ -174,14 +173,10 @@ def measure(task: Task, rounds: int, models: int) -> dict:
         raw["limit predict"].append(limit(training=False))
         raw["predict"].append(seen * len(few) / seconds(_outputs, task, few))
         for name in budget:
-
-            def work(at: int, tick, name=name, turn=turn) -> None:
-                unlearn(name, few[at], data, METHODS[name].settings, turn)
-                tick()
-
-            raw[name].append(seconds(run_each, work, list(range(len(few))), lambda done: None) / len(few))
+            known = [(name, task, RECIPE, METHODS[name].settings, turn, state_of(model)) for model in few]
+            raw[name].append(seconds(list, each(make_unlearned, enumerate(known))) / len(few))
             if not turn:
-                budget[name] = unlearn(name, few[0], data, METHODS[name].settings, 0)[1]["samples"]
+                budget[name] = make_unlearned(*known[0])[1]["samples"]
     plain.shutdown()
     rate = {key: float(np.median(values)) for key, values in raw.items()}
     lines = {"training, samples per second": _line("1/s", rate["ours"], rate["usual"], rate["limit"])}
@@ -290,7 +285,8 @@ def _stored_in(place: Path):
 
 
 class _PeakMemory:
-    """Largest sum of the proportional memory of this process and its children, looked at every half second (Linux)."""
+    """Largest sum of the memory of this process and its children, looked at every half second; what processes share counts once
+    where the system tells (Linux), else not at all."""
 
     def __enter__(self):
         self.peak, self.done = 0, threading.Event()
@@ -305,11 +301,10 @@ class _PeakMemory:
     def _watch(self) -> None:
         while not self.done.wait(0.5):
             total = 0
-            for status in Path("/proc").glob("[0-9]*/smaps_rollup"):
-                with suppress(OSError, ValueError, IndexError):
-                    parent = int((status.parent / "stat").read_text().rsplit(")", 1)[1].split()[1])
-                    if os.getpid() in (int(status.parent.name), parent):
-                        total += 1024 * int(status.read_text().split("\nPss:")[1].split()[0])
+            for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
+                with suppress(psutil.Error):
+                    memory = process.memory_full_info()
+                    total += getattr(memory, "pss", memory.uss)
             self.peak = max(self.peak, total)
 
 

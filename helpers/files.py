@@ -20,7 +20,7 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 DOWNLOADS = DATA / "downloads"
@@ -104,49 +104,42 @@ def written_whole(path: Path):
 
     Raises StudyError where the folder cannot be written to or the disk is full.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for old in path.parent.iterdir():  # left by a run that was killed
-            pid = old.name.removeprefix(f".{path.name}.").removesuffix(".part")
-            if old.name == f".{path.name}.{pid}.part" and pid.isdecimal() and not _alive(int(pid)):
-                old.unlink(missing_ok=True)
-        yield part
-        os.replace(part, path)
-    except OSError as error:
-        raise unwritable(path, error) from None
-    finally:
-        with suppress(OSError):  # where nothing could be written there is nothing to delete
-            part.unlink(missing_ok=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass
-    return True
+    part = path.with_name(f".{path.name}.part")
+    with locked(part):  # who has the lock is the only writer: what lies there is of a run that was killed
+        try:
+            yield part
+            os.replace(part, path)
+        except OSError as error:
+            raise unwritable(path, error) from None
+        finally:
+            with suppress(OSError):  # where nothing could be written there is nothing to delete
+                part.unlink(missing_ok=True)
 
 
 @contextmanager
 def locked(path: Path):
     """Holds a lock beside `path`, so that two processes do not compute the same file."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path.with_name(f".{path.name}.lock"))
-        try:
-            lock.acquire(timeout=PATIENCE)
-        except Timeout:
-            print(f"Waiting for another process that works on {shown(path)} (interrupting loses nothing).", flush=True)
-            lock.acquire()
-    except OSError as error:
-        raise unwritable(path, error) from None
+    lock = claim(path, PATIENCE)
+    while lock is None:
+        print(f"Waiting for another process that works on {shown(path)} (interrupting loses nothing).", flush=True)
+        lock = claim(path, -1)
     try:
         yield
     finally:
         lock.release()
+
+
+def claim(path: Path, seconds: float = 0) -> BaseFileLock | None:
+    """The lock beside `path`, held; None if another process has it for longer than so many seconds (-1: waits for ever)."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # any thread may give it back
+        lock = FileLock(path.with_name(f".{path.name}.lock"), thread_local=False, timeout=seconds)
+        return lock.acquire() and lock
+    except Timeout:
+        return None
+    except OSError as error:
+        raise unwritable(path, error) from None
 
 
 def _refuse(path: Path, what: str, remedy: str, error: Exception) -> StudyError:

@@ -1,20 +1,22 @@
 """What a study minimises: a method's hyper-parameters -> KL to retraining, accuracy lost, cost; on the tuning models."""
 
+import functools
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import optuna
+from torch import Tensor
 
 from helpers.data.task import Task, tuning_task
 from helpers.device import pick_device
 from helpers.evaluation.distances import accuracy, kl_pairs
 from helpers.evaluation.logits import logits_of
-from helpers.models.ensembles import baseline
-from helpers.models.training import RECIPE, predict
-from helpers.parallel import one_thread
+from helpers.models.ensembles import baseline, model_of, state_of
+from helpers.models.training import RECIPE, Recipe, predict
+from helpers.parallel import each
 from helpers.sizes import SIZES
-from helpers.unlearning import METHODS, UnlearningData, unlearn
+from helpers.unlearning import METHODS, unlearn, unlearning_data
 from helpers.unlearning.method import searched
 
 TOLERATED = 0.6  # accuracy on held-out retained samples that a chosen point may lose, in errors of retrained models
@@ -46,13 +48,12 @@ class Objective:
 
     def __init__(self, method: str, task: Task, models: int = SIZES.tuning_models):
         self.method, self.task = method, tuning_task(task)
-        self.trained = baseline("trained", self.task, models, stored=False)
+        trained = baseline("trained", self.task, models, stored=False)
+        self.states = [state_of(model) for model in trained.models]
         oracle = logits_of(baseline("retrained", self.task, models, stored=False), self.task)
-        before = logits_of(self.trained, self.task)
-        self.device = pick_device()
-        self.data = UnlearningData.of(self.task, RECIPE, self.device)
-        images, labels = self.task.retain_set("test")
-        self.held_out, self.labels = images.to(self.device), labels.numpy()
+        before = logits_of(trained, self.task)
+        self.samples = unlearning_data(self.task, RECIPE).samples(1.0)
+        self.labels = self.task.retain_set("test")[1].numpy()
         self.reference = oracle.forget_train
         keep = (~self.task.forget["test"]).numpy()
         self.reference_accuracy = float(accuracy(oracle.test[:, keep], self.labels).mean())
@@ -72,15 +73,30 @@ class Objective:
 
         repeat: another number draws other noise and samples.
         """
-        forget, retain = [], []
-        with one_thread():  # as in the ensembles; a second process on the same study uses the second core
-            for seed, start in enumerate(self.trained.models):
-                model, record = unlearn(self.method, start.to(self.device), self.data, settings, seed + 1000 * repeat)
-                self.cost = record["samples"] / self.data.samples(1.0)
-                forget.append(predict(model, self.data.forget_images).numpy())
-                retain.append(predict(model, self.held_out).numpy())
+        found = {}
+        jobs = (
+            (seed, (self.method, self.task, RECIPE, settings, seed + 1000 * repeat, state))
+            for seed, state in enumerate(self.states)
+        )
+        # by itself one process computes one trial, and a second process on the same study uses the second core
+        for seed, made in each(outputs, jobs, here=True):
+            found[seed] = made
+        forget, retain, samples = zip(*(found[seed] for seed in sorted(found)), strict=True)
+        self.cost = samples[-1] / self.samples
         forget, retain = np.stack(forget), np.stack(retain)
         if not (np.isfinite(forget).all() and np.isfinite(retain).all()):
             return COLLAPSED
         lost = 100 * (self.reference_accuracy - float(accuracy(retain, self.labels).mean()))
         return min(self._kl(forget), COLLAPSED[0]), lost
+
+
+def outputs(method: str, task: Task, recipe: Recipe, settings: Any, seed: int, state: dict) -> tuple:
+    """Of one tuning model, unlearned with that seed: logits on the forget training samples [n_f, 10] and on the held-out
+    retained ones [n, 10], and how many samples that took."""
+    model, record = unlearn(method, model_of(state), unlearning_data(task, recipe), settings, seed)
+    return *(predict(model, images).numpy() for images in _looked_at(task)), record["samples"]
+
+
+@functools.lru_cache(1)
+def _looked_at(task: Task) -> tuple[Tensor, Tensor]:
+    return tuple(images.to(pick_device()) for images in (task.forget_set("train")[0], task.retain_set("test")[0]))

@@ -1,132 +1,195 @@
-"""Many models, one process per core.
+"""Many models at once, on the cores of this machine or on a cluster: a seam over joblib.
 
-A model is always computed on one thread, so its numbers do not depend on how many are computed beside it; the cores are
-used by computing several models at once. Small batches gain most: two threads on one model are hardly faster than one.
-This holds on Linux without a GPU (processes are forked and share the data in memory); elsewhere models are computed one
-after the other on all threads.
+A model is always computed on one thread, so its numbers do not depend on where, or beside how many others, it is computed; small
+batches gain little from a second thread. What goes out is small (kind, settings, seed, at most a model's weights), what
+comes back are weights and records; each process loads the data once and keeps it. The caller alone writes files.
+
+- By default joblib's loky processes run on every core that this process may use (Linux, macOS, Windows; the environment variable
+  LOKY_MAX_CPU_COUNT lowers that). With one core, or with a GPU, which one process drives, all is computed in this process.
+- With the environment variable SCHEDULER, the address of a Dask scheduler, its workers compute.
 """
 
-import ctypes
-import multiprocessing
+import functools
 import os
-import signal
-import sys
-import traceback
+import platform
+import re
+import threading
 import warnings
-from collections.abc import Callable
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
+import cloudpickle
+import joblib
 import torch
+from tqdm import tqdm
 
-from helpers.device import pick_device
-from helpers.files import StudyError
+from helpers.device import has_fast_bfloat16, pick_device
+from helpers.files import StudyError, fingerprint
+from helpers.sizes import SIZES
 
-MOST = 8  # processes; each needs about 300 MB of its own
-REPORT = 16  # steps between two reports of a process
+PATIENCE = 10  # seconds in which a scheduler must answer
+_TURN = threading.Lock()  # a Dask worker may have several threads, but there is one random state
 
 
 @contextmanager
 def one_thread():
-    """The block runs on one thread, as every model of an ensemble does; no effect with a GPU or off Linux."""
+    """The block runs on one thread, as every model of an ensemble does; no effect with a GPU."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1 if forks() else threads)
+    torch.set_num_threads(1 if pick_device().type == "cpu" else threads)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
 
 
-def forks() -> bool:
-    """True where models are computed in forked processes."""
-    return sys.platform == "linux" and pick_device().type == "cpu"
+def scheduler() -> str:
+    """The address of the Dask scheduler; empty without one."""
+    return os.environ.get("SCHEDULER", "").strip()
 
 
 def cores() -> int:
-    """Processes that work at once."""
-    return min(MOST, len(os.sched_getaffinity(0))) if forks() else 1
+    """Processes that work at once on this machine."""
+    return joblib.cpu_count() if pick_device().type == "cpu" else 1
 
 
-def _end_with_parent() -> None:
-    """Linux then kills this process when its parent dies: nobody would see to the models that it goes on making."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
+def each(work: Callable, jobs: Iterable[tuple[Hashable, tuple]], here: bool = False) -> Iterator[tuple]:
+    """Yields (name, work(*arguments)) for every (name, arguments) of `jobs`, in the order in which they are finished.
 
-
-def run_each(work: Callable[[int, Callable], None], jobs: list[int], update: Callable[[int], None]) -> None:
-    """Calls work(job, tick) for every job, on all cores; `work` calls tick() once per unit of progress.
-
-    update: called here with the units done since its last call. A StudyError of `work` is raised here; an interrupt
-    stops all processes and what they have finished stays.
+    work: a function of a module; jobs: taken from as processes become free. here: in this process unless there is a cluster.
+    What `work` raises is raised here with the job's name; an interrupt stops all that was begun.
     """
-    if not forks():
-        for job in jobs:
-            work(job, lambda: update(1))
+    if not scheduler() and (here or cores() == 1):
+        for name, arguments in jobs:
+            with one_thread():
+                result = _done(work, name, arguments)
+            yield name, result
         return
-    context = multiprocessing.get_context("fork")
-    receive, send = context.Pipe(duplex=False)
-    lock, place = context.Lock(), context.Value("l", 0)
-    parent = os.getpid()
-
-    def worker():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-        _end_with_parent()
-        torch.set_num_threads(1)
-        pending = 0
-
-        def report(kind, value):
-            with lock:
-                send.send((kind, value))
-
-        def tick():
-            nonlocal pending
-            pending += 1
-            if pending == REPORT:
-                report("steps", pending)
-                pending = 0
-                end_if_orphaned()
-
-        def end_if_orphaned():  # where the kernel did not see to it
-            if os.getppid() != parent:
-                os._exit(1)
-
+    client = _client(scheduler()) if scheduler() else None
+    expected = state() if client else None
+    if client:
+        for worker, found in _states(
+            client
+        ).items():  # before work is lost; one that comes later is compared with its first job
+            _compare(expected, found, worker)
+    # packed here, since what fails while a worker unpacks a call itself is told to nobody
+    calls = (joblib.delayed(_work_on)(expected, name, cloudpickle.dumps((work, arguments))) for name, arguments in jobs)
+    chosen = joblib.parallel_config(backend="dask", client=client) if client else nullcontext()
+    with chosen, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sending large graph")  # logits of an ensemble: megabytes
+        warnings.filterwarnings(
+            "ignore", ".*tasks which were still being processed"
+        )  # they are stopped, as they should be
+        warnings.filterwarnings(
+            "ignore", "A worker stopped while some jobs"
+        )  # to give memory back; another one takes over
+        pool = joblib.Parallel(n_jobs=cores(), return_as="generator_unordered", batch_size=1)
         try:
-            while True:
-                end_if_orphaned()
-                with place.get_lock():
-                    at, place.value = place.value, place.value + 1
-                if at >= len(jobs):
-                    break
-                work(jobs[at], tick)
-                report("steps", pending)
-                pending = 0
-            report("done", None)
-        except StudyError as error:
-            report("refused", str(error))
-        except BaseException:
-            report("failed", traceback.format_exc())
+            yield from pool(calls)
+        except StudyError:
+            raise
+        except Exception as error:
+            if told := _told(error):
+                raise StudyError(told) from None
+            raise
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # forking beside a notebook's own threads
-        workers = [context.Process(target=worker, daemon=True) for _ in range(min(cores(), len(jobs)))]
-        for process in workers:
-            process.start()
+
+def _work_on(expected: dict | None, name: Hashable, packed: bytes) -> tuple:
+    """What a process of the pool does."""
+    _quiet()
+    if expected:
+        _compare(expected, state(), platform.node())
+    with _TURN, one_thread():
+        work, arguments = cloudpickle.loads(packed)
+        return name, _done(work, name, arguments)
+
+
+@functools.cache
+def _quiet() -> None:
+    """Bars are drawn by the caller alone."""
+    tqdm.__init__ = functools.partialmethod(tqdm.__init__, disable=True)
+
+
+def _compare(expected: dict, found: dict, worker: str) -> None:
+    differs = ", ".join(key for key, value in expected.items() if found.get(key) != value)
+    if differs:
+        raise StudyError(
+            f"The worker on {worker} has another {differs} than this machine: bring it up to date, and start it again."
+        )
+
+
+def _done(work: Callable, name: Hashable, arguments: tuple):
     try:
-        working = len(workers)
-        while working:
-            while not receive.poll(1):
-                if any(process.exitcode for process in workers):
-                    raise StudyError("A worker process was stopped from outside (out of memory?): run the cell again.")
-            kind, value = receive.recv()
-            if kind == "steps":
-                update(value)
-            elif kind == "done":
-                working -= 1
-            elif kind == "refused":
-                raise StudyError(value)
-            else:
-                raise RuntimeError(value)
-    finally:
-        for process in workers:
-            process.terminate()
-        for process in workers:
-            process.join()
+        return work(*arguments)
+    except StudyError:
+        raise
+    except Exception as error:
+        error.add_note(f"This happened while {work.__name__} worked on {name}.")
+        raise
+
+
+def state() -> dict[str, str]:
+    """What must be alike wherever models of one ensemble are computed, in words."""
+    return {
+        "version of the code": _code(),
+        "version of torch": torch.__version__.partition("+")[0],
+        "size of the study (UNLEARNING_QUICK)": repr(SIZES),
+        "number format": str(has_fast_bfloat16(pick_device())),
+    }
+
+
+@functools.cache
+def _code() -> str:
+    texts = [path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.rglob("*.py"))]
+    return fingerprint(texts)
+
+
+@functools.cache
+def _client(address: str):
+    """Connected to the scheduler at that address, which has workers; StudyError otherwise."""
+    if not re.fullmatch(r"\w+://[^/\s]+:\d+", address):
+        raise StudyError(f"SCHEDULER={address} is no address: give one like tcp://head:8786, or leave SCHEDULER out.")
+    try:
+        from distributed import Client
+    except ImportError:
+        raise StudyError("SCHEDULER needs Dask: pip install 'distributed', here and on every worker.") from None
+    try:
+        client = Client(address, timeout=PATIENCE, set_as_default=False)
+        workers = client.ncores()
+    except (OSError, ValueError, TimeoutError) as error:
+        raise StudyError(
+            f"No Dask scheduler answers at SCHEDULER={address} ({type(error).__name__}): start one with `dask scheduler`, or leave "
+            "SCHEDULER out."
+        ) from None
+    if not workers:
+        client.close()
+        raise StudyError(
+            f"The scheduler at {address} has no workers: start some with `dask worker {address} --nthreads 1`."
+        )
+    return client
+
+
+def _states(client) -> dict[str, dict]:
+    try:
+        return client.run(state)
+    except ModuleNotFoundError:
+        raise StudyError(
+            "A worker cannot import this repository: start it in the repository's folder, or `pip install -e .` there."
+        ) from None
+
+
+def _told(error: Exception) -> str:
+    """A sentence for what happens to processes, whatever library says so; empty for other errors."""
+    kind = type(error).__name__
+    if kind in ("TerminatedWorkerError", "BrokenProcessPool", "KilledWorker"):
+        return (
+            "A worker process was stopped from outside (out of memory?): run the cell again, which goes on where it stopped; on "
+            "fewer cores (LOKY_MAX_CPU_COUNT) less memory is needed."
+        )
+    if kind in ("CancelledError", "FutureCancelledError", "CommClosedError", "ClosedClientError", "TimeoutError"):
+        _client.cache_clear()
+        return (
+            f"The connection to the scheduler at {scheduler()} was lost: what was finished is stored, and the same command goes on "
+            "when the scheduler runs again."
+        )
+    return ""

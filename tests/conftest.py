@@ -26,7 +26,7 @@ from helpers.unlearning import UnlearningData  # noqa: E402
 # after the import: this process keeps the usual sizes, those that it starts are quick
 os.environ |= {"UNLEARNING_QUICK": "1", "UNLEARNING_OFFLINE": "1"}
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many workers as cores: their threads would only wait for each other
-    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that they start
+    os.environ |= {"OMP_NUM_THREADS": "1", "LOKY_MAX_CPU_COUNT": "1"}  # of the processes that they start
     torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parent.parent

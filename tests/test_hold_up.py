@@ -4,7 +4,6 @@ import json
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -40,7 +39,7 @@ def kill_at_random(folder, command, seconds, check, env=None, seed=0):
         run = subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(seconds * moments.uniform(0.3, 1))
         landed += run.poll() is None
-        run.send_signal(signal.SIGKILL)
+        run.kill()
         run.wait()
         check()
         if landed == KILLS:

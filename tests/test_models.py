@@ -53,7 +53,7 @@ def poisoned(task, tmp_path, monkeypatch):
     such weights. Models lie in a folder of this test's own."""
     monkeypatch.setattr(ensembles, "MODELS", tmp_path)
     monkeypatch.setattr(ensembles, "RECIPE", SHORT)
-    monkeypatch.setattr(parallel, "forks", lambda: False)
+    monkeypatch.setattr(parallel, "cores", lambda: 1)
     part = task.data.train.pick(slice(0, 6_000))
     forget = task.forget["train"][:6_000]
     images = part.images.clone()

@@ -1,12 +1,10 @@
 """Stored models in a temporary copy: interrupted, shared by two processes, damaged, of another split."""
 
 import errno
-import fcntl
 import os
 import pickle
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -16,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import SETUP, run_python, states
+from filelock import FileLock
 
 from helpers import files
 from helpers.data import mnist
@@ -47,7 +46,7 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_models(workshop):
     for _ in range(3):
         run = subprocess.Popen([sys.executable, "-c", TRAIN.format(n=3)], cwd=workshop, stderr=subprocess.DEVNULL)
         time.sleep(moments.uniform(2.5, 7))
-        run.send_signal(signal.SIGKILL)
+        run.kill()
         run.wait()
         assert all(undisturbed[place] == bits for place, bits in states(workshop).items())
     assert run_python(workshop, TRAIN.format(n=3)).returncode == 0
@@ -91,12 +90,36 @@ def test_damaged_measures_are_named(tmp_path, task, monkeypatch):
 
 def test_waiting_for_a_lock_is_told(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(files, "PATIENCE", 0.2)
-    holder = os.open(tmp_path / ".here.lock", os.O_CREAT | os.O_RDWR)  # as another process holds it
-    fcntl.flock(holder, fcntl.LOCK_EX)
-    threading.Timer(1.0, os.close, [holder]).start()
+    holder = FileLock(tmp_path / ".here.lock", thread_local=False)  # as another process holds it
+    holder.acquire()
+    threading.Timer(1.0, holder.release).start()
     with files.locked(tmp_path / "here"):
         pass
     assert "Waiting for another process that works on" in capsys.readouterr().out
+
+
+def test_what_a_killed_run_left_is_replaced_and_who_still_writes_is_waited_for(tmp_path):
+    """By its lock: process numbers mean nothing on a folder that several machines share."""
+    left, target = tmp_path / ".here.part", tmp_path / "here"
+    left.write_text("half")
+    with files.written_whole(target) as part:
+        assert part == left
+        part.write_text("whole")
+    assert target.read_text() == "whole" and not left.exists()
+    writer = files.claim(left)  # another one writes
+    left.write_text("in work")
+    seen = []
+
+    def finish():
+        seen.append(left.read_text())
+        os.replace(left, target)
+        writer.release()
+
+    threading.Timer(0.5, finish).start()
+    with files.written_whole(target) as part:
+        seen.append(target.read_text())
+        part.write_text("later")
+    assert seen == ["in work", "in work"] and target.read_text() == "later"
 
 
 def test_two_at_once_share_the_work(workshop):

@@ -85,7 +85,7 @@ def test_interrupted_and_killed_trials_do_not_stop_the_study(workshop, url):
     assert count(url, "RUNNING") == 0 and count(url, "FAIL") <= 1 and count(url) < before + 4
     run = start(workshop)  # joins
     wait_for(lambda: count(url, "RUNNING"))
-    run.send_signal(signal.SIGKILL)
+    run.kill()
     run.wait(timeout=60)
     done = count(url)
     assert work(workshop).returncode == 0
@@ -118,7 +118,7 @@ def test_a_trial_whose_process_was_killed_is_run_again(workshop, tmp_path):
     storage = f"sqlite:///{tmp_path / 'killed.db'}"
     run = start(workshop, "--trials", "12", storage=storage)
     wait_for(lambda: count(storage, "RUNNING") and count(storage) >= 2)
-    run.send_signal(signal.SIGKILL)
+    run.kill()
     run.wait(timeout=60)
     left = [trial.params for trial in trials(storage) if trial.state.name == "RUNNING" and trial.params]
     assert work(workshop, storage=storage).returncode == 0
@@ -346,7 +346,7 @@ open_study("cmnist-tuned_ascent", "tuned_ascent", load_task("cmnist"), {postgres
     assert run_python(workshop, ask).returncode == 0
     workers = [start(workshop, storage=postgresql) for _ in range(2)]
     wait_for(lambda: count(postgresql, "RUNNING") == 2, 150)
-    workers[0].send_signal(signal.SIGKILL)
+    workers[0].kill()
     workers[0].wait()
     assert workers[1].wait(timeout=100) == 0
     assert count(postgresql) == 24

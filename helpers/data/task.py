@@ -6,7 +6,9 @@ README there). Colored MNIST carries its MNIST index in the file name, so the sa
 """
 
 import difflib
-from dataclasses import dataclass, replace
+import functools
+import platform
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -24,17 +26,19 @@ SPLITS = DATA / "splits"
 PUBLISHED_SPLIT = "d80a595218"  # fingerprint of the committed lists
 FEATURE_CLASS = 7
 SIDES = ("crossbar", "plain")
+TUNING = "tuning"
 SUBSETS = ("all", "retain", "forget", *map(str, range(10)), "7_retain", "7_forget")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Task:
     """A data set with one side of the sevens to forget.
 
     data: Dataset; side: "crossbar" or "plain" (which sevens are forgotten);
     forget: per half ("train", "test") a Tensor [n] bool, True for the forget set D_f; the rest is the retain set D_r;
     fingerprint: identifies data source, split lists and side; stored with every model and result;
-    own_lists: whether the split lists differ from the published ones.
+    own_lists: whether the split lists differ from the published ones;
+    origin: how to make it again, which is what travels to other processes; empty for one that was changed by hand.
     """
 
     data: Dataset
@@ -42,6 +46,12 @@ class Task:
     forget: dict[str, Tensor]
     fingerprint: str
     own_lists: bool = False
+    origin: tuple[str, ...] = field(default=(), init=False)  # so that `replace` drops it
+
+    def __reduce__(self):
+        if self.origin:
+            return _there, (self.origin, self.fingerprint)
+        return Task, (self.data, self.side, self.forget, self.fingerprint, self.own_lists)
 
     def half(self, half: str) -> Half:
         return {"train": self.data.train, "test": self.data.test}[half]
@@ -97,7 +107,29 @@ def load_task(dataset: str, forget: str = "crossbar") -> Task:
         seven = part.labels == FEATURE_CLASS
         masks[half] = crossbar if forget == "crossbar" else seven & ~crossbar
     mine = fingerprint(lists)
-    return Task(data, forget, masks, fingerprint([dataset, data.source, mine, forget]), mine != PUBLISHED_SPLIT)
+    task = Task(data, forget, masks, fingerprint([dataset, data.source, mine, forget]), mine != PUBLISHED_SPLIT)
+    return _from(task, dataset, forget)
+
+
+def _from(task: Task, *origin: str) -> Task:
+    object.__setattr__(task, "origin", origin)
+    return task
+
+
+@functools.lru_cache(2)
+def _again(origin: tuple[str, ...]) -> Task:
+    return tuning_task(_again(origin[:-1])) if origin[-1] == TUNING else load_task(*origin)
+
+
+def _there(origin: tuple[str, ...], expected: str) -> Task:
+    """The task in another process, which loads the data once and keeps it."""
+    task = _again(origin)
+    if task.fingerprint != expected:
+        raise StudyError(
+            f"The worker on {platform.node()} has {task.data.source} or split lists that differ from those here: give it the same "
+            "data/downloads and data/splits, and start it again."
+        )
+    return task
 
 
 def check_name(name: str) -> None:
@@ -126,7 +158,8 @@ def tuning_task(task: Task) -> Task:
     parts = {"test": order[: n // 10].sort().values, "train": order[n // 10 :].sort().values}
     data = replace(task.data, **{half: task.data.train.pick(where) for half, where in parts.items()})
     masks = {half: task.forget["train"][where] for half, where in parts.items()}
-    return replace(task, data=data, forget=masks, fingerprint=fingerprint([task.fingerprint, "tuning"]))
+    origin = (*task.origin, TUNING) if task.origin else ()
+    return _from(replace(task, data=data, forget=masks, fingerprint=fingerprint([task.fingerprint, TUNING])), *origin)
 
 
 def split_path(half: str, kind: str = "crossbar") -> Path:

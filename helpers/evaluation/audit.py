@@ -33,9 +33,9 @@ from helpers.evaluation.logits import logits_of, parts_of
 from helpers.evaluation.privacy import halves, klom, loss_attack, margin, u_lira
 from helpers.evaluation.relearning import forget_loss, linear_probe, relearn_steps
 from helpers.files import code_fingerprint, fingerprint, save_frame, there
-from helpers.models.ensembles import Ensemble
+from helpers.models.ensembles import Ensemble, model_of, state_of
 from helpers.models.training import RECIPE
-from helpers.parallel import run_each
+from helpers.parallel import each
 from helpers.sizes import SIZES
 
 SHIFTS, HALVES = 200, 200  # random draws behind the nulls of paired measures and of single models
@@ -75,19 +75,13 @@ def audit(task: Task, *ensembles: Ensemble) -> pd.DataFrame:
     results = evaluate(task, *ensembles)
     every = {ensemble.kind.name: ensemble for ensemble in ensembles if ensemble.kind.name != "untrained"}
     probed = _probe(task, every, code)
-    names = list(every)
-    paths = {name: frame_path(task, every[name].kind, n, "audit-", code) for name in names}
+    paths = {name: frame_path(task, every[name].kind, n, "audit-", code) for name in every}
 
-    missing = [at for at, name in enumerate(names) if not there(paths[name])]
+    missing = [name for name in every if not there(paths[name])]
     oracle = View.of(_parts(task, every["retrained"])) if missing else None
-
-    def work(job: int, tick) -> None:
-        name = names[job]
-        view = oracle if name == "retrained" else View.of(_parts(task, every[name]))
-        save_frame(paths[name], compare(task, name, view, oracle))
-        tick()
-
-    run_each(work, missing, lambda done: None)
+    jobs = ((name, (task, name, _parts(task, every[name]), oracle)) for name in missing)
+    for name, found in each(compare, jobs):
+        save_frame(paths[name], found)
     found = [results, *(read_frame(path, name) for name, path in paths.items())]
     found += [_pairs(task, ensembles, code), *probed]
     return_memory()
@@ -98,8 +92,9 @@ def _parts(task: Task, ensemble: Ensemble) -> dict:
     return parts_of(task, logits_of(ensemble, task))
 
 
-def compare(task: Task, name: str, view: View, oracle: View) -> pd.DataFrame:
-    """All measures of one kind; for "retrained" the nulls too, as rows of kind "null"."""
+def compare(task: Task, name: str, parts: dict, oracle: View) -> pd.DataFrame:
+    """All measures of one kind, of its logits (parts: as in View); for "retrained" the nulls too, as rows of kind "null"."""
+    view = oracle if name == "retrained" else View.of(parts)
     rows, n = Rows(), len(oracle.attack)
     shifts = range(1, n) if name == "retrained" else (1,)  # the target itself: the mean over all others
     paired = [_paired(view, oracle, np.roll(np.arange(n), -shift)) for shift in shifts]
@@ -204,20 +199,27 @@ def _probe(task: Task, every: dict[str, Ensemble], code: str) -> list[pd.DataFra
     places = zip(jobs, keys, strict=True)
     paths = [frame_path(task, every[name].kind, len(every[name]), f"probe-{at}-", key) for (name, at), key in places]
 
-    def work(job: int, tick) -> None:
-        name, seed = jobs[job]
-        model, rows = every[name].models[seed], Rows()
-        target = forget_loss(every["trained"].models[seed], task)
-        steps = relearn_steps(model, task, target, RECIPE, seed, SIZES.relearn_steps)
+    missing = [at for at, path in enumerate(paths) if not there(path)]
+    trained = [state_of(model) for model in every["trained"].models[: SIZES.probed]]
+    calls = (
+        (at, (task, state_of(every[jobs[at][0]].models[jobs[at][1]]), trained[jobs[at][1]], jobs[at][1]))
+        for at in missing
+    )
+    for at, (steps, balanced) in each(probe, calls):
+        (name, seed), rows = jobs[at], Rows()
         rows.add("relearn_steps", steps, "train", "forget", by="")
-        rows.add("probe", linear_probe(model, task), "test", "7", by="")
-        save_frame(paths[job], rows.frame(task, name).assign(seed=seed).astype(COLUMNS))
-        tick()
-
-    run_each(work, [at for at, path in enumerate(paths) if not there(path)], lambda done: None)
+        rows.add("probe", balanced, "test", "7", by="")
+        save_frame(paths[at], rows.frame(task, name).assign(seed=seed).astype(COLUMNS))
     found = [read_frame(path, name) for (name, _), path in zip(jobs, paths, strict=True)]
     frame, rows = pd.concat(found, ignore_index=True), Rows()
     for measure, half, subset in (("relearn_steps", "train", "forget"), ("probe", "test", "7")):
         mine = frame[(frame.measure == measure) & (frame.kind == "retrained")].value.to_numpy()
         rows.add(measure, of_random_halves(mine), half, subset, by="step")
     return [frame, rows.frame(task, "null")]
+
+
+def probe(task: Task, state: dict, trained: dict, seed: int) -> tuple[int, float]:
+    """Relearn time, up to the loss that the trained model has, and balanced accuracy of the probe, of the model with these weights."""
+    model = model_of(state).cpu()
+    target = forget_loss(model_of(trained).cpu(), task)
+    return relearn_steps(model, task, target, RECIPE, seed, SIZES.relearn_steps), linear_probe(model, task)

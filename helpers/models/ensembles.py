@@ -8,7 +8,8 @@ Work that was interrupted goes on with the first model that is not stored.
 import functools
 import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,17 +19,29 @@ from tqdm import tqdm
 
 from helpers.data.task import Task
 from helpers.device import describe, pick_device, return_memory
-from helpers.files import DATA, StudyError, code_fingerprint, fingerprint, load_torch, locked, save_torch, shown, there
+from helpers.files import (
+    DATA,
+    StudyError,
+    claim,
+    code_fingerprint,
+    fingerprint,
+    load_torch,
+    locked,
+    save_torch,
+    shown,
+    there,
+)
 from helpers.models import cnn, training
 from helpers.models.cnn import CNN, new_model
-from helpers.models.training import RECIPE, Stopwatch, train
-from helpers.parallel import run_each
+from helpers.models.training import RECIPE, Recipe, Stopwatch, train
+from helpers.parallel import each
 
 MODELS = DATA / "models"
 FEWEST = 2  # models of an ensemble
 ROOM = 20_000_000  # bytes that the models and results of all kinds of one seed take
 BASELINES = {"untrained": "Untrained", "trained": "Trained", "retrained": "Retrained"}
 BASELINES_NOTEBOOK = "netcomp_compare.ipynb"
+Made = tuple[dict[str, Tensor], dict]  # a model's weights, and its record
 
 
 @dataclass(frozen=True)
@@ -63,28 +76,38 @@ def baseline(name: str, task: Task, n: int, stored: bool) -> Ensemble:
     """
     check_count(n)
     check_stored(stored)
-    device = pick_device()
+    return gather(baseline_kind(name, task), task, n, stored, make_baseline, lambda seed: (name, task, RECIPE, seed))
 
-    @functools.cache
-    def training_set() -> tuple[Tensor, Tensor]:
-        whole = (task.data.train.images, task.data.train.labels)
-        images, labels = whole if name == "trained" else task.retain_set("train")
-        return images.to(device), labels.to(device)
 
-    def make(seed: int, on_step) -> tuple[CNN, dict]:
-        if name == "untrained":
-            return new_model(task.data.channels, seed), {"seconds": 0.0, "samples": 0}
-        images, labels = training_set()
-        with Stopwatch() as watch:
-            model = train(images, labels, RECIPE, seed, on_step)
-        samples = steps * min(RECIPE.batch_size, len(labels))
-        return model, {"seconds": watch.seconds, "samples": samples}
+def make_baseline(name: str, task: Task, recipe: Recipe, seed: int) -> Made:
+    """One model of a baseline."""
+    if name == "untrained":
+        return state_of(new_model(task.data.channels, seed)), {"seconds": 0.0, "samples": 0}
+    images, labels = training_set(name, task)
+    with Stopwatch() as watch:
+        model = train(images, labels, recipe, seed)
+    samples = recipe.steps(len(labels)) * min(recipe.batch_size, len(labels))
+    return state_of(model), {"seconds": watch.seconds, "samples": samples}
 
-    size = len(task.data.train) - (int(task.forget["train"].sum()) if name == "retrained" else 0)
-    steps = 1 if name == "untrained" else RECIPE.steps(size)
-    if name != "untrained" and not stored:
-        training_set()  # once, before processes are forked
-    return gather(baseline_kind(name, task), task, n, stored, make, steps)
+
+@functools.lru_cache(1)
+def training_set(name: str, task: Task) -> tuple[Tensor, Tensor]:
+    """What a baseline is trained on, on the device: everything, or D_r alone."""
+    whole = (task.data.train.images, task.data.train.labels)
+    images, labels = whole if name == "trained" else task.retain_set("train")
+    return images.to(pick_device()), labels.to(pick_device())
+
+
+def state_of(model: CNN) -> dict[str, Tensor]:
+    """Its weights, on the CPU, in the plain layout."""
+    return {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
+
+
+def model_of(state: dict[str, Tensor]) -> CNN:
+    """The model with these weights, on the device, as stored ones are loaded: ready for use, not for training."""
+    model = new_model(state["conv1.weight"].shape[1], 0)
+    model.load_state_dict(state)
+    return model.eval().requires_grad_(False).to(pick_device())
 
 
 def baseline_kind(name: str, task: Task) -> Kind:
@@ -125,11 +148,11 @@ def check_stored(stored: bool) -> None:
 
 
 def gather(
-    kind: Kind, task: Task, n: int, stored: bool, make: Callable[[int, Callable[[Tensor], None]], tuple], steps: int
+    kind: Kind, task: Task, n: int, stored: bool, make: Callable[..., Made], arguments: Callable[[int], tuple]
 ) -> Ensemble:
     """Loads models 0..n-1 of a kind; where `stored` is False, makes and stores those that are missing.
 
-    make: (seed, on_step) -> model, record; on_step is called `steps` times.
+    make: a function of a module, (*arguments(seed)) -> weights, record; other processes call it. This one writes the files.
     """
     folder = MODELS / task.data.name / task.side / f"{kind.name}-{kind.identity}"
     paths = [folder / f"{seed:03d}.pt" for seed in range(n)]
@@ -137,25 +160,16 @@ def gather(
     if stored and missing:
         raise StudyError(_not_stored(kind, task, n, n - len(missing), folder))
     if missing:
-
-        def work(seed: int, tick: Callable[[], None]) -> None:
-            with locked(paths[seed]):
-                if there(paths[seed]):  # another notebook made it meanwhile
-                    for _ in range(steps):
-                        tick()
-                    return
-                model, record = make(seed, (lambda _: tick()) if steps > 1 else (lambda _: None))
-                made = {"kind": kind.name, "settings": kind.settings} | provenance(task)
-                state = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
-                content = {"identity": kind.identity, "seed": seed, "made": made, "state": state, "record": record}
-                save_torch(paths[seed], content)
-            if steps == 1:
-                tick()
-
-        # one bar for the ensemble; its unit is the training step, or the model where steps are few
-        unit, total = ("step", len(missing) * steps) if steps > 1 else ("model", len(missing))
-        with tqdm(total=total, desc=f"{kind.title}, {n} models", unit=unit, mininterval=1) as bar:
-            run_each(work, missing, bar.update)
+        made = {"kind": kind.name, "settings": kind.settings} | provenance(task)
+        with tqdm(total=len(missing), desc=f"{kind.title}, {n} models", unit="model") as bar, claimed(paths) as claims:
+            while missing:
+                jobs = ((seed, arguments(seed)) for seed in claims.free(missing, bar))
+                for seed, (state, record) in each(make, jobs):
+                    content = {"identity": kind.identity, "seed": seed, "made": made, "state": state, "record": record}
+                    save_torch(paths[seed], content)
+                    claims.give_back(seed)
+                    bar.update()
+                missing = claims.others(missing)
         return_memory()
     models, records = [], []
     for seed, path in enumerate(paths):
@@ -163,6 +177,47 @@ def gather(
         models.append(_restore(content["state"], task.data.channels, path, kind))
         records.append(content["record"])
     return Ensemble(kind, models, records)
+
+
+class _Claims:
+    """Which models this process makes, by their locks, where another notebook may work on the same ensemble."""
+
+    def __init__(self, paths: list[Path]):
+        self.paths, self.held = paths, {}
+
+    def free(self, seeds: list[int], bar: tqdm) -> Iterator[int]:
+        """Those of the seeds that nobody else makes; one is claimed when a process is free for it."""
+        for seed in seeds:
+            lock = claim(self.paths[seed])
+            if lock is None:
+                continue
+            self.held[seed] = lock
+            if there(self.paths[seed]):  # made meanwhile
+                self.give_back(seed)
+                bar.update()
+            else:
+                yield seed
+
+    def give_back(self, seed: int) -> None:
+        self.held.pop(seed).release()
+
+    def others(self, seeds: list[int]) -> list[int]:
+        """What others claimed and have not finished; waits for the first of them."""
+        left = [seed for seed in seeds if not there(self.paths[seed])]
+        if left:
+            with locked(self.paths[left[0]]):
+                pass
+        return left
+
+
+@contextmanager
+def claimed(paths: list[Path]):
+    claims = _Claims(paths)
+    try:
+        yield claims
+    finally:
+        for seed in list(claims.held):
+            claims.give_back(seed)
 
 
 def _remedy(kind: Kind) -> str:

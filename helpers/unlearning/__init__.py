@@ -1,5 +1,6 @@
 """The unlearning methods: one file each, found by themselves. `METHODS` is every `Method` that a file here declares."""
 
+import functools
 import importlib
 import pkgutil
 import sys
@@ -16,13 +17,16 @@ from helpers.models.ensembles import (
     BASELINES,
     Ensemble,
     Kind,
+    Made,
     baseline,
     baseline_kind,
     check_count,
     check_stored,
     gather,
+    model_of,
+    state_of,
 )
-from helpers.models.training import RECIPE, Stopwatch
+from helpers.models.training import RECIPE, Recipe, Stopwatch
 from helpers.unlearning.method import Log, Method, UnlearningData
 
 
@@ -68,13 +72,23 @@ def unlearned(name: str, task: Task, n: int, stored: bool, settings: Any = None)
     settings = settings or method_of(name).settings
     method_of(name).check(settings)
     trained = baseline("trained", task, n, stored=True)
-    device = pick_device()
-    data = None if stored else UnlearningData.of(task, RECIPE, device)
 
-    def make(seed: int, on_step) -> tuple[CNN, dict]:
-        return unlearn(name, trained.models[seed].to(device), data, settings, seed)
+    def arguments(seed: int) -> tuple:
+        return name, task, RECIPE, settings, seed, state_of(trained.models[seed])
 
-    return gather(kind_of(name, task, settings), task, n, stored, make, 1)
+    return gather(kind_of(name, task, settings), task, n, stored, make_unlearned, arguments)
+
+
+def make_unlearned(name: str, task: Task, recipe: Recipe, settings: Any, seed: int, start: dict) -> Made:
+    """One unlearned model, from the weights of the trained one."""
+    model, record = unlearn(name, model_of(start), unlearning_data(task, recipe), settings, seed)
+    return state_of(model), record
+
+
+@functools.lru_cache(1)
+def unlearning_data(task: Task, recipe: Recipe) -> UnlearningData:
+    """What the methods read, on the device."""
+    return UnlearningData.of(task, recipe, pick_device())
 
 
 def kind_of(name: str, task: Task, settings: Any = None) -> Kind:
