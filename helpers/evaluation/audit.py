@@ -80,7 +80,7 @@ def audit(task: Task, *ensembles: Ensemble) -> pd.DataFrame:
     missing = [name for name in every if not there(paths[name])]
     oracle = View.of(_parts(task, every["retrained"])) if missing else None
     jobs = ((name, (task, name, _parts(task, every[name]), oracle)) for name in missing)
-    for name, found in each(compare, jobs):
+    for name, found in each(compared, jobs):
         save_frame(paths[name], found)
     found = [results, *(read_frame(path, name) for name, path in paths.items())]
     found += [_pairs(task, ensembles, code), *probed]
@@ -92,9 +92,13 @@ def _parts(task: Task, ensemble: Ensemble) -> dict:
     return parts_of(task, logits_of(ensemble, task))
 
 
-def compare(task: Task, name: str, parts: dict, oracle: View) -> pd.DataFrame:
-    """All measures of one kind, of its logits (parts: as in View); for "retrained" the nulls too, as rows of kind "null"."""
-    view = oracle if name == "retrained" else View.of(parts)
+def compared(task: Task, name: str, parts: dict, oracle: View) -> pd.DataFrame:
+    """As `compare`, of a kind's logits as `parts_of` gives them."""
+    return compare(task, name, oracle if name == "retrained" else View.of(parts), oracle)
+
+
+def compare(task: Task, name: str, view: View, oracle: View) -> pd.DataFrame:
+    """All measures of one kind; for "retrained" the nulls too, as rows of kind "null"."""
     rows, n = Rows(), len(oracle.attack)
     shifts = range(1, n) if name == "retrained" else (1,)  # the target itself: the mean over all others
     paired = [_paired(view, oracle, np.roll(np.arange(n), -shift)) for shift in shifts]
