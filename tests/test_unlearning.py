@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import SETUP, run_python, same
+from helpers.unlearning.randomlabels import wrong_labels
 from torch.nn.functional import cross_entropy
 
 from helpers.files import StudyError
@@ -14,7 +15,6 @@ from helpers.models.training import RECIPE, predict, seeded
 from helpers.unlearning import METHODS, TITLES, UnlearningData, unlearn, unlearned
 from helpers.unlearning.generator import Generator, GeneratorSettings, generate, maximise_error
 from helpers.unlearning.method import IMAGES, LABELS, NOTHING, Log, class_balanced, sample, searched
-from helpers.unlearning.randomlabels import wrong_labels
 from helpers.unlearning.ssd import importance
 
 # ---- claims of every method ----

@@ -77,7 +77,9 @@ class Method:
             if isinstance(value, bool) or not isinstance(value, (int, float) if about.type is float else about.type):
                 raise StudyError(f"{self.title}: {about.name} = {value!r} is no {about.type.__name__}.")
             if within and not within[0] < value <= within[1]:
-                raise StudyError(f"{self.title}: {about.name} = {value!r} must be above {within[0]:g} and at most {within[1]:g}.")
+                raise StudyError(
+                    f"{self.title}: {about.name} = {value!r} must be above {within[0]:g} and at most {within[1]:g}."
+                )
 
 
 @dataclass(frozen=True)
