@@ -174,8 +174,8 @@ def class_balanced(labels: Tensor, n: int, generator: torch.Generator) -> Tensor
 
 def sample(size: int, n: int, generator: torch.Generator) -> Tensor:
     """n positions below `size` in random order; without repetition as long as n <= size."""
-    rounds = -(-n // size)
-    return torch.cat([torch.randperm(size, generator=generator) for _ in range(rounds)])[:n]
+    rounds = max(1, -(-n // size))
+    return torch.cat([torch.randperm(size, generator=generator) for _ in range(rounds)])[: max(0, n)]
 
 
 def fit(
@@ -214,7 +214,7 @@ def repair(
     model: CNN, data: UnlearningData, settings: Descent, samples: int, seed: torch.Generator, log: Log, **options
 ) -> CNN:
     """Minimises CE on so many samples of D_r, in random order; `model` is changed in place and returned, ready for use."""
-    order = sample(len(data.retain_labels), max(0, samples), seed)
+    order = sample(len(data.retain_labels), samples, seed)
     if len(order):
         fit(model, data.retain_images, data.retain_labels, order, data.recipe, settings, log, "repair", **options)
     return model.requires_grad_(True).eval()
