@@ -19,7 +19,7 @@ from helpers.evaluation.audit import audit
 from helpers.evaluation.frame import RESULTS
 from helpers.files import DATA, StudyError, save_frame, shown, there, written_whole
 from helpers.models.ensembles import check_count
-from helpers.report.frontier import cost_and_gap
+from helpers.report.frontier import frontier
 from helpers.report.style import save_figure
 from helpers.report.tables import all_settings, overview_table, stored_models
 from helpers.report.words import conclusions
@@ -114,9 +114,9 @@ def report() -> None:
     results = pd.concat(found, ignore_index=True)
     methods = all_settings().data.drop(columns="hyper-parameters").to_markdown()
     page = page_with({"results": results_text(results, sources), "methods": methods})
-    figure = cost_and_gap(results)
+    figure = frontier(results)
     save_frame(REPORT / "measures.csv.gz", results)  # all was made before the first of them is replaced
-    save_figure(figure, REPORT / "cost_and_gap.png")
+    save_figure(figure, REPORT / "frontier.png")
     write_page(page)
 
 
@@ -127,7 +127,9 @@ def rounded(results: pd.DataFrame) -> pd.DataFrame:
 
 def results_text(results: pd.DataFrame, sources: dict[str, str]) -> str:
     """Figure, and for each data set one table and what was found, in Markdown. sources: data set -> where it came from."""
-    parts = ["![Cost against gap closed](data/report/cost_and_gap.png)"]
+    parts = [
+        "![The budget frontier: cost against energy gap closed, attack and accuracy lost](data/report/frontier.png)"
+    ]
     for dataset, source in sources.items():
         mine = results[results.dataset == dataset]
         title = NAMES[dataset] + (f" ({source})" if source != NAMES[dataset] else "")

@@ -58,7 +58,7 @@ def task():
 @pytest.fixture(scope="session")
 def small_data(task):
     """The whole forget set and 6,000 retained samples."""
-    data = UnlearningData.of(task, Recipe(min_passes=1, min_steps=1), torch.device("cpu"))
+    data = UnlearningData.of(task, Recipe(min_passes=3, min_steps=1), torch.device("cpu"))
     return replace(data, retain_images=data.retain_images[:6000], retain_labels=data.retain_labels[:6000])
 
 

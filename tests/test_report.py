@@ -16,7 +16,7 @@ from helpers.evaluation.frame import COLUMNS, Rows, interval, mean, null_of, sel
 from helpers.files import StudyError, load_frame
 from helpers.models.cnn import LAYERS
 from helpers.report import export, figures, frontier, style, tables, words
-from helpers.unlearning import METHODS
+from helpers.unlearning import FRONTIER, METHODS
 
 COMMITTED = ROOT / "data" / "report" / "measures.csv.gz"
 
@@ -53,14 +53,14 @@ def made_up(kinds, n=5, gap=0.9, floor=0.4, ceiling=5.0, dataset="mnist", second
         rows.add("u_lira", np.full(20, 0.7), "train", "forget", by="step")
         rows.add("curve", [1.0, 2.0], at="impair", by="step")
         rows.add("seconds", np.full(n, seconds * (0.1 if kind in METHODS else 1)))
-        rows.add("samples", np.full(n, 100))
+        rows.add("samples", np.full(n, {"retrained": 100.0}.get(kind, 10.0 if kind in METHODS else 2.0 + len(frames))))
         frames.append(rows.frame(task, kind))
     return with_shares(pd.concat(frames, ignore_index=True))
 
 
 BASE = ("untrained", "trained", "retrained")
 ANY = {
-    "as usual": made_up((*BASE, *METHODS)),
+    "as usual": made_up((*BASE, *METHODS, *FRONTIER)),
     "the baselines alone": made_up(BASE),
     "one method": made_up((*BASE, "gemu")),
     "two models": made_up((*BASE, "gemu", "gefeu"), n=2),
@@ -77,7 +77,7 @@ ANY = {
 @pytest.mark.parametrize("what", ANY)
 def test_figures_and_tables_stand_for_any_results(what):
     results = ANY[what]
-    assert frontier.cost_and_gap(results)._repr_png_()
+    assert frontier.frontier(results)._repr_png_()
     one = results[results.dataset == "mnist"]
     kinds = [kind for kind in ("trained", "retrained", "gemu") if kind in set(one.kind)]
     for made in (
@@ -108,9 +108,35 @@ def test_figures_and_tables_stand_for_any_results(what):
 
 
 def test_labels_name_every_method_and_its_value_beyond_the_axis():
-    made = frontier.cost_and_gap(ANY["all methods far below"])
+    made = frontier.frontier(ANY["all methods far below"])
     texts = " ".join(text.get_text() for text in made.axes[0].texts)
     assert all(method.title in texts for method in METHODS.values()) and "\N{MINUS SIGN}4,60" in texts
+
+
+def test_the_frontier_draws_what_the_frame_says():
+    """Points and lines by pandas alone."""
+    results = ANY["as usual"]
+    axis = frontier.frontier(results).axes[0]
+    by_hand = (
+        100
+        * results.query("measure == 'energy_gap' and half == 'test' and subset == 'forget'")
+        .groupby("kind")
+        .value.mean()
+    )
+    costs = 100 * results.query("measure == 'samples_share'").groupby("kind").value.mean()
+    drawn = {tuple(np.round(line.get_xydata()[0], 6)) for line in axis.lines if len(line.get_xdata()) == 1}
+    for kind in METHODS:
+        if kind not in frontier.LINES:
+            assert (round(costs[kind], 6), round(by_hand[kind], 6)) in drawn
+    for base in frontier.LINES:
+        kinds = [f"{base}_{share}" for share in ("02", "05", "10", "20", "30", "50")]
+        expected = np.column_stack([costs[kinds], by_hand[kinds]])
+        assert any(
+            np.allclose(line.get_xydata(), expected) for line in axis.lines if len(line.get_xdata()) == len(kinds)
+        )
+    lost = frontier.point(results, "gemu", "lost on retain, points")[0]
+    kept = results.query("measure == 'accuracy' and half == 'test' and subset == 'retain'").groupby("kind").value.mean()
+    assert lost == pytest.approx(100 * (kept["retrained"] - kept["gemu"]))
 
 
 def test_a_selection_is_what_pandas_gives(committed):
@@ -127,7 +153,7 @@ def test_the_committed_frame_is_what_it_says(committed):
     assert list(committed.columns) == list(COLUMNS)
     assert set(committed.dataset) == {"mnist", "cmnist"} and set(committed.half) == {"", "train", "test"}
     seeds = committed[committed.measure == "accuracy"].groupby(["dataset", "kind", "half", "subset"]).seed.nunique()
-    assert (seeds == 30).all() and set(committed.kind) == {*BASE, *METHODS, "null"}
+    assert (seeds == 30).all() and set(committed.kind) == {*BASE, *METHODS, *FRONTIER, "null"}
     shares = committed[committed.measure.isin(["accuracy", "predicted", "u_lira", "beyond", "probe"])]
     assert shares.value.between(0, 1).all()
     assert committed[committed.kind == "null"].seed.isna().all()

@@ -9,12 +9,24 @@ from conftest import SETUP, run_python, same
 from torch.nn.functional import cross_entropy
 
 from helpers.files import StudyError
-from helpers.models.cnn import CNN
+from helpers.models.cnn import CNN, LAYERS, new_model
 from helpers.models.training import RECIPE, predict, seeded
-from helpers.unlearning import METHODS, TITLES, UnlearningData, unlearn, unlearned
+from helpers.unlearning import (
+    FRONTIER,
+    METHODS,
+    TITLES,
+    UnlearningData,
+    finetune,
+    impair,
+    msg,
+    sparse,
+    teachers,
+    unlearn,
+    unlearned,
+)
 from helpers.unlearning.generator import Generator, GeneratorSettings, generate, maximise_error
 from helpers.unlearning.method import IMAGES, LABELS, NOTHING, Log, class_balanced, sample, searched
-from helpers.unlearning.randomlabels import wrong_labels
+from helpers.unlearning.salun import wrong_labels
 from helpers.unlearning.ssd import importance
 
 # ---- claims of every method ----
@@ -147,20 +159,21 @@ def test_gradient_ascent_ascends_and_forgets(trained_model, small_data):
 
 def test_neggrad_ascends_on_the_forget_set_by_its_weight(trained_model, small_data):
     """Against the same steps without ascent."""
-    with_ascent, without = (run("neggrad", trained_model, small_data, alpha=a, lr=0.1)[0] for a in (0.8, 1.0))
+    changes = {"lr": 0.1, "weight_decay": 0.0, "warm_up": 0.0}
+    with_ascent, without = (run("neggrad", trained_model, small_data, alpha=a, **changes)[0] for a in (0.8, 1.0))
     assert forget_loss(with_ascent, small_data) > forget_loss(without, small_data) + 0.1
     assert forget_loss(with_ascent, small_data) > forget_loss(trained_model, small_data) + 0.1
 
 
 def test_fine_tuning_trains_on_retained_samples_alone(trained_model, small_data):
-    model, log = run("finetune", trained_model, small_data, lr=0.2, weight_decay=0.0, share=2.0)
-    assert log.curves.keys() == {"fine-tune"}
+    model, log = run("finetune", trained_model, small_data, lr=0.2, weight_decay=0.0, budget=2.0)
+    assert log.curves.keys() == {"repair"}
     x, y = small_data.retain_images[:2000], small_data.retain_labels[:2000]
     assert cross_entropy(predict(model, x), y) < 0.5 * cross_entropy(predict(trained_model, x), y)
 
 
 def test_random_labels_unlearn_the_label_and_keep_the_rest(trained_model, small_data):
-    model, _ = run("randomlabels", trained_model, small_data, share=0.5, forget_part=0.3, lr=0.3)
+    model, _ = run("randomlabels", trained_model, small_data, budget=0.5, forget_part=0.3, lr=0.3)
     assert forget_loss(model, small_data) > forget_loss(trained_model, small_data) + 0.5
     right = predict(model, small_data.retain_images).argmax(1) == small_data.retain_labels
     assert right.float().mean() > 0.9
@@ -168,12 +181,12 @@ def test_random_labels_unlearn_the_label_and_keep_the_rest(trained_model, small_
 
 def test_ssd_dampens_just_the_weights_that_matter_more_for_the_forget_set(trained_model, small_data):
     """By hand from the equations, on the sample of everything that the seed draws."""
-    settings = replace(METHODS["ssd"].settings, alpha=5.0, strength=0.5, share=0.2, batch=64)
+    settings = replace(METHODS["ssd"].settings, alpha=5.0, strength=0.5, budget=0.2, batch=64)
     model = METHODS["ssd"].run(trained_model, small_data, settings, 0, Log())
     images = torch.cat([small_data.retain_images, small_data.forget_images])
     labels = torch.cat([small_data.retain_labels, small_data.forget_labels])
     random = seeded(0)
-    drawn = sample(len(labels), small_data.samples(0.2), random)
+    drawn = sample(len(labels), small_data.samples(0.2) - len(small_data.forget_labels), random)
     drawn = torch.cat([drawn[drawn < 6_000], drawn[drawn >= 6_000]])
     drawn = drawn[torch.randperm(len(drawn), generator=random)]
     general = importance(copy.deepcopy(trained_model), images[drawn], labels[drawn], 64, Log())
@@ -200,42 +213,195 @@ def test_salun_moves_only_the_weights_with_the_largest_forget_gradient(trained_m
     assert gradient[moved].min() >= gradient[~moved].median()
 
 
-# ---- GEMU and GeFeU ----
+def layers_that_differ(a, b):
+    return [name for name in LAYERS if not same(getattr(a, name), getattr(b, name))]
 
 
 @pytest.fixture
-def fits(monkeypatch):
-    """What each training phase of the two was given."""
-    from helpers.unlearning import generator as module
+def unrepaired(monkeypatch):
+    """Methods as they are before D_r repairs: repair gives back the model as it is, and notes what it was given."""
+    given = {}
 
-    calls, original = {}, module.fit
+    def none(model, data, settings, samples, random, log, **options):
+        given.update(samples=samples, moving=[n for n in LAYERS if getattr(model, n).weight.requires_grad])
+        log.step("repair", torch.zeros(()), samples)
+        return model.eval()
 
-    def spy(model, images, targets, order, recipe, lr, log, phase, *rest, **options):
-        calls[phase] = {"images": images, "targets": targets, "order": order, **options}
-        return original(model, images, targets, order, recipe, lr, log, phase, *rest, **options)
-
-    monkeypatch.setattr(module, "fit", spy)
-    return calls
+    for module in (finetune, impair, msg, sparse):
+        monkeypatch.setattr(module, "repair", none)
+    return given
 
 
-def test_gemu_impairs_with_noise_of_the_forgotten_label_and_repairs_without(trained_model, small_data, fits):
-    settings = METHODS["gemu"].settings
-    run("gemu", trained_model, small_data)
-    total = small_data.samples(settings.impair_share)
-    n = round(settings.impair_noise * total)
-    impair, repair = fits["impair"], fits["repair"]
-    assert n > 50 and (impair["targets"][:n].argmax(1) == 7).all() and set(impair["order"].tolist()) >= set(range(n))
-    pictures = torch.cat([small_data.retain_images, small_data.forget_images]).flatten(1)
-    noise, kept = impair["images"][:n].flatten(1), impair["images"][n:].flatten(1)
-    assert torch.cdist(noise, pictures).min() > 1 and len(torch.unique(noise, dim=0)) == n
+@pytest.mark.parametrize("k", [1, 3])
+def test_reset_draws_the_last_layers_anew_and_trains_all(trained_model, small_data, unrepaired, k):
+    model, _ = run("reset", trained_model, small_data, layers=k)
+    assert layers_that_differ(model, trained_model) == list(LAYERS[-k:]) and unrepaired["moving"] == list(LAYERS)
+    other, _ = run("reset", trained_model, small_data, layers=k, seed=2)
+    assert layers_that_differ(model, other) == list(LAYERS[-k:])
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_freeze_moves_the_last_layers_alone(trained_model, small_data, k):
+    model, _ = run("freeze", trained_model, small_data, layers=k)
+    assert layers_that_differ(model, trained_model) == list(LAYERS[-k:])
+
+
+def test_a_new_model_owes_nothing_to_the_given_one(trained_model, small_data):
+    assert same(run("new", trained_model, small_data)[0], run("new", new_model(1, 99), small_data)[0])
+
+
+def test_a_new_model_is_what_training_on_retained_samples_gives(trained_model, small_data):
+    """With a whole budget it reads the retained digits."""
+    model, log = run("new", trained_model, small_data, budget=1.0, lr=0.3)
+    right = predict(model, small_data.retain_images).argmax(1) == small_data.retain_labels
+    assert right.float().mean() > 0.9 and log.samples == small_data.samples(1.0)
+
+
+def test_sparse_fine_tuning_shrinks_the_sum_of_the_weights(trained_model, small_data):
+    weak, strong = (run("l1sparse", trained_model, small_data, gamma=g, budget=0.3, lr=0.2)[0] for g in (1e-6, 1e-3))
+    sums = [sum(float(weight.abs().sum()) for weight in model.parameters()) for model in (weak, strong)]
+    assert sums[1] < 0.8 * sums[0]
+
+
+def test_msg_draws_anew_where_the_gradients_of_both_sets_agree(trained_model, small_data, unrepaired):
+    """By hand, on the retained samples that the seed draws."""
+    model, _ = run("msg", trained_model, small_data, redrawn=0.3)
+    start = copy.deepcopy(trained_model).requires_grad_(True)
+    drawn = sample(len(small_data.retain_labels), len(small_data.forget_labels), seeded(1))
+    gradients = []
+    for x, y in (
+        (small_data.retain_images[drawn], small_data.retain_labels[drawn]),
+        (small_data.forget_images, small_data.forget_labels),
+    ):
+        start.zero_grad()
+        cross_entropy(start(x), y).backward()
+        gradients.append({name: getattr(start, name).weight.grad.clone() for name in LAYERS})
+    for name in ("conv1", "conv2", "conv3"):
+        moved = getattr(model, name).weight != getattr(trained_model, name).weight
+        assert moved.float().mean() == pytest.approx(0.3, abs=0.01)
+        distance = (gradients[0][name] - gradients[1][name]).abs()
+        assert distance[moved].max() <= distance[~moved].min() * 1.01
+    assert layers_that_differ(model, trained_model) == ["conv1", "conv2", "conv3"]
+
+
+def test_msg_damps_the_gradients_of_the_other_weights(trained_model, small_data):
+    """A vanishing factor leaves them nearly where they were (Adam divides a gradient by its size: only its epsilon tells)."""
+    model, _ = run("msg", trained_model, small_data, damping=1e-12, weight_decay=0.0, budget=0.6)
+    moved = (model.conv2.weight - trained_model.conv2.weight).abs().flatten()
+    assert moved.quantile(0.5) < 1e-5 < moved.quantile(0.9)
+
+
+def entropy(model, images):
+    p = predict(model, images).softmax(1)
+    return float(-(p * p.clamp_min(1e-12).log()).sum(1).mean())
+
+
+def test_scrub_leaves_its_teacher_on_the_forget_set_alone(trained_model, small_data):
+    options = {"budget": 1.5, "lr": 0.05, "ascent_passes": 2, "ce_part": 0.5}
+    still, scrubbed = (run("scrub", trained_model, small_data, ascent_lr=lr, **options)[0] for lr in (1e-9, 0.05))
+    assert forget_loss(scrubbed, small_data) > forget_loss(still, small_data) + 0.2
+    right = predict(scrubbed, small_data.retain_images).argmax(1) == small_data.retain_labels
+    assert right.float().mean() > 0.9
+
+
+def test_scrub_rewinds_to_the_checkpoint_that_errs_like_held_out_samples(trained_model, small_data, monkeypatch):
+    """Of five states with known errors that one is taken whose error on D_f is nearest to the reference."""
+    told = iter([0.30, 0.9, 0.6, 0.32, 0.1, 0.0])  # the reference, then the checkpoints
+    seen, real = [], teachers.error
+
+    def error(model, images, labels):
+        seen.append(copy.deepcopy(model.state_dict()))
+        real(model, images[:1], labels[:1])
+        return next(told)
+
+    monkeypatch.setattr(teachers, "error", error)
+    model, _ = run("scrub", trained_model, small_data, checkpoints=5, budget=1.5)
+    assert len(seen) == 6 and all(torch.equal(model.state_dict()[key], value) for key, value in seen[3].items())
+
+
+def test_a_bad_teacher_makes_the_forget_set_doubtful(trained_model, small_data):
+    model, _ = run("badteacher", trained_model, small_data, budget=0.5, lr=0.3, forget_part=0.3)
+    assert entropy(model, small_data.forget_images) > 1.5 > entropy(trained_model, small_data.forget_images) + 0.5
+    right = predict(model, small_data.retain_images).argmax(1) == small_data.retain_labels
+    assert right.float().mean() > 0.9
+
+
+@pytest.mark.parametrize("budget", [0, 0.0, -0.1, 1.5])
+def test_a_budget_that_makes_no_sense_is_refused(budget):
+    method = METHODS["new"]
+    with pytest.raises(StudyError, match="budget = .* (must be above 0 and at most 1|is no float)"):
+        method.check(replace(method.settings, budget=budget))
+
+
+@pytest.mark.parametrize("k", [0, 6])
+def test_layers_that_there_are_not_are_refused(k):
+    for name, field in (
+        ("reset", "layers"),
+        ("freeze", "layers"),
+        ("gemu", "impair_layers"),
+        ("unsir", "impair_layers"),
+    ):
+        with pytest.raises(StudyError, match=f"{field} = {k} must be above 0 and at most 5"):
+            METHODS[name].check(replace(METHODS[name].settings, **{field: k}))
+
+
+def test_the_frontier_is_the_same_method_at_other_budgets(task, trained_model):
+    data = UnlearningData.of(task, RECIPE, torch.device("cpu"))
+    assert list(FRONTIER) == [
+        f"{name}_{share}" for name in ("new", "reset") for share in ("02", "05", "10", "20", "30", "50")
+    ]
+    for name in ("new_02", "reset_02"):
+        _, record = unlearn(name, trained_model, data, FRONTIER[name].settings, 0)
+        assert record["samples"] == data.samples(0.02)
+        assert replace(FRONTIER[name].settings, budget=0.1) == METHODS[name[:-3]].settings
+
+
+# ---- UNSIR, GEMU and GeFeU ----
+
+
+@pytest.fixture
+def steps_of_impair(monkeypatch):
+    """Pictures and targets of every step of impair."""
+    found, original = [], impair.classification_step
+
+    def spy(model, optimizer, images, targets, *rest):
+        found.append((images.clone(), targets.clone()))
+        return original(model, optimizer, images, targets, *rest)
+
+    monkeypatch.setattr(impair, "classification_step", spy)
+    return found
+
+
+@pytest.mark.parametrize("name", ["gemu", "unsir"])
+def test_impair_trains_on_noise_of_the_forgotten_label_and_on_retained_samples(
+    trained_model, small_data, steps_of_impair, unrepaired, name
+):
+    settings = {"impair_share": 0.1, "impair_noise": 0.4, "impair_layers": 2}
+    model, log = run(name, trained_model, small_data, **settings)
+    images, targets = (torch.cat(part) for part in zip(*steps_of_impair, strict=True))
+    total = small_data.samples(0.1)
+    assert abs(len(images) - total) <= 10  # as many of each class
     exact = {"compute_mode": "donot_use_mm_for_euclid_dist"}
-    assert torch.cdist(kept[:50], small_data.retain_images.flatten(1), **exact).min(1).values.max() == 0
-    assert repair["images"] is small_data.retain_images and repair["targets"] is small_data.retain_labels
+    known = small_data.retain_images.flatten(1)
+    nearest = torch.cat([torch.cdist(part, known, **exact).min(1).values for part in images.flatten(1).split(64)])
+    noise = nearest > 0
+    assert int(noise.sum()) == round(0.4 * total) and nearest[noise].min() > 1
+    assert (targets[noise].argmax(1) == 7).all() and torch.bincount(targets[~noise].argmax(1)).float().std() < 1
+    different = len(torch.unique(images[noise].flatten(1), dim=0))
+    assert different == (int(noise.sum()) if name == "gemu" else METHODS["unsir"].settings.noise_batch)
+    assert layers_that_differ(model, trained_model) == ["hidden", "output"]  # impair moves the last two
+    assert unrepaired["moving"] == list(LAYERS)  # repair all
+    assert unrepaired["samples"] == small_data.samples(METHODS[name].settings.budget) - (
+        log.samples - unrepaired["samples"]
+    )
 
 
-def test_repair_goes_on_with_the_optimizer_of_impair(trained_model, small_data, fits):
-    run("gemu", trained_model, small_data)
-    assert "optimizer" not in fits["impair"] and isinstance(fits["repair"]["optimizer"], torch.optim.Adam)
+@pytest.mark.parametrize("name", ["gemu", "gefeu", "unsir"])
+def test_the_noise_gets_ever_more_wrong(trained_model, small_data, name):
+    changes = {"generator_share": 0.2} if name != "unsir" else {}
+    _, log = run(name, trained_model, small_data, **changes)
+    errors = torch.stack(log.curves["maximise error"])
+    assert errors[-5:].mean() > errors[:3].mean() + 1
 
 
 def test_every_layer_of_the_generator_learns_and_each_call_is_fresh(trained_model, small_data):

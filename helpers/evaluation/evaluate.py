@@ -29,7 +29,7 @@ from helpers.evaluation.logits import logits_of, parts_of
 from helpers.files import StudyError, code_fingerprint, fingerprint, load_frame, save_frame, shown, there
 from helpers.models.cnn import LAYERS
 from helpers.models.ensembles import BASELINES, Ensemble, Kind, baseline
-from helpers.unlearning import METHODS, OURS, kind_of
+from helpers.unlearning import FRONTIER, METHODS, OURS, kind_of
 
 ACTIVATION_SAMPLE = 500  # test samples on which activations are compared
 KL_PARTS = (("test", "forget"), ("train", "forget"), ("test", "7_retain"), ("test", "retain"), ("test", "all"))
@@ -131,7 +131,7 @@ def load_results(task: Task, n: int, required: tuple[str, ...] = ("retrained", *
     Raises StudyError naming the notebook to run where a required kind is missing or is of other models or code.
     """
     found = []
-    for name in (*BASELINES, *METHODS):
+    for name in (*BASELINES, *METHODS, *FRONTIER):
         kind = kind_of(name, task)
         path = frame_path(task, kind, n)
         if there(path):

@@ -6,7 +6,7 @@
 | kind | "untrained", "trained", "retrained", a method's name, or "null": what chance does to retrained models |
 | seed | of the model; empty for a measure of an ensemble as a whole |
 | half | "train" or "test"; empty where a measure has none |
-| subset | of that half: "all", "retain", "forget", "0" to "9", "7_retain", "7_forget", "forget_red", ... |
+| subset | of that half: "all", "retain", "forget", "0" to "9", "7_retain", "7_forget", "forget_red", ...; "memorised": worst cases |
 | measure | `MEASURES` below; accuracies and shares from 0 to 1, losses and divergences in nats |
 | at | what else a measure is of: a layer, a predicted class, a phase, a quantile, another kind; else empty |
 | step | of a curve; or which of the random draws of halves, for a measure of an ensemble; else empty |
@@ -65,6 +65,7 @@ MEASURES = {
     "klom": Measure("KLoM against retrained", "nats", digits=2, drawn=True),
     "excess": Measure("loss above retrained's", "standard deviations of retrained", "0", digits=1, drawn=True),
     "beyond": Measure("samples lost beyond every retrained model", "share", drawn=True),
+    "resurgence": Measure("accuracy after 150 steps on retained samples alone", "%", scale=100, digits=1),
     "relearn_steps": Measure("relearn time", "steps", digits=1),
     "probe": Measure("linear probe for the crossbar", "balanced accuracy"),
     "loss_quantile": Measure("loss over the samples, mean over the models", "nats"),

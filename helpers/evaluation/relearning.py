@@ -35,6 +35,20 @@ def relearn_steps(model: CNN, task: Task, target: float, recipe: Recipe, seed: i
     return most
 
 
+def resurgence(
+    model: CNN, task: Task, recipe: Recipe, seed: int, steps: int = 150, batch: int = 64
+) -> dict[str, float]:
+    """Does it come back by itself? Accuracy on the forget set of both halves after `steps` steps on retained samples alone, at .05 of
+    the recipe's peak rate (arXiv:2505.22310): what was only hidden returns, what was removed does not."""
+    model = copy_of(model)
+    images, labels = task.retain_set("train")
+    optimizer = adam(model, 0.05 * recipe.peak_lr)
+    for at in sample(len(labels), steps * batch, seeded(seed)).split(batch):
+        classification_step(model, optimizer, images[at], labels[at])
+    parts = {half: task.forget_set(half) for half in ("train", "test")}
+    return {half: float((predict(model, x).argmax(1) == y).float().mean()) for half, (x, y) in parts.items()}
+
+
 def forget_loss(model: CNN, task: Task) -> float:
     """Mean cross-entropy in nats on the first READ forget samples of the training half."""
     return _loss(model, *(part[:READ] for part in task.forget_set("train")))

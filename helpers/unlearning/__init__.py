@@ -4,7 +4,7 @@ import functools
 import importlib
 import pkgutil
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -39,15 +39,28 @@ def _declared() -> dict[str, Method]:
 
 
 METHODS = _declared()
+SHARES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)  # of retraining's samples, at which the frontier is measured
+FRONTIER = {
+    f"{name}_{100 * share:02.0f}": replace(
+        METHODS[name],
+        name=f"{name}_{100 * share:02.0f}",
+        title=f"{METHODS[name].title}, {100 * share:.0f} %",
+        settings=replace(METHODS[name].settings, budget=share),
+    )
+    for name in ("new", "reset")
+    for share in SHARES
+}  # retraining is a curve: what a method must beat at its own cost
 OURS = tuple(name for name, method in METHODS.items() if method.notebook != "graphics.ipynb")
-TITLES = BASELINES | {name: method.title for name, method in METHODS.items()} | {"null": "Retrained, halves"}
+TITLES = (
+    BASELINES | {name: method.title for name, method in (METHODS | FRONTIER).items()} | {"null": "Retrained, halves"}
+)
 
 
 def method_of(name: str) -> Method:
     """The method of that name; StudyError with the known names if there is none."""
-    if name not in METHODS:
+    if name not in METHODS | FRONTIER:
         raise StudyError(f"There is no method {name!r}: choose one of {', '.join(METHODS)}.")
-    return METHODS[name]
+    return METHODS.get(name) or FRONTIER[name]
 
 
 def unlearn(name: str, model: CNN, data: UnlearningData, settings: Any, seed: int) -> tuple[CNN, dict]:
@@ -103,7 +116,7 @@ def kind_of(name: str, task: Task, settings: Any = None) -> Kind:
 
 
 def every_ensemble(task: Task, n: int, stored: bool) -> list[Ensemble]:
-    """All kinds of models that there are; baselines and methods with a notebook of their own are loaded, the others are
-    made where `stored` is False and they are missing."""
+    """All kinds of models that there are, those of the frontier last; baselines and methods with a notebook of their own are loaded,
+    the others are made where `stored` is False and they are missing."""
     known = [baseline(name, task, n, stored=True) for name in BASELINES]
-    return known + [unlearned(name, task, n, stored or name in OURS) for name in METHODS]
+    return known + [unlearned(name, task, n, stored or name in OURS) for name in METHODS | FRONTIER]

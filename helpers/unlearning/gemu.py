@@ -7,14 +7,14 @@ y in `generator.py` is the one-hot label of the forgotten class: of the forget s
 from torch.nn.functional import one_hot
 
 from helpers.models.cnn import CNN
-from helpers.unlearning.generator import SOURCE, GeneratorSettings, impair_and_repair
+from helpers.unlearning.generator import SOURCE, GeneratorSettings, unlearn_by_generator
 from helpers.unlearning.method import LABELS, Log, Method, UnlearningData
 
 
 def gemu(model: CNN, data: UnlearningData, settings: GeneratorSettings, seed: int, log: Log) -> CNN:
     """Returns a new model that has unlearned the class's forgotten feature; `seed` makes all noise and order."""
     targets = one_hot(data.forget_labels[:1], 10).float()
-    return impair_and_repair(model, data, targets, settings, seed, log)
+    return unlearn_by_generator(model, data, targets, settings, seed, log)
 
 
 METHOD = Method("gemu", "GEMU", SOURCE, gemu, GeneratorSettings(), reads=LABELS, notebook="netcomp_GEMU.ipynb")

@@ -16,7 +16,7 @@ from helpers.unlearning.method import Log, Method, UnlearningData, copy_of, samp
 class DampeningSettings:
     alpha: float = setting(51.5, "how many times as important for D_f a weight must be", 0.5, 100.0, log=True)
     strength: float = setting(0.841, "lambda of the paper", 0.01, 2.0, log=True)
-    share: float = setting(0.0584, "samples of D for the importances, share of those that retraining sees", 0.01, 0.06)
+    budget: float = setting(0.1, "samples that it may see, of those that retraining sees", within=(0, 1))
     batch: int = setting(16, "samples per squared gradient", choices=(16, 64))
 
 
@@ -27,7 +27,7 @@ def selective_synaptic_dampening(
     random = seeded(seed)
     model = copy_of(model)
     n_retain, n_forget = len(data.retain_labels), len(data.forget_labels)
-    everything = sample(n_retain + n_forget, data.samples(settings.share), random)
+    everything = sample(n_retain + n_forget, max(settings.batch, data.samples(settings.budget) - n_forget), random)
     kept, gone = everything[everything < n_retain], everything[everything >= n_retain] - n_retain
     images = torch.cat([data.retain_images[kept], data.forget_images[gone]])
     labels = torch.cat([data.retain_labels[kept], data.forget_labels[gone]])
