@@ -23,6 +23,7 @@ from helpers.unlearning.method import searched
 TOLERATED = 0.75  # accuracy that a chosen point may lose, as a part of the errors that retrained models make
 AFFORDABLE = 0.1  # samples that unlearning may see, as a share of those that retraining sees
 USEFUL_GAP = 0.5  # share of the gap that a point must close to be of interest
+FEW = 2  # models that show whether a point is far from being of interest
 GOALS = ("energy distance to retrained models on the forget set", "accuracy lost on held-out retained samples, points")
 
 
@@ -87,21 +88,32 @@ class Objective:
         return float(accuracy(logits, self.labels).mean()), float(accuracy(logits[:, own], self.labels[own]).mean())
 
     def __call__(self, settings: Any, repeat: int = 0) -> Found:
-        """Measures a point; `COLLAPSED` if its outputs are not finite. repeat: another number draws other noise and samples."""
-        found = {}
-        jobs = (
-            (seed, (self.method, self.task, RECIPE, settings, seed + 1000 * repeat, state))
-            for seed, state in enumerate(self.states)
-        )
-        # by itself one process computes one trial, and a second process on the same study uses the second core
-        for seed, made in each(outputs, jobs, here=True):
-            found[seed] = made
-        forget, retain, samples = zip(*(found[seed] for seed in sorted(found)), strict=True)
+        """Measures a point; `COLLAPSED` if its outputs are not finite. repeat: another number draws other noise and samples.
+        A point that a few models show to be hopeless is not measured on the others."""
+        made, seeds = {}, range(len(self.states))
+        for some in (seeds[:FEW], seeds[FEW:]):
+            jobs = (
+                (seed, (self.method, self.task, RECIPE, settings, seed + 1000 * repeat, self.states[seed])) for seed in some
+            )
+            # by itself one process computes one trial, and a second process on the same study uses the second core
+            made |= dict(each(outputs, jobs, here=True))
+            found = self._found([made[seed] for seed in sorted(made)])
+            if repeat == 0 and self._hopeless(found):
+                break
+        return found
+
+    def _found(self, made: list[tuple]) -> Found:
+        forget, retain, samples = zip(*made, strict=True)
         forget, retain, cost = np.stack(forget), np.stack(retain), samples[-1] / self.samples
         if not (np.isfinite(forget).all() and np.isfinite(retain).all()):
-            return replace(COLLAPSED, energies=COLLAPSED.energies * len(found), cost=cost)
+            return replace(COLLAPSED, energies=COLLAPSED.energies * len(made), cost=cost)
         lost = [100 * (before - now) for before, now in zip(self.accuracies, self._accuracies(retain), strict=True)]
         return Found(energy_distances(forget, self.reference).tolist(), *lost, cost)
+
+    def _hopeless(self, found: Found) -> bool:
+        """Whether it loses more than twice what may be lost, or closes not half of what is of interest."""
+        beyond = any(lost > 2 * limit for lost, limit in zip((found.lost, found.lost_class), self.limits, strict=True))
+        return beyond or found.goals[0] > (1 - USEFUL_GAP / 2) * self.ceiling
 
 
 def outputs(method: str, task: Task, recipe: Recipe, settings: Any, seed: int, state: dict) -> tuple:

@@ -310,7 +310,11 @@ def kept(study: optuna.Study, key: str) -> Any:
 
 
 def affordable(trials: list[optuna.trial.FrozenTrial]) -> list[optuna.trial.FrozenTrial]:
-    return [trial for trial in trials if round(trial.user_attrs["found"]["cost"], 4) <= AFFORDABLE]
+    """Those that keep the budget, measured on all tuning models."""
+    found = [trial.user_attrs["found"] for trial in trials]
+    models = max(len(one["energies"]) for one in found)
+    kept = [len(one["energies"]) == models and round(one["cost"], 4) <= AFFORDABLE for one in found]
+    return [trial for trial, good in zip(trials, kept, strict=True) if good]
 
 
 def mean_of(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> Found:
