@@ -1,4 +1,4 @@
-# make study     set everything up, run the notebooks        (DATASET=cmnist, FORGET=plain, MODELS=30, SCHEDULER=tcp://...)
+# make study     set everything up, run the notebooks        (DATASET=cmnist, FORGET="class 7", MODELS=30, SCHEDULER=tcp://...)
 # make notebook  Jupyter Lab
 # make test      set everything up, lint, run the tests
 # make thorough  many kills, damaged files, full disks: minutes
@@ -12,7 +12,7 @@ PYTHON ?= $(if $(WINDOWS),python,python3)
 DATASET ?=
 MODELS ?=
 FORGET ?=
-FLAGS = $(if $(DATASET),--dataset $(DATASET)) $(if $(FORGET),--forget $(FORGET)) $(if $(MODELS),--models $(MODELS))
+FLAGS = $(if $(DATASET),--dataset $(DATASET)) $(if $(FORGET),--forget "$(FORGET)") $(if $(MODELS),--models $(MODELS))
 RUN = .venv/$(if $(WINDOWS),Scripts,bin)/python
 export SCHEDULER
 

@@ -262,7 +262,7 @@ def first(task: Task, n: int) -> Task:
     """The task with the first n training samples only."""
     half = task.data.train.pick(slice(0, n))
     masks = task.forget | {"train": task.forget["train"][:n]}
-    data = replace(task.data, train=half)
+    data = replace(task.data, train=half, source=f"{task.data.source}, the first {n}")
     return replace(task, data=data, forget=masks, fingerprint=f"{task.fingerprint}-{n}")
 
 

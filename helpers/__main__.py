@@ -4,7 +4,8 @@ import argparse
 import os
 import sys
 
-from helpers.data.task import DATASETS, SIDES, load_task
+from helpers.data.request import DEFAULT, KNOWN
+from helpers.data.task import DATASETS, load_task
 from helpers.files import StudyError
 from helpers.unlearning import METHODS
 
@@ -22,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
     ):
         each = command(name, what)
         each.add_argument("--dataset", help=f"{' or '.join(DATASETS)}; default: as in the notebooks")
-        each.add_argument("--forget", help=f"{' or '.join(SIDES)}; default: as in the notebooks")
+        each.add_argument("--forget", help=f"{KNOWN}; default: as in the notebooks".replace("%", "%%"))
         each.add_argument("--models", type=int, help="models of each kind; default: as in the notebooks")
     command("data", "fetches a data set and says what there is").add_argument("--dataset", default="mnist")
     command("report", "writes data/report/ and the README's results from the stored results")
@@ -30,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
     tune.add_argument("method", choices=tuple(METHODS))
     tune.add_argument("--study", help="its name; default: DATASET-METHOD, DATASET-plain-METHOD")
     tune.add_argument("--dataset", default="mnist")
-    tune.add_argument("--forget", default=SIDES[0], help="which sevens are forgotten")
+    tune.add_argument("--forget", default=DEFAULT, help="what is forgotten, as in the notebooks")
     tune.add_argument("--trials", type=int, default=0, help="trials to add; 0 joins what another process started")
     tune.add_argument("--confirm", action="store_true", help="then measure the most promising trials again")
     tune.add_argument("--storage", default=os.environ.get("STORAGE"), help="any address that Optuna takes")
@@ -44,7 +45,7 @@ def tune(
     from helpers.report.studies import chosen_table
 
     task = load_task(dataset, forget)
-    side = "" if forget == SIDES[0] else f"-{forget}"
+    side = "" if task.request.name == DEFAULT else f"-{task.folder}"
     opened = studies.open_study(study or f"{dataset}{side}-{method}", method, task, storage or None, trials < 1)
     studies.run_trials(opened, trials, method, task, join=trials < 1)
     if confirm:

@@ -9,7 +9,7 @@ import numpy as np
 import optuna
 from torch import Tensor
 
-from helpers.data.task import FEATURE_CLASS, Task, tuning_task
+from helpers.data.task import Task, tuning_task
 from helpers.device import pick_device
 from helpers.evaluation.distances import accuracy, energy_distances
 from helpers.evaluation.logits import logits_of
@@ -30,7 +30,7 @@ GOALS = ("energy distance to retrained models on the forget set", "accuracy lost
 @dataclass(frozen=True)
 class Found:
     """One measurement of a point. energies: what each tuning model adds to the energy distance; lost, lost_class: accuracy lost on
-    held-out retained samples, and on those of them that are of the forgotten class, points; cost: samples, as a share of those
+    held-out retained samples, and on those of them that are of the classes touched, points; cost: samples, as a share of those
     that retraining sees."""
 
     energies: list[float]
@@ -66,8 +66,8 @@ class Objective:
     """The goals of a study as a function of hyper-parameters, on the tuning models.
 
     ceiling: energy distance of the trained models from the retrained ones on the same samples (that of retrained ones is 0);
-    limits: accuracy that may be lost, points, on held-out retained samples and on those of the forgotten class: TOLERATED times the
-    error of the retrained models there.
+    limits: accuracy that may be lost, points, on held-out retained samples and on those of the classes touched: TOLERATED times
+    the error of the retrained models there.
     """
 
     def __init__(self, method: str, task: Task, models: int = SIZES.tuning_models):
@@ -77,14 +77,16 @@ class Objective:
         oracle = logits_of(baseline("retrained", self.task, models, stored=False), self.task)
         self.samples = unlearning_data(self.task, RECIPE).samples(1.0)
         self.labels = self.task.retain_set("test")[1].numpy()
+        own = self.task.neighbours("test")[~self.task.forget["test"]].numpy()
+        self.own = own if own.any() else np.ones_like(own)  # of a whole class nothing is left: all retained samples
         self.reference = oracle.forget_train
         self.ceiling = float(energy_distances(logits_of(trained, self.task).forget_train, self.reference).mean())
         self.accuracies = self._accuracies(oracle.test[:, (~self.task.forget["test"]).numpy()])
         self.limits = [100 * TOLERATED * (1 - reached) for reached in self.accuracies]
 
     def _accuracies(self, logits: np.ndarray) -> tuple[float, float]:
-        """On all held-out retained samples, and on those of the forgotten class. logits: [N, n, 10]."""
-        own = self.labels == FEATURE_CLASS
+        """On all held-out retained samples, and on those of the classes touched. logits: [N, n, 10]."""
+        own = self.own
         return float(accuracy(logits, self.labels).mean()), float(accuracy(logits[:, own], self.labels[own]).mean())
 
     def __call__(self, settings: Any, repeat: int = 0) -> Found:

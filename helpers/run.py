@@ -13,7 +13,8 @@ import nbformat
 import pandas as pd
 import papermill
 
-from helpers.data.task import DATASETS, NAMES, SIDES, check_name, check_side, load_task
+from helpers.data.request import DEFAULT
+from helpers.data.task import DATASETS, NAMES, check_name, load_task
 from helpers.device import describe, pick_device, return_memory
 from helpers.evaluation.audit import audit
 from helpers.evaluation.frame import RESULTS
@@ -21,7 +22,8 @@ from helpers.files import DATA, StudyError, save_frame, shown, there, written_wh
 from helpers.models.ensembles import check_count
 from helpers.report.frontier import frontier
 from helpers.report.style import save_figure
-from helpers.report.tables import all_settings, overview_table, stored_models
+from helpers.report.requests import stored_models
+from helpers.report.tables import all_settings, overview_table
 from helpers.report.words import conclusions
 from helpers.unlearning import every_ensemble
 
@@ -65,7 +67,7 @@ def first_cell(notebook):
 def with_flags(source: str, parameters: dict) -> str:
     """The first cell's source with other values: {"N_MODELS": 30} puts 30 into the line `N_MODELS = ...`."""
     for key, value in parameters.items():
-        source, found = re.subn(rf"(?m)^{key} *= *[^\s#]+", lambda _, k=key, v=value: f"{k} = {v!r}", source)
+        source, found = re.subn(rf"""(?m)^{key} *= *(?:"[^"]*"|'[^']*'|[^\s#]+)""", lambda _, k=key, v=value: f"{k} = {v!r}", source)
         if found != 1:
             raise StudyError(f"The first cell has no line `{key} = ...`: put it back.")
     return source
@@ -99,11 +101,11 @@ def report() -> None:
     """Writes the frame of all data sets that are stored to data/report/, and from it what stands between the README's marks."""
     found, sources = [], {}
     for dataset in DATASETS:
-        path = RESULTS / dataset / SIDES[0] / "measures.csv"
+        path = RESULTS / dataset / DEFAULT / "measures.csv"
         if not there(path):
             print(f"{NAMES[dataset]} is left out: `make study DATASET={dataset}` makes its results.")
             continue
-        task = load_task(dataset, SIDES[0])
+        task = load_task(dataset, DEFAULT)
         n = stored_models(path)
         found.append(
             rounded(audit(task, *every_ensemble(task, n, stored=True)))
@@ -178,15 +180,17 @@ def run_notebooks(in_place: bool, dataset: str | None, forget: str | None, model
     """All notebooks in order; a flag that is None is as it stands in them."""
     asked = {"USED_DATASET": dataset, "FORGET": forget, "N_MODELS": models}
     parameters = {key: value for key, value in asked.items() if value is not None}
-    dataset, side, _ = (asked[key] or flag_of(key) for key in asked)
+    dataset, forget, _ = (asked[key] or flag_of(key) for key in asked)
     check_name(dataset)
-    check_side(side)
     if models is not None:
         check_count(models)
-    print(load_task(dataset, side).describe())  # what is missing is said before minutes are spent
+    task = load_task(dataset, forget)  # what is missing is said before minutes are spent
+    print(task.describe())
+    folder = task.folder
+    del task
     return_memory()
     minutes = {}
-    target = ROOT if in_place else RESULTS / "notebooks" / dataset / side
+    target = ROOT if in_place else RESULTS / "notebooks" / dataset / folder
     for name in (*STUDY, *(["generator_optim"] if in_place else [])):
         print(f"\n== {name}.ipynb", flush=True)
         start = time.perf_counter()
@@ -194,6 +198,6 @@ def run_notebooks(in_place: bool, dataset: str | None, forget: str | None, model
         minutes[name] = (time.perf_counter() - start) / 60
     print(
         f"\nDone in {sum(minutes.values()):.1f} minutes ({', '.join(f'{name} {m:.1f}' for name, m in minutes.items())}).\n"
-        f"  measures:  {shown(RESULTS)}/{dataset}/{side}/measures.csv\n"
+        f"  measures:  {shown(RESULTS)}/{dataset}/{folder}/measures.csv\n"
         f"  figures:   {shown(RESULTS)}/figures/\n  notebooks: {shown(target)}/"
     )

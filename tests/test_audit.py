@@ -14,13 +14,13 @@ N = 16
 SIZES = {
     ("train", "forget"): 60,
     ("test", "forget"): 40,
-    ("test", "7_retain"): 50,
+    ("test", "neighbours"): 50,
     ("train", "retain"): 80,
-    ("train", "7_retain"): 30,
+    ("train", "neighbours"): 30,
     ("train", "memorised"): 12,
     ("test", "all"): 120,
 }
-TASK = SimpleNamespace(data=SimpleNamespace(name="mnist"), side="crossbar")
+TASK = SimpleNamespace(data=SimpleNamespace(name="mnist"), request=SimpleNamespace(name="crossbar"))
 CONFIDENCE = {
     "retrained": 0.0,
     "trained": 8.0,
@@ -34,7 +34,7 @@ def parts(kind, seed):
     """Logits and labels of all parts: sure of the label everywhere, on the two forget parts by the kind's confidence."""
     random, found = np.random.default_rng(seed), {}
     for (half, subset), size in SIZES.items():
-        labels = np.full(size, 7) if subset in ("forget", "7_retain", "memorised") else np.arange(size) % 10
+        labels = np.full(size, 7) if subset in ("forget", "neighbours", "memorised") else np.arange(size) % 10
         logits = random.normal(size=(N, size, 10)) + np.random.default_rng(0).normal(size=(1, size, 10))
         logits[:, np.arange(size), labels] += CONFIDENCE[kind] if subset in ("forget", "memorised") else 8.0
         found[half, subset] = logits, labels
@@ -60,8 +60,8 @@ def results():
 PAIRED = [(m, h, "forget", "") for m in ("tow", "average_gap", "activation_distance", "js") for h in ("train", "test")]
 ENSEMBLE = [(m, h, "forget", "") for m in ("u_lira", "klom", "excess") for h in ("train", "test")]
 ENSEMBLE += [("u_lira", "train", "memorised", "")]
-UNCHANGED = [("u_lira", "train", subset, "") for subset in ("retain", "7_retain")] + [
-    ("klom", "test", "7_retain", ""),
+UNCHANGED = [("u_lira", "train", subset, "") for subset in ("retain", "neighbours")] + [
+    ("klom", "test", "neighbours", ""),
     ("klom", "train", "retain", ""),
     ("klom", "test", "all", ""),
 ]

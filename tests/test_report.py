@@ -29,7 +29,7 @@ def committed():
 def made_up(kinds, n=5, gap=0.9, floor=0.4, ceiling=5.0, dataset="mnist", seconds=1.0, spread=0.05):
     """A frame as evaluate and audit give it, of made-up values."""
     task, random, frames = (
-        SimpleNamespace(data=SimpleNamespace(name=dataset), side="crossbar"),
+        SimpleNamespace(data=SimpleNamespace(name=dataset), request=SimpleNamespace(name="crossbar")),
         np.random.default_rng(0),
         [],
     )
@@ -230,7 +230,7 @@ def test_figures_are_shown_where_nothing_may_be_written(committed, tmp_path, mon
     monkeypatch.setattr(export, "results_folder", lambda task: tmp_path / "results" / "mnist")
     one, task = (
         committed[committed.dataset == "mnist"],
-        SimpleNamespace(data=SimpleNamespace(name="mnist"), side="crossbar"),
+        SimpleNamespace(data=SimpleNamespace(name="mnist"), request=SimpleNamespace(name="crossbar")),
     )
     made = figures.predictions_figure(one, ["trained"])
     assert style.store(made, task, "predictions") is made

@@ -21,7 +21,7 @@ from helpers.data import mnist
 from helpers.evaluation import evaluate
 from helpers.files import StudyError
 from helpers.models import ensembles
-from helpers.report import tables
+from helpers.report import requests, tables
 
 TRAIN = SETUP + 'baseline("trained", task, {n}, stored=False)\n'
 
@@ -65,14 +65,14 @@ def test_what_may_not_be_read_is_told(tmp_path, task, monkeypatch):
 
     monkeypatch.setattr(ensembles, "MODELS", tmp_path / "models")
     monkeypatch.setattr(mnist, "DOWNLOADS", tmp_path)
-    for module in (tables, evaluate):
+    for module in (requests, evaluate):
         monkeypatch.setattr(module, "results_folder", lambda task: tmp_path / "results")
     monkeypatch.setattr(Path, "stat", stat)
     for call in (
         lambda: ensembles.baseline("trained", task, 2, stored=True),
         lambda: ensembles.baseline("trained", task, 2, stored=False),
         mnist.fetch,
-        lambda: tables.stored_results(task),
+        lambda: requests.stored_results(task),
         lambda: evaluate.load_results(task, 2),
     ):
         with pytest.raises(StudyError, match=r"cannot be read \(Permission denied\): allow reading"):
@@ -81,11 +81,11 @@ def test_what_may_not_be_read_is_told(tmp_path, task, monkeypatch):
 
 def test_damaged_measures_are_named(tmp_path, task, monkeypatch):
     """measures.csv after a disk that was full, and after a spreadsheet saved it."""
-    monkeypatch.setattr(tables, "results_folder", lambda task: tmp_path)
+    monkeypatch.setattr(requests, "results_folder", lambda task: tmp_path)
     for text in ("", "dataset;forget;kind\n", "dataset,forget,kind,seed\nmnist,crossbar,trained,x\n"):
         (tmp_path / "measures.csv").write_text(text)
         with pytest.raises(StudyError, match="measures.csv .*: delete it, and run `make study` again"):
-            tables.stored_results(task)
+            requests.stored_results(task)
 
 
 def test_waiting_for_a_lock_is_told(tmp_path, monkeypatch, capsys):

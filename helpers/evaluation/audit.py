@@ -7,6 +7,10 @@ the other half of the retrained ones, 20 times (with fewer than 4 models: the lo
 models are measured in the same way against themselves: that is the *null*, and as close to it as possible is where an
 unlearned ensemble should be; their own value is the mean of the same draws. For measures of one model alone (loss
 attack, relearn time, probe) the null is where the mean of a random half of the retrained models lies.
+
+Where the test half has no samples of the kind that is forgotten (a random part, a list without a test list), measures on its
+forget set are left out, and the loss attack compares with held-out samples of the classes touched; where nothing is left of
+a class, so are those on its neighbours, and the linear probe.
 """
 
 import sys
@@ -32,7 +36,7 @@ from helpers.evaluation.evaluate import evaluate, frame_path, read_frame
 from helpers.evaluation.frame import COLUMNS, Rows, select
 from helpers.evaluation.logits import logits_of, parts_of
 from helpers.evaluation.privacy import halves, klom, loss_attack, margin, u_lira
-from helpers.evaluation.relearning import forget_loss, linear_probe, relearn_steps, resurgence
+from helpers.evaluation.relearning import forget_loss, linear_probe, relearn_steps, resurgence, told_apart
 from helpers.files import code_fingerprint, fingerprint, save_frame, there
 from helpers.models.ensembles import Ensemble, model_of, state_of
 from helpers.models.training import RECIPE
@@ -42,14 +46,15 @@ from helpers.unlearning import FRONTIER
 
 SHIFTS, HALVES = 200, 200  # random draws behind the nulls of paired measures and of single models
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)  # over the samples, of loss and confidence
-KLOM_PARTS = (("train", "forget"), ("test", "forget"), ("test", "7_retain"), ("train", "retain"), ("test", "all"))
-FORGET = {half: (half, "forget") for half in ("train", "test")}
+KLOM_PARTS = (("train", "forget"), ("test", "forget"), ("test", "neighbours"), ("train", "retain"), ("test", "all"))
+FORGET = {half: (half, "forget") for half in ("train", "test")}  # the latter only where the test half has such samples
+HELD_OUT = ("test", "held_out")  # which stand in for it in the loss attack
 WORST = ("train", "memorised")  # the forget samples that trained models have learned by heart most
 WORST_SHARE = 0.05
 U_LIRA_PARTS = (
     *FORGET.values(),
     WORST,
-    ("train", "7_retain"),
+    ("train", "neighbours"),
     ("train", "retain"),
 )  # the last two: do those who stay pay?
 
@@ -67,12 +72,14 @@ class View:
 
     @classmethod
     def of(cls, parts: dict) -> "View":
-        loss = {part: cross_entropies(*parts[part]) for part in FORGET.values()}
-        members = zip(loss["train", "forget"], loss["test", "forget"], strict=True)
+        forget = [part for part in FORGET.values() if part in parts]
+        loss = {part: cross_entropies(*parts[part]) for part in forget}
+        unseen = loss.get(FORGET["test"])
+        members = zip(loss[FORGET["train"]], cross_entropies(*parts[HELD_OUT]) if unseen is None else unseen, strict=True)
         return cls(
-            {part: parts[part] for part in (*FORGET.values(), WORST)},
-            {part: accuracy(*parts[part]) for part in KLOM_PARTS},
-            {part: margin(*parts[part]) for part in {*KLOM_PARTS, *U_LIRA_PARTS}},
+            {part: parts[part] for part in (*forget, WORST)},
+            {part: accuracy(*parts[part]) for part in KLOM_PARTS if part in parts},
+            {part: margin(*parts[part]) for part in {*KLOM_PARTS, *U_LIRA_PARTS} if part in parts},
             loss,
             np.array([loss_attack(a, b) for a, b in members]),
         )
@@ -153,7 +160,7 @@ def compare(task: Task, name: str, view: View, oracle: View) -> pd.DataFrame:
 def _paired(view: View, oracle: View, partner: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
     """Measures of model i against retrained model partner[i]: (measure, half) -> [N]."""
     found = {}
-    for half, forget in FORGET.items():
+    for half, forget in ((half, part) for half, part in FORGET.items() if part in view.loss):
         compared = (forget, ("train", "retain"), ("test", "all"))
         mine = {part: view.accuracy[part] for part in compared}
         target = {part: oracle.accuracy[part][partner] for part in compared}
@@ -175,15 +182,15 @@ def _of_halves(view: View, oracle: View) -> dict[tuple[str, str, str, str], list
         found.setdefault((measure, *part, at), []).append(float(value))
 
     for a, b in [(slice(None), slice(None))] if few else halves(n):
-        for part in FORGET.values():
+        for part in view.loss:
             for measure, value in streisand(view.loss[part][a], oracle.loss[part][b]).items():
                 note(measure, part, value)
-        for part in () if few else U_LIRA_PARTS:
+        for part in () if few else (part for part in U_LIRA_PARTS if part in view.margins):
             attack = u_lira(view.margins[part][a], oracle.margins[part][b])
             note("u_lira", part, attack["accuracy"])
             for rate in ("0.01", "0.05"):
                 note("u_lira_tpr", part, attack[f"tpr_at_{rate}"], rate)
-        for part in () if few else KLOM_PARTS:
+        for part in () if few else (part for part in KLOM_PARTS if part in view.margins):
             each = klom(view.margins[part][a], oracle.margins[part][b])
             note("klom", part, each.mean())
             note("klom", part, np.quantile(each, 0.95), "0.95")
@@ -214,7 +221,7 @@ def _pairs(task: Task, ensembles: tuple[Ensemble, ...], code: str) -> pd.DataFra
         frames = []
         for name, mine in parts.items():
             rows = Rows()
-            for part in FORGET.values():
+            for part in (part for part in FORGET.values() if part in mine):
                 for other, theirs in parts.items():
                     rows.add("kl_pair", kl_per_model(theirs[part][0], mine[part][0]), *part, other)
             frames.append(rows.frame(task, name))
@@ -240,14 +247,16 @@ def _probe(task: Task, every: dict[str, Ensemble], code: str) -> list[pd.DataFra
         for half, reached in back.items():
             rows.add("resurgence", reached, half, "forget", by="")
         rows.add("relearn_steps", steps, "train", "forget", by="")
-        rows.add("probe", balanced, "test", "7", by="")
+        if told_apart(task):
+            rows.add("probe", balanced, "test", "forget", by="")
         save_frame(paths[at], rows.frame(task, name).assign(seed=seed).astype(COLUMNS))
     found = [read_frame(path, name) for (name, _), path in zip(jobs, paths, strict=True)]
     frame, rows = pd.concat(found, ignore_index=True), Rows()
-    probes = (("relearn_steps", "train", "forget"), ("probe", "test", "7"))
+    probes = (("relearn_steps", "train", "forget"), ("probe", "test", "forget"))
     for measure, half, subset in (*probes, *(("resurgence", *part) for part in FORGET.values())):
         mine = select(frame, measure, half, subset, kinds=["retrained"]).value.to_numpy()
-        rows.add(measure, of_random_halves(mine), half, subset, by="step")
+        if len(mine):
+            rows.add(measure, of_random_halves(mine), half, subset, by="step")
     return [frame, rows.frame(task, "null")]
 
 

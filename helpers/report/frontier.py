@@ -6,7 +6,7 @@ from adjustText import adjust_text
 from matplotlib.ticker import FixedLocator
 
 from helpers.data.task import NAMES
-from helpers.evaluation.frame import forgets_more, interval, mean, null_of, values
+from helpers.evaluation.frame import forgets_more, headline, interval, mean, null_of, values
 from helpers.report.cells import middle
 from helpers.report.style import OVER, Figure, colour_of, figure, marker_of
 from helpers.report.tables import no_gap
@@ -14,7 +14,7 @@ from helpers.unlearning import FRONTIER, METHODS, OURS, TITLES
 
 LINES = ("new", "reset")
 PANELS = {  # what a panel shows -> measure, half, subset
-    "energy gap closed, %": ("energy_gap", "test", "forget"),
+    "energy gap closed, %": ("energy_gap", "", "forget"),  # of the half that has the headline
     "told apart by U-LiRA, accuracy": ("u_lira", "train", "forget"),
     "lost on retain, points": ("accuracy", "test", "retain"),
 }
@@ -48,9 +48,14 @@ def frontier(results: pd.DataFrame) -> Figure:
     return made
 
 
+def part_of(results: pd.DataFrame, title: str) -> tuple[str, str, str]:
+    measure, half, subset = PANELS[title]
+    return measure, half or headline(results), subset
+
+
 def point(results: pd.DataFrame, kind: str, title: str) -> tuple[float, float, float]:
     """Mean, and the ends of its 95 % interval, of what a panel shows; nan where it was not measured."""
-    part = PANELS[title]
+    part = part_of(results, title)
     found = values(results, kind, *part)
     if not np.isfinite(found).any():
         return (np.nan,) * 3
@@ -68,7 +73,7 @@ def cost(results: pd.DataFrame, kind: str) -> float:
 
 def _panel(axis, results: pd.DataFrame, title: str) -> bool:
     """Draws one panel; True where a method in it forgets more than retraining does."""
-    known, part = set(results.kind), PANELS[title]
+    known, part = set(results.kind), part_of(results, title)
     low, high = EDGES[title]
     axis.set(xscale="log", ylim=(low, high), xlim=(1.5, 130))
     null = np.array(null_of(results, *part))

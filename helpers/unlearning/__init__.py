@@ -76,7 +76,8 @@ def unlearn(name: str, model: CNN, data: UnlearningData, settings: Any, seed: in
 
 
 def unlearned(name: str, task: Task, n: int, stored: bool, settings: Any = None) -> Ensemble:
-    """The ensemble that method `name` makes out of the trained one; model i starts from trained model i.
+    """The ensemble that method `name` makes out of the trained one; model i starts from trained model i, and where something
+    was to be forgotten before, from the model that the method left then.
 
     settings: hyper-parameters, the method's defaults if None. Raises StudyError if the trained models are missing.
     """
@@ -84,16 +85,16 @@ def unlearned(name: str, task: Task, n: int, stored: bool, settings: Any = None)
     check_stored(stored)
     settings = settings or method_of(name).settings
     method_of(name).check(settings)
-    trained = baseline("trained", task, n, stored=True)
+    start = unlearned(name, task.before, n, stored) if task.before else baseline("trained", task, n, stored=True)
 
     def arguments(seed: int) -> tuple:
-        return name, task, RECIPE, settings, seed, state_of(trained.models[seed])
+        return name, task, RECIPE, settings, seed, state_of(start.models[seed])
 
     return gather(kind_of(name, task, settings), task, n, stored, make_unlearned, arguments)
 
 
 def make_unlearned(name: str, task: Task, recipe: Recipe, settings: Any, seed: int, start: dict) -> Made:
-    """One unlearned model, from the weights of the trained one."""
+    """One unlearned model, from the weights of the trained one (or of what was unlearned before)."""
     model, record = unlearn(name, model_of(start), unlearning_data(task, recipe), settings, seed)
     return state_of(model), record
 
@@ -111,7 +112,8 @@ def kind_of(name: str, task: Task, settings: Any = None) -> Kind:
     method = method_of(name)
     values = asdict(settings or method.settings)
     code = code_fingerprint(sys.modules[method.run.__module__], follow="helpers.unlearning")
-    identity = fingerprint([name, values, baseline_kind("trained", task).identity, code])
+    start = kind_of(name, task.before) if task.before else baseline_kind("trained", task)
+    identity = fingerprint([name, values, start.identity, task.fingerprint, code])
     return Kind(name, method.title, values, identity, method.notebook)
 
 

@@ -99,7 +99,7 @@ class UnlearningData:
 
     @classmethod
     def of(cls, task: Task, recipe: Recipe, device: torch.device) -> "UnlearningData":
-        tensors = (*task.forget_set("train"), *task.retain_set("train"))
+        tensors = (*task.asked(), *task.retain_set("train"))
         return cls(*(tensor.to(device) for tensor in tensors), recipe)
 
     def for_reader(self, reads: str) -> "UnlearningData":
