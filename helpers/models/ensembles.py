@@ -265,4 +265,4 @@ def _not_stored(kind: Kind, task: Task, n: int, found: int, folder: Path) -> str
             f"The {kind.title} models stored for {task.data.name} were made with another recipe, split, data source, "
             f"settings, code or version than the present ones ({shown(others[0])}): {remedy}."
         )
-    return f"No {kind.title} models are stored for {task.data.name} (FORGET = "{task.request.name}"): {remedy}."
+    return f"No {kind.title} models are stored for {task.data.name}, forgotten: {task.request.name}: {remedy}."
