@@ -1,10 +1,12 @@
-# make study     set everything up, run the notebooks        (DATASET=cmnist, FORGET=plain, MODELS=30, SCHEDULER=tcp://...)
+# make study     set everything up, run the notebooks        (DATASET=cmnist, FORGET="class 7", MODELS=30, SCHEDULER=tcp://...)
 # make notebook  Jupyter Lab
 # make test      set everything up, lint, run the tests
-# make thorough  many kills, damaged files, full disks: minutes
+# make thorough  kills, damaged files, full disks, clusters, databases: minutes
+# make exhaustive  many more kills and damages, other Pythons: by hand before a release
 # make lint      ruff over code and notebooks
 # make refresh   execute the committed notebooks in place
-# make report    write data/report/ and the README's results from data/results/
+# make release   collect the stored results in data/report/, then as `make report`
+# make report    write the README's results and figure from data/report/
 # make bench     measure speed, write the README's performance table
 
 WINDOWS = $(filter Windows_NT,$(OS))
@@ -12,11 +14,11 @@ PYTHON ?= $(if $(WINDOWS),python,python3)
 DATASET ?=
 MODELS ?=
 FORGET ?=
-FLAGS = $(if $(DATASET),--dataset $(DATASET)) $(if $(FORGET),--forget $(FORGET)) $(if $(MODELS),--models $(MODELS))
+FLAGS = $(if $(DATASET),--dataset $(DATASET)) $(if $(FORGET),--forget "$(FORGET)") $(if $(MODELS),--models $(MODELS))
 RUN = .venv/$(if $(WINDOWS),Scripts,bin)/python
 export SCHEDULER
 
-.PHONY: study notebook test lint refresh report bench thorough setup
+.PHONY: study notebook test lint refresh report release bench thorough exhaustive setup
 setup: .venv/installed
 
 .venv/installed: requirements.txt pyproject.toml
@@ -35,6 +37,9 @@ refresh: setup
 notebook: setup
 	$(RUN) -m jupyter lab
 
+release: setup
+	$(RUN) -m helpers release
+
 report: setup
 	$(RUN) -m helpers report
 
@@ -46,7 +51,10 @@ test: setup lint
 	$(RUN) -m pytest
 
 thorough: setup
-	$(RUN) -m pytest -n 0 -m thorough
+	$(RUN) -m pytest -m thorough
+
+exhaustive: setup
+	$(RUN) -m pytest -m exhaustive
 
 lint: setup
 	$(RUN) -m ruff check .

@@ -4,12 +4,11 @@ import argparse
 import os
 import sys
 
-from helpers.data.task import DATASETS, SIDES, load_task
-from helpers.files import StudyError
-from helpers.unlearning import METHODS
+FORGET = 'what is forgotten, in the words of FORGET: "crossbar", "plain", "class 7", "random 1 %%", "red 7", the name of a list'
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(tunes: bool) -> argparse.ArgumentParser:
+    """tunes: whether a method is to be named, which takes the seconds in which the methods are imported."""
     made = argparse.ArgumentParser(prog="python -m helpers", description=__doc__.splitlines()[0])
     commands = made.add_subparsers(dest="command", required=True)
 
@@ -21,30 +20,48 @@ def parser() -> argparse.ArgumentParser:
         ("refresh", "runs the committed notebooks in place, so that they carry the outputs of one run"),
     ):
         each = command(name, what)
-        each.add_argument("--dataset", help=f"{' or '.join(DATASETS)}; default: as in the notebooks")
-        each.add_argument("--forget", help=f"{' or '.join(SIDES)}; default: as in the notebooks")
+        each.add_argument("--dataset", help="mnist, cmnist or fmnist; default: as in the notebooks")
+        each.add_argument("--forget", help=f"{FORGET}; default: as in the notebooks")
         each.add_argument("--models", type=int, help="models of each kind; default: as in the notebooks")
-    command("data", "fetches a data set and says what there is").add_argument("--dataset", default="mnist")
-    command("report", "writes data/report/ and the README's results from the stored results")
+    data = command("data", "fetches a data set and says what there is")
+    data.add_argument("--dataset", default="mnist", help="mnist, cmnist or fmnist")
+    data.add_argument("--forget", help=FORGET)
+    command("release", "collects the stored results in data/report/, then as report")
+    command("report", "writes the README's results and figure from the frame in data/report/")
     tune = command("tune", "works on an Optuna study; several processes and machines can do so at once")
-    tune.add_argument("method", choices=tuple(METHODS))
-    tune.add_argument("--study", help="its name; default: DATASET-METHOD, DATASET-plain-METHOD")
+    tune.add_argument("method", choices=_methods() if tunes else None)
+    tune.add_argument("--study", help="its name; default: DATASET-METHOD, DATASET-REQUEST-METHOD")
     tune.add_argument("--dataset", default="mnist")
-    tune.add_argument("--forget", default=SIDES[0], help="which sevens are forgotten")
+    tune.add_argument("--forget", default="crossbar", help=FORGET)
     tune.add_argument("--trials", type=int, default=0, help="trials to add; 0 joins what another process started")
     tune.add_argument("--confirm", action="store_true", help="then measure the most promising trials again")
     tune.add_argument("--storage", default=os.environ.get("STORAGE"), help="any address that Optuna takes")
     return made
 
 
+def _methods() -> tuple[str, ...]:
+    from helpers.unlearning import METHODS
+
+    return tuple(METHODS)
+
+
+def describe(dataset: str, forget: str | None) -> str:
+    """What a data set holds and, where that is asked, what of it is to be forgotten; fetches it."""
+    from helpers.data.task import load_data, load_task
+
+    return load_task(dataset, forget).describe() if forget else load_data(dataset).describe()
+
+
 def tune(
     method: str, study: str | None, dataset: str, forget: str, trials: int, confirm: bool, storage: str | None
 ) -> None:
-    from helpers import studies  # Optuna takes a second
+    from helpers import studies
+    from helpers.data.request import DEFAULT
+    from helpers.data.task import load_task
     from helpers.report.studies import chosen_table
 
     task = load_task(dataset, forget)
-    side = "" if forget == SIDES[0] else f"-{forget}"
+    side = "" if task.request.name == DEFAULT else f"-{task.folder}"
     opened = studies.open_study(study or f"{dataset}{side}-{method}", method, task, storage or None, trials < 1)
     studies.run_trials(opened, trials, method, task, join=trials < 1)
     if confirm:
@@ -54,17 +71,22 @@ def tune(
 
 
 def main() -> None:
-    options = vars(parser().parse_args())
+    options = vars(parser("tune" in sys.argv[1:2]).parse_args())
     command = options.pop("command")
+    from helpers.files import StudyError  # after the flags were read: torch takes seconds
+
     try:
         if command == "tune":
             tune(**options)
         elif command == "data":
-            print(load_task(options["dataset"]).describe())
+            print(describe(**options))
         else:
-            from helpers import run  # notebooks' machinery takes seconds
+            from helpers import run
 
-            run.report() if command == "report" else run.run_notebooks(command == "refresh", **options)
+            if command in ("report", "release"):
+                {"report": run.report, "release": run.release}[command]()
+            else:
+                run.run_notebooks(command == "refresh", **options)
     except StudyError as error:
         sys.exit(f"{error}")
     except KeyboardInterrupt:

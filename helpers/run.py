@@ -1,10 +1,13 @@
 """Runs the notebooks from the command line, and writes what the README shows (`python -m helpers`).
 
 `study` writes executed copies to data/results/notebooks/; `refresh` executes the committed notebooks in place, so that
-they carry the outputs of one complete run; `report` writes the README's table and figure from the stored results.
+they carry the outputs of one complete run; `release` collects the stored results in data/report/, and `report` writes the README's tables and figure from there.
 """
 
+import importlib.metadata
+import json
 import re
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,20 +16,24 @@ import nbformat
 import pandas as pd
 import papermill
 
-from helpers.data.task import DATASETS, NAMES, SIDES, check_name, check_side, load_task
+from helpers.data.request import DEFAULT, folder_of
+from helpers.data.task import NAMES, check_name, load_task
 from helpers.device import describe, pick_device, return_memory
 from helpers.evaluation.audit import audit
-from helpers.evaluation.frame import RESULTS
-from helpers.files import DATA, StudyError, save_frame, shown, there, written_whole
+from helpers.evaluation.frame import COLUMNS, RESULTS
+from helpers.files import DATA, StudyError, load_frame, save_frame, shown, there, written_whole
 from helpers.models.ensembles import check_count
-from helpers.report.frontier import cost_and_gap
+from helpers.report.frontier import frontier
+from helpers.report.requests import stored_models
 from helpers.report.style import save_figure
-from helpers.report.tables import all_settings, overview_table, stored_models
+from helpers.report.tables import all_settings, models_in, overview_table
 from helpers.report.words import conclusions
 from helpers.unlearning import every_ensemble
 
 ROOT = Path(__file__).resolve().parent.parent
 REPORT = DATA / "report"
+ABOUT = REPORT / "release.json"  # what made the frame beside it
+RELEASED = {"mnist": DEFAULT, "cmnist": DEFAULT, "fmnist": "class 7"}  # data set -> the request of its release
 STUDY = ("netcomp_compare", "netcomp_SimpleAscent", "netcomp_GEMU", "netcomp_GeFeU", "graphics")
 
 
@@ -65,7 +72,9 @@ def first_cell(notebook):
 def with_flags(source: str, parameters: dict) -> str:
     """The first cell's source with other values: {"N_MODELS": 30} puts 30 into the line `N_MODELS = ...`."""
     for key, value in parameters.items():
-        source, found = re.subn(rf"(?m)^{key} *= *[^\s#]+", lambda _, k=key, v=value: f"{k} = {v!r}", source)
+        source, found = re.subn(
+            rf"""(?m)^{key} *= *(?:"[^"]*"|'[^']*'|[^\s#]+)""", lambda _, k=key, v=value: f"{k} = {v!r}", source
+        )
         if found != 1:
             raise StudyError(f"The first cell has no line `{key} = ...`: put it back.")
     return source
@@ -95,28 +104,49 @@ def tidy(notebook):
     return notebook
 
 
-def report() -> None:
-    """Writes the frame of all data sets that are stored to data/report/, and from it what stands between the README's marks."""
-    found, sources = [], {}
-    for dataset in DATASETS:
-        path = RESULTS / dataset / SIDES[0] / "measures.csv"
+def release() -> None:
+    """Collects the measures of the models that are stored, as the present code measures them, in data/report/, with a note on what
+    made them; then writes the README's results of them (`report`)."""
+    frames, sources = [], {}
+    for dataset, words in RELEASED.items():
+        path = RESULTS / dataset / folder_of(words) / "measures.csv"
         if not there(path):
-            print(f"{NAMES[dataset]} is left out: `make study DATASET={dataset}` makes its results.")
+            print(f'{NAMES[dataset]} is left out: `make study DATASET={dataset} FORGET="{words}"` makes its results.')
             continue
-        task = load_task(dataset, SIDES[0])
-        n = stored_models(path)
-        found.append(
-            rounded(audit(task, *every_ensemble(task, n, stored=True)))
-        )  # of the present code, whatever lies there
+        task = load_task(dataset, words)
+        frames.append(rounded(audit(task, *every_ensemble(task, stored_models(path), stored=True))))
         sources[dataset] = task.data.source
-    if not found:
+    if not frames:
         raise StudyError("There are no results yet: run `make study` first.")
-    results = pd.concat(found, ignore_index=True)
+    about = {"version": version(), "date": time.strftime("%Y-%m-%d", time.gmtime())}
+    about |= {"machine": describe(pick_device()), "sources": sources}
+    save_frame(REPORT / "measures.csv.gz", pd.concat(frames, ignore_index=True))
+    with written_whole(ABOUT) as part:
+        part.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    report()
+
+
+def version() -> str:
+    """Of the package, and the commit where this is a clone."""
+    number = importlib.metadata.version("feature-unlearning")
+    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    try:
+        return f"{number} ({subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()})"
+    except (OSError, subprocess.CalledProcessError):
+        return number
+
+
+def report() -> None:
+    """Writes what stands between the README's marks, and its figure, from the release in data/report/ alone."""
+    remedy = "take the published one, or run `make release`."
+    results = load_frame(REPORT / "measures.csv.gz", COLUMNS, remedy)
+    try:
+        about = json.loads(ABOUT.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise StudyError(f"{shown(ABOUT)} is missing or damaged: {remedy}") from None
     methods = all_settings().data.drop(columns="hyper-parameters").to_markdown()
-    page = page_with({"results": results_text(results, sources), "methods": methods})
-    figure = cost_and_gap(results)
-    save_frame(REPORT / "measures.csv.gz", results)  # all was made before the first of them is replaced
-    save_figure(figure, REPORT / "cost_and_gap.png")
+    page = page_with({"results": results_text(results, about), "methods": methods})
+    save_figure(frontier(results), REPORT / "frontier.png")
     write_page(page)
 
 
@@ -125,15 +155,19 @@ def rounded(results: pd.DataFrame) -> pd.DataFrame:
     return results.assign(value=[float(f"{value:.7g}") for value in results.value])
 
 
-def results_text(results: pd.DataFrame, sources: dict[str, str]) -> str:
-    """Figure, and for each data set one table and what was found, in Markdown. sources: data set -> where it came from."""
-    parts = ["![Cost against gap closed](data/report/cost_and_gap.png)"]
-    for dataset, source in sources.items():
+def results_text(results: pd.DataFrame, about: dict) -> str:
+    """Figure, and for each data set one table and what was found, in Markdown. about: of the release, as data/report/release.json."""
+    parts = [
+        "![The budget frontier: cost against energy gap closed, attack and accuracy lost](data/report/frontier.png)"
+    ]
+    for dataset, source in about["sources"].items():
         mine = results[results.dataset == dataset]
         title = NAMES[dataset] + (f" ({source})" if source != NAMES[dataset] else "")
         table = overview_table(mine).data.to_markdown()
-        parts += [f"**{title}**, {int(mine.seed.max()) + 1} models of each kind", table, conclusions(mine).data]
-    parts.append(f"Test half, mean ± standard deviation over the models; {describe(pick_device())}.")
+        parts += [f"**{title}**, forgotten: {mine.iloc[0].forget}, {models_in(mine)} models of each kind", table]
+        parts += [conclusions(mine).data]
+    made = f"Made by version {about['version']} on {about['date']}; {about['machine']}."
+    parts.append(f"Test half, mean ± standard deviation over the models. {made}")
     return "\n\n".join(parts)
 
 
@@ -176,15 +210,17 @@ def run_notebooks(in_place: bool, dataset: str | None, forget: str | None, model
     """All notebooks in order; a flag that is None is as it stands in them."""
     asked = {"USED_DATASET": dataset, "FORGET": forget, "N_MODELS": models}
     parameters = {key: value for key, value in asked.items() if value is not None}
-    dataset, side, _ = (asked[key] or flag_of(key) for key in asked)
+    dataset, forget, _ = (asked[key] or flag_of(key) for key in asked)
     check_name(dataset)
-    check_side(side)
     if models is not None:
         check_count(models)
-    print(load_task(dataset, side).describe())  # what is missing is said before minutes are spent
+    task = load_task(dataset, forget)  # what is missing is said before minutes are spent
+    print(task.describe())
+    folder = task.folder
+    del task
     return_memory()
     minutes = {}
-    target = ROOT if in_place else RESULTS / "notebooks" / dataset / side
+    target = ROOT if in_place else RESULTS / "notebooks" / dataset / folder
     for name in (*STUDY, *(["generator_optim"] if in_place else [])):
         print(f"\n== {name}.ipynb", flush=True)
         start = time.perf_counter()
@@ -192,6 +228,6 @@ def run_notebooks(in_place: bool, dataset: str | None, forget: str | None, model
         minutes[name] = (time.perf_counter() - start) / 60
     print(
         f"\nDone in {sum(minutes.values()):.1f} minutes ({', '.join(f'{name} {m:.1f}' for name, m in minutes.items())}).\n"
-        f"  measures:  {shown(RESULTS)}/{dataset}/{side}/measures.csv\n"
+        f"  measures:  {shown(RESULTS)}/{dataset}/{folder}/measures.csv\n"
         f"  figures:   {shown(RESULTS)}/figures/\n  notebooks: {shown(target)}/"
     )

@@ -15,6 +15,14 @@ class Sizes:
     min_steps: int = 300  # of training
     test_samples: int | None = None  # of the test half, the first ones; None: all
     tuning_models: int = 5  # on which hyper-parameters are tuned
+    shares: tuple[float, ...] = (
+        0.02,
+        0.05,
+        0.1,
+        0.2,
+        0.3,
+        0.5,
+    )  # of retraining's samples, at which the frontier is measured
     probed: int = 5  # models of each kind on which relearn time and linear probe are measured
     relearn_steps: int = 240  # at which relearning is given up
     cost_rounds: int = 3  # of one unlearning and a part of one retraining, in turn
@@ -23,6 +31,15 @@ class Sizes:
 
 
 QUICK = Sizes(
-    1, 20, test_samples=2_000, tuning_models=2, probed=1, relearn_steps=40, cost_rounds=1, heartbeat=1, grace=4
+    1,
+    20,
+    test_samples=2_000,
+    tuning_models=2,
+    shares=(0.1, 0.5),
+    probed=1,
+    relearn_steps=40,
+    cost_rounds=1,
+    heartbeat=1,
+    grace=4,
 )
 SIZES = QUICK if os.environ.get("UNLEARNING_QUICK", "0") not in ("", "0") else Sizes()

@@ -1,8 +1,9 @@
 """Optuna studies of the hyper-parameters: create or resume, run, confirm, choose.
 
-Two goals, both to be small: KL(retrained || unlearned) on the forget samples of the training set, and accuracy lost on
-held-out retained samples. Both are measured on the *tuning task* (task.tuning_task): its models are trained on nine
-tenths of the training half and are never reported; its held-out tenth stands in for the test half, which no study sees.
+Two goals, both to be small: energy distance to retrained models on the forget samples of the training set, and accuracy lost on
+held-out retained samples; what may be lost there, and on retained samples of the forgotten class, has a limit. All is
+measured on the *tuning task* (task.tuning_task): its models are trained on nine tenths of the training half and are never
+reported; its held-out tenth stands in for the test half, which no study sees.
 
 A study is shared by all processes that open its storage: each runs trials until as many are complete as were asked for.
 """
@@ -25,7 +26,7 @@ from tqdm import tqdm
 from helpers.data.task import Task, tuning_task
 from helpers.files import DATA, StudyError, locked, shown
 from helpers.models.training import RECIPE
-from helpers.objective import AFFORDABLE, COLLAPSED, GOALS, USEFUL_GAP, Objective, suggest
+from helpers.objective import AFFORDABLE, GOALS, USEFUL_GAP, Found, Objective, suggest
 from helpers.sizes import SIZES
 from helpers.unlearning import METHODS, OURS, method_of
 from helpers.unlearning.method import searched
@@ -43,6 +44,10 @@ REMEDIES = {  # what a database's driver says -> what one may do
     "not a database": "the file is damaged or holds no studies: keep a copy of it, and name another or take the published one",
 }
 PLAIN = tuple(name for name in METHODS if name not in OURS)  # methods without a notebook of their own
+
+
+class NoStudy(StudyError):
+    """A study that was to be looked at is not there."""
 
 
 def open_study(name: str, method: str, task: Task, storage: str | None = None, look: bool = False) -> optuna.Study:
@@ -88,7 +93,7 @@ def open_study(name: str, method: str, task: Task, storage: str | None = None, l
     except StudyError:
         raise
     except KeyError:
-        raise StudyError(f'{where} holds no study "{name}": set N_TRIALS above 0 to begin it.') from None
+        raise NoStudy(f'{where} holds no study "{name}": set N_TRIALS above 0 to begin it.') from None
     except Exception as error:  # SQLAlchemy and its drivers raise many kinds for a damaged file or a wrong address
         raise StudyError(f"{where} cannot be opened as a study ({reason_of(error)}): {remedy_for(error)}.") from None
     if any(isinstance(value, dict) and "seal" in value for value in study.user_attrs.values()):
@@ -165,14 +170,20 @@ def run_trials(study: optuna.Study, n_trials: int, method: str, task: Task, join
 
 def run_all(
     name: str, methods: tuple[str, ...], n_trials: int, task: Task, storage: str | None = None
-) -> dict[str, optuna.Study]:
-    """Creates or resumes the study NAME-METHOD of each method and runs n_trials more of it: method -> study."""
+) -> dict[str, optuna.Study | None]:
+    """Creates or resumes the study NAME-METHOD of each method and runs n_trials more of it: method -> study. With n_trials = 0
+    nothing is created: None stands where there is no study."""
     check_trials(n_trials)  # before a study is begun
-    look = n_trials == 0
-    studies = {method: open_study(f"{name}-{method}", method, task, storage, look) for method in methods}
-    for method, study in studies.items():
-        run_trials(study, n_trials, method, task)
-    return studies
+    found = {}
+    for method in methods:
+        try:
+            found[method] = open_study(f"{name}-{method}", method, task, storage, look=n_trials == 0)
+        except NoStudy:
+            found[method] = None
+    for method, study in found.items():
+        if study:
+            run_trials(study, n_trials, method, task)
+    return found
 
 
 @contextmanager
@@ -204,11 +215,11 @@ def remedy_for(error: BaseException) -> str:
 
 
 def _work_until(study: optuna.Study, target: int, objective: Objective, method: str) -> None:
-    for key in ("floor", "tolerated", "ceiling"):
+    for key in ("limits", "ceiling"):
         study.set_user_attr(key, getattr(objective, key))
 
     def trial_values(trial: optuna.Trial) -> tuple[float, float]:
-        return admit(trial, objective, *objective(suggest(trial, method)))
+        return admit(trial, objective, objective(suggest(trial, method)))
 
     study.sampler = sampler = Sampler()
     enough = optuna.study.MaxTrialsCallback(target, states=(TrialState.COMPLETE,))
@@ -224,15 +235,15 @@ def _work_until(study: optuna.Study, target: int, objective: Objective, method: 
                     raise
 
 
-def admit(trial: optuna.Trial, objective: Objective, kl: float, lost: float) -> tuple[float, float]:
-    """Notes with the trial what else is known of it, and its constraints: above 0 of no interest, which steers the sampler."""
-    trial.set_user_attr("gap", objective.gap(kl))
-    trial.set_user_attr("diverged", (kl, lost) == COLLAPSED)
-    trial.set_user_attr("cost", objective.cost)
-    trial.set_constraint("loses too much, points", lost - objective.tolerated)
-    trial.set_constraint("closes too little, share of the gap", USEFUL_GAP - objective.gap(kl))
-    trial.set_constraint("costs too much, tenths of retraining", 10 * (objective.cost - AFFORDABLE))
-    return kl, lost
+def admit(trial: optuna.Trial, objective: Objective, found: Found) -> tuple[float, float]:
+    """Notes with the trial what was found, and its constraints: above 0 of no interest, which steers the sampler."""
+    energy, lost = found.goals
+    trial.set_user_attr("found", asdict(found))
+    trial.set_constraint("loses too much, points", lost - objective.limits[0])
+    trial.set_constraint("loses too much of the class, points", found.lost_class - objective.limits[1])
+    trial.set_constraint("closes too little, share of the gap", energy / objective.ceiling - (1 - USEFUL_GAP))
+    trial.set_constraint("costs too much, tenths of retraining", 10 * (found.cost - AFFORDABLE) - 1e-3)
+    return energy, lost
 
 
 class Sampler(optuna.samplers.TPESampler):
@@ -261,47 +272,47 @@ def complete(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
 
-def confirm(study: optuna.Study, method: str, task: Task, best: int = 8, repeats: int = 6) -> None:
+def confirm(study: optuna.Study, method: str, task: Task, best: int = 5, repeats: int = 3) -> None:
     """Measures the most promising trials again with fresh noise: the best of many noisy trials flatters itself.
 
     In each of `repeats` rounds the `best` trials by their means so far are measured once more. The values are kept
     with the study; what is there already is not measured again, and of two processes only one measures a trial.
     """
-    objective, tolerated = Objective(method, task), kept(study, "tolerated")
-
-    def worth(trial: optuna.trial.FrozenTrial) -> float:  # a little beyond the tolerated loss may come back within it
-        kl, lost = mean_values(study, trial)
-        return kl + 5 * max(0, lost - tolerated)
-
+    objective, limits = Objective(method, task), kept(study, "limits")
     with _storage_told(study), tqdm(total=best * repeats, desc=f"{study.study_name}, again", unit="trial") as bar:
         for turn in range(1, repeats + 1):
-            for trial in sorted(affordable(finished(study)), key=worth)[:best]:
+            # a little beyond the limits may come back within them
+            ranked = sorted(
+                affordable(finished(study)),
+                key=lambda trial: (m := mean_of(study, trial)).goals[0] + 0.2 * excess(m, limits),
+            )
+            for trial in ranked[:best]:
                 with locked(STORAGE.with_name(f"{study.study_name}-{trial.number}")):
                     again = again_of(study, trial)
                     while len(again) < turn:
                         point = suggest(optuna.trial.FixedTrial(trial.params), method)
-                        again = [*again, list(objective(point, repeat=len(again) + 1))]
+                        again = [*again, asdict(objective(point, repeat=len(again) + 1))]
                         if len(again) > len(again_of(study, trial)):  # else another machine was faster
                             study.set_user_attr(f"again {trial.number}", again)
                 bar.update()
 
 
-def again_of(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> list[list[float]]:
-    """The two goals as `confirm` measured them again."""
+def again_of(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> list[dict]:
+    """What `confirm` measured."""
     return study.user_attrs.get(f"again {trial.number}", [])
 
 
 def finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     """Completed trials that this repository ran; StudyError if there is none."""
-    trials = [trial for trial in complete(study) if "cost" in trial.user_attrs]
+    trials = [trial for trial in complete(study) if "found" in trial.user_attrs]
     if not trials:
         raise StudyError(f'The study "{study.study_name}" holds no finished trial: set N_TRIALS above 0 and run it.')
     return trials
 
 
-def kept(study: optuna.Study, key: str) -> float:
-    """Of a study: "floor", "ceiling" (nats) or "tolerated" (points); StudyError if it was lost."""
-    if not isinstance(study.user_attrs.get(key), float):
+def kept(study: optuna.Study, key: str) -> Any:
+    """Of a study: "ceiling" (energy distance) or "limits" (points); StudyError if it was lost."""
+    if key not in study.user_attrs:
         raise StudyError(
             f'The study "{study.study_name}" has lost its "{key}": run one trial more to measure it again.'
         )
@@ -309,34 +320,50 @@ def kept(study: optuna.Study, key: str) -> float:
 
 
 def affordable(trials: list[optuna.trial.FrozenTrial]) -> list[optuna.trial.FrozenTrial]:
-    return [trial for trial in trials if trial.user_attrs["cost"] <= AFFORDABLE]
+    """Those that keep the budget, measured on all tuning models."""
+    found = [trial.user_attrs["found"] for trial in trials]
+    models = max(len(one["energies"]) for one in found)
+    kept = [len(one["energies"]) == models and round(one["cost"], 4) <= AFFORDABLE for one in found]
+    return [trial for trial, good in zip(trials, kept, strict=True) if good]
 
 
-def mean_values(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> tuple[float, float]:
-    """The two goals of a trial, means over its first measurement and those of `confirm`."""
-    kl, lost = np.mean([trial.values, *again_of(study, trial)], axis=0)
-    return float(kl), float(lost)
+def mean_of(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> Found:
+    """A trial's means over its first measurement and those of `confirm`, model by model."""
+    every = [trial.user_attrs["found"], *again_of(study, trial)]
+    means = {key: np.mean([found[key] for found in every], axis=0) for key in every[0]}
+    return Found(means.pop("energies").tolist(), **{key: float(value) for key, value in means.items()})
+
+
+def excess(found: Found, limits: list[float]) -> float:
+    """Points lost beyond the limits; 0 within them."""
+    return max(0.0, found.lost - limits[0]) + max(0.0, found.lost_class - limits[1])
 
 
 def chosen_trial(study: optuna.Study) -> optuna.trial.FrozenTrial:
-    """Among the trials that lose at most TOLERATED and cost at most AFFORDABLE: of those whose KL is within one standard
-    error of the smallest, the one that loses least (the one-standard-error rule, Breiman et al. 1984, section 3.4.3).
-    If none loses so little: the one that loses least of all.
+    """Among the trials within the limits: of those whose energy distance, paired over the tuning models, is within one standard
+    error of the smallest, the one that loses least (the one-standard-error rule, Breiman et al. 1984, section 3.4.3). If none
+    is within the limits: the one that exceeds them least.
 
     Where some trials were confirmed only those measured most often stand for choice, with their means.
     """
     trials = finished(study)
     most = max(len(again_of(study, trial)) for trial in trials)
     trials = [trial for trial in trials if len(again_of(study, trial)) == most]
-    trials = affordable(trials) or trials
-    goals = {trial.number: mean_values(study, trial) for trial in trials}
-    good = [trial for trial in trials if goals[trial.number][1] <= kept(study, "tolerated")]
-    if good:
-        best = min(good, key=lambda trial: goals[trial.number][0])
-        measured = [found[0] for found in (best.values, *again_of(study, best))]
-        error = np.std(measured, ddof=1) / np.sqrt(most + 1) if most else 0.0
-        trials = [trial for trial in good if goals[trial.number][0] <= goals[best.number][0] + error]
-    return min(trials, key=lambda trial: goals[trial.number][1])
+    means = {trial.number: mean_of(study, trial) for trial in affordable(trials) or trials}
+    beyond = {number: excess(found, kept(study, "limits")) for number, found in means.items()}
+    good = [number for number in means if not beyond[number]]
+    if not good:
+        number = min(beyond, key=beyond.get)
+    else:
+        best = np.array(means[min(good, key=lambda number: means[number].goals[0])].energies)
+        number = min((n for n in good if _as_good(np.array(means[n].energies) - best)), key=lambda n: means[n].lost)
+    return next(trial for trial in trials if trial.number == number)
+
+
+def _as_good(differences: np.ndarray) -> bool:
+    """Whether a mean over models is at most one standard error above 0."""
+    error = differences.std(ddof=1) / np.sqrt(len(differences)) if len(differences) > 1 else 0.0
+    return bool(differences.mean() <= error)
 
 
 def chosen(study: optuna.Study, method: str) -> Any:

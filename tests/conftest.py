@@ -7,8 +7,6 @@ Colored MNIST is decided by the fixture that makes it.
 import hashlib
 import os
 import shutil
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +18,9 @@ os.environ.pop("UNLEARNING_QUICK", None)  # which a worker inherits from the pro
 
 from helpers.data.task import load_task  # noqa: E402
 from helpers.files import load_torch  # noqa: E402
-from helpers.models.training import Recipe, train  # noqa: E402
+from helpers.models.training import Recipe, seeded, train  # noqa: E402
 from helpers.unlearning import UnlearningData  # noqa: E402
+from helpers.unlearning.method import sample  # noqa: E402
 
 # after the import: this process keeps the usual sizes, those that it starts are quick
 os.environ |= {"UNLEARNING_QUICK": "1", "UNLEARNING_OFFLINE": "1"}
@@ -58,8 +57,29 @@ def task():
 @pytest.fixture(scope="session")
 def small_data(task):
     """The whole forget set and 6,000 retained samples."""
-    data = UnlearningData.of(task, Recipe(min_passes=1, min_steps=1), torch.device("cpu"))
+    data = UnlearningData.of(task, Recipe(min_passes=3, min_steps=1), torch.device("cpu"))
     return replace(data, retain_images=data.retain_images[:6000], retain_labels=data.retain_labels[:6000])
+
+
+@pytest.fixture(scope="session")
+def whole_class(task, small_data):
+    """As `small_data` for the request "class 7": 600 sevens, more than a third of what the budget allows, no seven retained."""
+    part = task.data.train.pick(slice(6_000))
+    sevens = part.labels == 7
+    return UnlearningData(
+        part.images[sevens], part.labels[sevens], part.images[~sevens], part.labels[~sevens], small_data.recipe
+    )
+
+
+@pytest.fixture(scope="session")
+def random_fifth(task, small_data):
+    """As `small_data` for a random fifth: 1,200 samples of all classes, nearly the whole budget."""
+    part = task.data.train.pick(slice(6_000))
+    fifth = torch.zeros(6_000, dtype=torch.bool)
+    fifth[sample(6_000, 1_200, seeded(0))] = True
+    return UnlearningData(
+        part.images[fifth], part.labels[fifth], part.images[~fifth], part.labels[~fifth], small_data.recipe
+    )
 
 
 @pytest.fixture(scope="session")
@@ -86,11 +106,6 @@ def copy_repository(target: Path, archive: bool = False) -> Path:
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory):
     return copy_repository(tmp_path_factory.mktemp("work") / "why? a {copy} 5%20 ü")
-
-
-def run_python(folder: Path, code: str, timeout: float = 300) -> subprocess.CompletedProcess:
-    """Runs code in a new interpreter that imports the helpers of `folder`."""
-    return subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=timeout)
 
 
 def same(a, b) -> bool:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers.evaluation.audit import View, compare
+from helpers.evaluation.audit import View, compare, memorised
 from helpers.evaluation.evaluate import with_shares
 from helpers.evaluation.frame import Rows, forgets_more, mean, null_of, values
 
@@ -14,11 +14,13 @@ N = 16
 SIZES = {
     ("train", "forget"): 60,
     ("test", "forget"): 40,
-    ("test", "7_retain"): 50,
+    ("test", "neighbours"): 50,
     ("train", "retain"): 80,
+    ("train", "neighbours"): 30,
+    ("train", "memorised"): 12,
     ("test", "all"): 120,
 }
-TASK = SimpleNamespace(data=SimpleNamespace(name="mnist"), side="crossbar")
+TASK = SimpleNamespace(data=SimpleNamespace(name="mnist"), request=SimpleNamespace(name="crossbar"))
 CONFIDENCE = {
     "retrained": 0.0,
     "trained": 8.0,
@@ -32,9 +34,9 @@ def parts(kind, seed):
     """Logits and labels of all parts: sure of the label everywhere, on the two forget parts by the kind's confidence."""
     random, found = np.random.default_rng(seed), {}
     for (half, subset), size in SIZES.items():
-        labels = np.full(size, 7) if subset in ("forget", "7_retain") else np.arange(size) % 10
+        labels = np.full(size, 7) if subset in ("forget", "neighbours", "memorised") else np.arange(size) % 10
         logits = random.normal(size=(N, size, 10)) + np.random.default_rng(0).normal(size=(1, size, 10))
-        logits[:, np.arange(size), labels] += CONFIDENCE[kind] if subset == "forget" else 8.0
+        logits[:, np.arange(size), labels] += CONFIDENCE[kind] if subset in ("forget", "memorised") else 8.0
         found[half, subset] = logits, labels
     return found
 
@@ -57,7 +59,12 @@ def results():
 
 PAIRED = [(m, h, "forget", "") for m in ("tow", "average_gap", "activation_distance", "js") for h in ("train", "test")]
 ENSEMBLE = [(m, h, "forget", "") for m in ("u_lira", "klom", "excess") for h in ("train", "test")]
-UNCHANGED = [("klom", "test", "7_retain", ""), ("klom", "train", "retain", ""), ("klom", "test", "all", "")]
+ENSEMBLE += [("u_lira", "train", "memorised", "")]
+UNCHANGED = [("u_lira", "train", subset, "") for subset in ("retain", "neighbours")] + [
+    ("klom", "test", "neighbours", ""),
+    ("klom", "train", "retain", ""),
+    ("klom", "test", "all", ""),
+]
 UNCHANGED += [("loss_attack", "train", "forget", "")]
 OTHERS = [("klom", half, "forget", "0.95") for half in ("train", "test")] + [("u_lira_tpr", "train", "forget", "0.05")]
 
@@ -76,6 +83,20 @@ def test_an_ensemble_like_the_trained_one_is_told_from_retraining(results, part)
     trained, same = (mean(results, kind, *part) for kind in ("trained", "gefeu"))
     assert not low <= trained <= high
     assert same == pytest.approx(trained, rel=0.15, abs=0.03)
+
+
+def test_the_worst_cases_are_those_learned_by_heart():
+    """Forty samples of which two are known to trained models alone."""
+    random = np.random.default_rng(0)
+    retrained = random.normal(size=(8, 40))
+    trained = random.normal(size=(8, 40)) + 1
+    trained[:, [3, 31]] += 6
+    assert sorted(memorised(trained, retrained)) == [3, 31]
+
+
+def test_the_energy_distance_of_the_worst_cases_tells(results):
+    part = ("energy", "train", "memorised")
+    assert abs(mean(results, "gemu", *part)) < 0.05 < 0.3 < mean(results, "gefeu", *part)
 
 
 def test_u_lira_of_the_same_models_finds_nothing():

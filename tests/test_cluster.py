@@ -9,8 +9,10 @@ import time
 
 import psutil
 import pytest
-from conftest import SETUP, copy_repository, run_python, states, wait_for
+from conftest import SETUP, copy_repository, states, wait_for
+from programs import Program, run_python
 
+pytestmark = pytest.mark.thorough
 distributed = pytest.importorskip("distributed", reason="Dask is not installed")
 MODELS = SETUP + 'baseline("trained", task, 3, stored=False)\n'
 
@@ -45,8 +47,11 @@ class Cluster:
     def client(self):
         return distributed.Client(self.address, timeout=60, set_as_default=False)
 
-    def run(self, code: str, folder=None) -> subprocess.CompletedProcess:
-        return run_python(folder or self.folder, f"import os\nos.environ['SCHEDULER'] = {self.address!r}\n{code}")
+    def run(self, code: str, folder=None) -> Program:
+        return run_python(folder or self.folder, code, env={"SCHEDULER": self.address})
+
+    def begin(self, code: str) -> Program:
+        return Program(self.folder, code, {"SCHEDULER": self.address})
 
     def close(self) -> None:
         for process in self.processes:
@@ -73,6 +78,7 @@ def busy(cluster) -> list[int]:
 ALL = (
     SETUP
     + """
+
 from helpers.evaluation.audit import audit
 for kind in ("untrained", "trained", "retrained"):
     baseline(kind, task, 2, stored=False)
@@ -107,7 +113,7 @@ from helpers.data.task import load_task
 task = load_task("cmnist")
 study = studies.open_study("s", "tuned_ascent", task, sys.argv[1])
 studies.run_trials(study, 1, "tuned_ascent", task)
-print([trial.values for trial in study.trials], study.trials[0].user_attrs["cost"])
+print([trial.values for trial in study.trials], study.trials[0].user_attrs["found"]["cost"])
 """
     found = []
     for where, run in (("a", cluster.run), ("b", lambda code: run_python(alone[0], code))):
@@ -119,11 +125,10 @@ print([trial.values for trial in study.trials], study.trials[0].user_attrs["cost
 
 def test_a_killed_worker_costs_nothing(cluster, alone):
     done = cluster.run("")
-    code = f"import os\nos.environ['SCHEDULER'] = {cluster.address!r}\n" + MODELS.replace("3", "4")
-    run = subprocess.Popen([sys.executable, "-c", code], cwd=cluster.folder, stderr=subprocess.PIPE, text=True)
+    run = cluster.begin(MODELS.replace("3", "4"))
     wait_for(lambda: busy(cluster))
     psutil.Process(busy(cluster)[0]).kill()
-    assert run.wait(timeout=200) == 0, run.stderr.read()[-800:]
+    assert run.wait(timeout=200) == 0, run.stderr[-800:]
     assert run_python(alone[0], MODELS.replace("3", "4")).returncode == 0
     assert {k: v for k, v in states(cluster.folder).items() if "/trained" in k} == {
         k: v for k, v in states(alone[0]).items() if "/trained" in k
@@ -132,12 +137,11 @@ def test_a_killed_worker_costs_nothing(cluster, alone):
 
 
 def test_an_interrupt_leaves_nothing_behind(cluster):
-    code = f"import os\nos.environ['SCHEDULER'] = {cluster.address!r}\n" + MODELS.replace("3", "12")
-    run = subprocess.Popen([sys.executable, "-c", code], cwd=cluster.folder, stderr=subprocess.PIPE, text=True)
+    run = cluster.begin(MODELS.replace("3", "12"))
     wait_for(lambda: busy(cluster))
     children = psutil.Process(run.pid).children(recursive=True)
     run.send_signal(signal.SIGINT)
-    assert run.wait(timeout=200) != 0 and "KeyboardInterrupt" in run.stderr.read()
+    assert run.wait(timeout=200) != 0 and "KeyboardInterrupt" in run.stderr
     assert not [one for one in children if one.is_running() and one.status() != "zombie"]
     wait_for(lambda: not busy(cluster), 60)  # what was begun may end, what was queued does not begin
 
@@ -180,16 +184,13 @@ def test_a_worker_with_other_code_or_other_data_is_refused(cluster, alone):
 
 
 def test_no_scheduler_and_no_workers_are_told(workshop):
-    code = (
-        "import os\nos.environ['SCHEDULER'] = {!r}\nfrom helpers import parallel\nparallel.PATIENCE = 2\n"
-        + MODELS.replace("3", "20")
-    )
+    code = "from helpers import parallel\nparallel.PATIENCE = 2\n" + MODELS.replace("3", "20")
     told = {
         "tcp://127.0.0.1:9": "No Dask scheduler answers at SCHEDULER=tcp://127.0.0.1:9",
         "head": "SCHEDULER=head is no address",
     }
     for address, sentence in told.items():
-        last = run_python(workshop, code.format(address)).stderr.strip().splitlines()[-1]
+        last = run_python(workshop, code, env={"SCHEDULER": address}).stderr.strip().splitlines()[-1]
         assert sentence in last and "leave SCHEDULER out" in last
     made = Cluster(workshop, workers=0)
     try:
@@ -203,13 +204,12 @@ def test_a_scheduler_that_dies_is_told_and_what_was_finished_is_stored(workshop)
     made = Cluster(workshop)
     try:
         before = len([k for k in states(workshop) if "/trained" in k])
-        code = f"import os\nos.environ['SCHEDULER'] = {made.address!r}\n" + MODELS.replace("3", str(before + 6))
-        run = subprocess.Popen([sys.executable, "-c", code], cwd=workshop, stderr=subprocess.PIPE, text=True)
+        run = made.begin(MODELS.replace("3", str(before + 6)))
         wait_for(lambda: len([k for k in states(workshop) if "/trained" in k]) > before, 120)
         made.scheduler.kill()
         begin = time.monotonic()
         assert run.wait(timeout=150) == 1
-        errors = run.stderr.read()
+        errors = run.stderr
         told = [line for line in errors.splitlines() if "StudyError" in line]
         assert told and "was lost: what was finished is stored, and the same command goes on" in told[-1], errors[
             -1500:

@@ -1,4 +1,5 @@
-"""Ten kills of everything long, two hundred damaged files, a full disk: `make thorough` (some minutes; needs a network)."""
+"""Kills of everything long, damaged files, a full disk: three kills and twenty damages in `make thorough`, ten and two hundred in
+`make exhaustive` (needs a network)."""
 
 import json
 import os
@@ -12,39 +13,43 @@ from pathlib import Path
 import nbformat
 import optuna
 import pytest
-from conftest import ROOT, SETUP, copy_repository, run_python, states
+from conftest import ROOT, SETUP, copy_repository, states, wait_for
+from programs import Program, command, run_python
 
-pytestmark = pytest.mark.thorough
-KILLS = 10
-MODELS = 12
-TRAIN = SETUP + f'baseline("trained", task, {MODELS}, stored=False)\n'
-UNLEARN = TRAIN + f'unlearned("gemu", task, {MODELS}, stored=False)\n'
-STUDY = [sys.executable, "-m", "helpers", "tune", "tuned_ascent", "--dataset", "cmnist"]
-FETCH = "import os; os.environ['UNLEARNING_OFFLINE'] = '0'; from helpers.data import mnist; mnist.fetch()"
+thorough, exhaustive = pytest.mark.thorough, pytest.mark.exhaustive
+TIERS = [pytest.param("few", marks=thorough), pytest.param("many", marks=exhaustive)]
+KILLS = {"few": 3, "many": 10}
+MODELS = {"few": 6, "many": 12}
+TRAIN = SETUP + 'print("ready", flush=True)\nbaseline("trained", task, {n}, stored=False)\n'
+UNLEARN = SETUP + 'print("ready", flush=True)\nunlearned("gemu", task, {n}, stored=False)\n'
+STUDY = ("tune", "tuned_ascent", "--dataset", "cmnist")
+FETCH = "import os; os.environ['UNLEARNING_OFFLINE'] = '0'; from helpers.data import mnist; print('ready', flush=True); mnist.fetch()"
 
 
-def seconds_of(command, folder, env=None):
-    """How long an undisturbed run takes, so that the kills land inside one."""
+def seconds_of(code, folder, env=None, said="ready"):
+    """How long an undisturbed run takes from the moment when it says that it is ready, so that the kills land inside one."""
+    run = Program(folder, code, env)
+    wait_for(lambda: said in run.stdout + run.stderr, 200)
     begin = time.monotonic()
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=env)
-    assert done.returncode == 0, done.stderr[-1000:]
+    assert run.wait() == 0, run.stderr[-1000:]
     return time.monotonic() - begin
 
 
-def kill_at_random(folder, command, seconds, check, env=None, seed=0):
-    """Starts the command again and again and kills it at a random moment of the `seconds` that a whole run takes, until
-    KILLS have hit a live process; `check` looks at what is left, and clears it away where all is done."""
-    moments, landed = random.Random(seed), 0
-    for _ in range(4 * KILLS):
-        run = subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(seconds * moments.uniform(0.3, 1))
+def kill_at_random(folder, code, seconds, check, kills, env=None, said="ready"):
+    """Starts the program again and again and kills it at a random moment of the `seconds` that it works once it is ready, until
+    `kills` have hit a live process; `check` looks at what is left, and clears it away where all is done."""
+    moments, landed = random.Random(0), 0
+    for _ in range(4 * kills):
+        run = Program(folder, code, env)
+        wait_for(lambda run=run: said in run.stdout + run.stderr or run.poll() is not None, 200)
+        time.sleep(seconds * moments.uniform(0, 0.9))
         landed += run.poll() is None
         run.kill()
         run.wait()
         check()
-        if landed == KILLS:
+        if landed == kills:
             break
-    assert landed >= KILLS
+    assert landed >= kills
 
 
 def clear(folder, *parts):
@@ -52,15 +57,17 @@ def clear(folder, *parts):
         shutil.rmtree(folder / "data" / part, ignore_errors=True)
 
 
+@pytest.mark.parametrize("tier", TIERS)
 @pytest.mark.parametrize("code", [TRAIN, UNLEARN], ids=["training", "unlearning"])
-def test_ten_kills_end_in_the_same_models(workshop, code):
+def test_kills_end_in_the_same_models(workshop, code, tier):
     clear(workshop, "models", "results")
-    command, kind = [sys.executable, "-c", code], "trained" if code is TRAIN else "gemu"
+    n, kind = MODELS[tier], "trained" if code is TRAIN else "gemu"
+    code = code.format(n=n)
     if kind == "gemu":
-        assert run_python(workshop, TRAIN).returncode == 0  # its time is not that of unlearning
-    seconds = seconds_of(command, workshop)
+        assert run_python(workshop, TRAIN.format(n=n)).returncode == 0  # its time is not that of unlearning
+    seconds = seconds_of(code, workshop)
     undisturbed, before = states(workshop), {}
-    assert len(undisturbed) == (MODELS if kind == "trained" else 2 * MODELS)
+    assert len(undisturbed) == (n if kind == "trained" else 2 * n)
     parts = []  # how many models of the kind each kill left
 
     def begin_anew():
@@ -79,15 +86,16 @@ def test_ten_kills_end_in_the_same_models(workshop, code):
             begin_anew()
 
     begin_anew()
-    kill_at_random(workshop, command, seconds, check)
-    assert any(0 < part < MODELS for part in parts)
+    kill_at_random(workshop, code, seconds, check, KILLS[tier])
+    assert any(0 < part < n for part in parts)
     assert run_python(workshop, code).returncode == 0
     assert states(workshop) == undisturbed
     time.sleep(2)
     assert not list((workshop / "data" / "models").rglob("*.part"))
 
 
-def test_ten_kills_end_in_the_same_trials(workshop, tmp_path):
+@pytest.mark.parametrize("tier", TIERS)
+def test_kills_end_in_the_same_trials(workshop, tmp_path, tier):
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
     def trials(url):
@@ -96,8 +104,8 @@ def test_ten_kills_end_in_the_same_trials(workshop, tmp_path):
         return sorted((json.dumps(trial.params), trial.values) for trial in done)
 
     calm, hit = (f"sqlite:///{tmp_path / name}.db" for name in ("calm", "hit"))
-    command = [*STUDY, "--trials", "12"]
-    seconds = seconds_of(command, workshop, os.environ | {"STORAGE": calm})
+    code, bar = command(*STUDY, "--trials", "12"), "cmnist-tuned_ascent:"  # what says that it works is its bar
+    seconds = seconds_of(code, workshop, {"STORAGE": calm}, bar)
     assert len(trials(calm)) == 12
     before = [0]
 
@@ -106,20 +114,19 @@ def test_ten_kills_end_in_the_same_trials(workshop, tmp_path):
         assert len(done) >= before[0]  # nothing lost
         before[0] = len(done)
 
-    env = os.environ | {"STORAGE": hit}
-    kill_at_random(workshop, [*STUDY, "--trials", "12"], seconds, check, env)
+    kill_at_random(workshop, code, seconds, check, KILLS[tier], {"STORAGE": hit}, bar)
     asked = optuna.load_study(study_name="cmnist-tuned_ascent", storage=hit).user_attrs["target"]
-    subprocess.run(STUDY, cwd=workshop, check=True, env=env)
+    assert run_python(workshop, command(*STUDY), env={"STORAGE": hit}).returncode == 0
     found = trials(hit)
     assert len(found) == asked and len({params for params, _ in found}) == asked
 
 
-def test_ten_kills_of_a_download(workshop):
+@pytest.mark.parametrize("tier", TIERS)
+def test_kills_of_a_download(workshop, tier):
     folder = workshop / "data" / "downloads" / "mnist"
     good = {path.name: path.read_bytes() for path in folder.iterdir() if path.name.endswith("ubyte")}
     assert len(good) == 4
     shutil.rmtree(folder)
-    command = [sys.executable, "-c", FETCH]
 
     def check():
         for path in folder.glob("*ubyte") if folder.is_dir() else ():
@@ -130,9 +137,9 @@ def test_ten_kills_of_a_download(workshop):
         if "could not be fetched" in run_python(workshop, FETCH).stderr:
             pytest.skip("no source of MNIST can be reached from here")
         check()
-        seconds = seconds_of(command, workshop)
+        seconds = seconds_of(FETCH, workshop)
         check()
-        kill_at_random(workshop, command, seconds, check)
+        kill_at_random(workshop, FETCH, seconds, check, KILLS[tier])
         assert run_python(workshop, FETCH).returncode == 0
         assert not list(folder.glob("*.part"))
         assert {path.name: path.read_bytes() for path in folder.glob("*ubyte")} == good
@@ -146,8 +153,9 @@ DAMAGE = (
     SETUP
     + r"""
 import hashlib, json, random
+
 from helpers import studies
-from helpers.data import task as tasks
+from helpers.data.request import read_ambiguous
 from helpers.data.task import load_task
 from helpers.evaluation.audit import audit
 from helpers.evaluation.logits import logits_of
@@ -182,7 +190,7 @@ def of_downloads():
 
 
 def of_splits():
-    return [tasks.read_ambiguous("train"), tasks.read_ambiguous("test")]
+    return [read_ambiguous("train"), read_ambiguous("test")]
 
 
 def of_studies():
@@ -212,13 +220,14 @@ HOW = {
     "holed": lambda b: (lambda at: b[:at] + bytes(min(512, len(b) - at)) + b[at + 512 :])(random.randrange(len(b))),
 }
 EACH = {"downloads": 1, "models": 2, "results": 2, "splits": 4, "studies": 12}
+FEW = len(sys.argv) > 1  # one file of each part, damaged once in each way
 for part, read in READ.items():
     right = json.dumps(read())
     assert json.dumps(read()) == right
-    for path in files(part):
+    for path in random.Random(0).sample(files(part), 1) if FEW else files(part):
         good = path.read_bytes()
         for how, change in HOW.items():
-            for _ in range(EACH[part]):
+            for _ in range(1 if FEW else EACH[part]):
                 path.write_bytes(change(good))
                 before = stamps()
                 try:
@@ -235,13 +244,15 @@ for part, read in READ.items():
 )
 
 
-def test_two_hundred_damages(workshop):
+@pytest.mark.parametrize("least", [pytest.param(20, marks=thorough), pytest.param(200, marks=exhaustive)])
+def test_damaged_files_are_named_or_make_no_difference(workshop, least):
     clear(workshop, "models", "results")
     (workshop / "data" / "studies").mkdir(exist_ok=True)
-    done = run_python(workshop, DAMAGE, timeout=3000)
+    few = "import sys\nsys.argv[1:] = ['few']\n" if least == 20 else ""
+    done = run_python(workshop, few + DAMAGE, timeout=3000)
     assert done.returncode == 0, done.stderr[-2000:]
     found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
-    assert len(found) >= 200
+    assert len(found) >= least
     wrong = [row for row in found if not (row[3] == "same" or row[3].startswith("refused: ")) or row[4]]
     assert not wrong, wrong[:10]
     remedies = ("delete", "restore", "run ", "put ", "move")
@@ -266,24 +277,16 @@ def small_disk(workshop):
     subprocess.run(["umount", str(place)], capture_output=True)
 
 
+@thorough
 @pytest.mark.parametrize("options, reason", [("size=256k", "No space left"), ("ro", "Read-only")])
 def test_a_full_or_closed_disk_is_named(workshop, small_disk, options, reason):
     small_disk(options)
-    done = run_python(workshop, TRAIN)
+    done = run_python(workshop, TRAIN.format(n=6))
     last = done.stderr.strip().splitlines()[-1]
     assert done.returncode and "StudyError" in last and "written" in last and reason in last
 
 
-def test_two_processes_share_one_study(workshop, tmp_path):
-    env = os.environ | {"STORAGE": f"sqlite:///{tmp_path}/two.db"}
-    runs = [subprocess.Popen([*STUDY, "--trials", "16"], cwd=workshop, env=env) for _ in range(2)]
-    assert [run.wait(timeout=200) for run in runs] == [0, 0]
-    study = optuna.load_study(study_name="cmnist-tuned_ascent", storage=env["STORAGE"])
-    found = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
-    assert 16 <= len(found) < 32 and len(found) == len(study.trials)
-    assert len({json.dumps(trial.params) for trial in found}) == len(found)  # no work done twice
-
-
+@thorough
 def test_without_network_once_the_data_are_there(workshop):
     apart = ["unshare", "-r", "-n"]
     if not shutil.which("unshare") or subprocess.run([*apart, "true"], capture_output=True).returncode:
@@ -312,6 +315,7 @@ def interpreter(version):
     return None
 
 
+@exhaustive
 @pytest.mark.parametrize("version", ["3.12", "3.13"])
 def test_another_python(tmp_path, version):
     """Set up as `make` does, in a copy; then the first notebook. Installs several GB."""

@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import SHORT, same
+from torch.nn.functional import conv2d
 
 from helpers import parallel
 from helpers.models import ensembles
-from helpers.models.cnn import new_model
+from helpers.models.cnn import LAYERS, new_model
 from helpers.models.ensembles import baseline
 from helpers.models.training import Recipe, predict, train
 
@@ -17,13 +18,17 @@ def test_the_network_is_the_documented_one():
     model = new_model(3, 0)
     images = torch.randn(2, 3, 28, 28)
     shapes = {name: tuple(value.shape[1:]) for name, value in model.activations(images).items()}
-    assert shapes == {"conv1": (32, 14, 14), "conv2": (64, 6, 6), "conv3": (128, 2, 2), "hidden": (128,)}
+    assert shapes == {"conv1": (16, 12, 12), "conv2": (32, 5, 5), "conv3": (64, 3, 3), "hidden": (128,)}
+    assert sum(weight.numel() for weight in new_model(1, 0).parameters()) == 98_874  # as its docstring says
+    assert tuple(name for name, _ in model.named_children()) == LAYERS
     logits = model(images)
     assert logits.shape == (2, 10) and not torch.allclose(logits.exp().sum(1), torch.ones(2))
-    by_hand = images
-    for conv in (model.conv1, model.conv2, model.conv3):  # ReLU first, as the paper's figure has it: the same numbers
-        by_hand = torch.max_pool2d(torch.relu(conv(by_hand)), 2)
-    by_hand = model.output(torch.relu(model.hidden(by_hand.flatten(1))))
+    by_hand = torch.relu(conv2d(images, model.conv1.weight, model.conv1.bias, stride=2))
+    by_hand = torch.max_pool2d(torch.relu(conv2d(by_hand, model.conv2.weight, model.conv2.bias)), 2)
+    by_hand = torch.relu(conv2d(by_hand, model.conv3.weight, model.conv3.bias)).flatten(1)
+    by_hand = (
+        torch.relu(by_hand @ model.hidden.weight.T + model.hidden.bias) @ model.output.weight.T + model.output.bias
+    )
     assert torch.allclose(logits, by_hand, atol=1e-6)
 
 

@@ -9,9 +9,10 @@ import nbformat
 import pandas as pd
 import papermill
 import pytest
-from conftest import NOTEBOOKS, ROOT, SETUP, run_python
+from conftest import NOTEBOOKS, ROOT, SETUP
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from programs import run_python
 
 from helpers import run
 from helpers.files import StudyError
@@ -117,6 +118,14 @@ print(json.dumps([float((predict(m, images).argmax(1) == labels).float().mean())
     assert mine.value.tolist() == pytest.approx(right) and mine.seed.tolist() == [0, 1]
     assert set(frame.kind) >= {"untrained", "trained", "retrained", "gemu", "ssd", "null"}
     assert "booktabs" in (folder / "tables.tex").read_text()
+
+
+def test_without_studies_the_notebook_of_studies_says_so_and_goes_on(workshop, executed):
+    notebook = execute(workshop, "generator_optim", STUDY_NAME="nobodys")
+    shown = str([cell.outputs for cell in notebook.cells if cell.cell_type == "code"])
+    assert shown.count("There is no finished trial to show") >= 8 and "0: set N_TRIALS above 0" in shown
+    assert "is GeFeU closer?" in shown  # its last section
+    assert not (workshop / "data" / "studies").exists()
 
 
 def test_stored_work_is_loaded_without_computing(workshop, executed):

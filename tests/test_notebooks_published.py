@@ -9,7 +9,7 @@ from test_notebooks import (  # noqa: F401
     test_the_notebook_runs_top_to_bottom,
 )
 
-pytestmark = needs_published
+pytestmark = [needs_published, pytest.mark.thorough]
 
 
 @pytest.fixture(scope="module")

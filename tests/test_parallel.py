@@ -2,8 +2,6 @@
 
 import _thread
 import os
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -13,6 +11,7 @@ import pytest
 import torch
 from conftest import ROOT, wait_for
 from joblib.externals.loky import get_reusable_executor
+from programs import Program
 
 from helpers import parallel
 from helpers.files import StudyError
@@ -30,9 +29,10 @@ def two_cores(monkeypatch):
 
 
 def children() -> list:
-    """Processes that work (Python keeps a tracker of semaphores for as long as it runs)."""
-    found = psutil.Process().children(recursive=True)
-    return [one for one in found if one.is_running() and "resource_tracker" not in " ".join(one.cmdline())]
+    """Processes that work (Python keeps a tracker of semaphores for as long as it runs, and the tests a server to fork from)."""
+    found = [one for one in psutil.Process().children(recursive=True) if one.is_running()]
+    helping = ("resource_tracker", "multiprocessing.forkserver")
+    return [one for one in found if not any(name in " ".join(one.cmdline()) for name in helping)]
 
 
 def test_every_job_is_done_once_on_one_thread_each(tmp_path):
@@ -127,7 +127,7 @@ list(each(work, jobs()))
 
 
 def test_workers_take_no_further_job_once_the_parent_was_killed(tmp_path):
-    run = subprocess.Popen([sys.executable, "-c", ORPHANS, str(tmp_path)], cwd=ROOT, stderr=subprocess.DEVNULL)
+    run = Program(ROOT, f"import sys\nsys.argv[1:] = [{str(tmp_path)!r}]\n{ORPHANS}")
     wait_for(lambda: len(list(tmp_path.iterdir())) >= 4)
     run.kill()
     run.wait()

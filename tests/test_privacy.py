@@ -115,9 +115,9 @@ def test_relearning_takes_longer_the_more_was_forgotten(task, trained_model):
     target = forget_loss(trained_model, task)
     turned = copy_of(trained_model)
     with torch.no_grad():
-        turned.output.bias[7] -= 6
+        turned.output.bias[7] -= 3
     steps = [
-        relearn_steps(m, task, target, Recipe(), seed=0, most=60) for m in (trained_model, turned, new_model(1, 3))
+        relearn_steps(m, task, target, Recipe(), seed=0, most=120) for m in (trained_model, turned, new_model(1, 3))
     ]
     assert steps[0] == 0 < steps[1] < steps[2]
 

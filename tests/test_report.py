@@ -1,5 +1,6 @@
 """Tables and figures stand for any results; the README's come from the frame that is committed."""
 
+import json
 import shutil
 import subprocess
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
+from programs import command, run_python
 
 from helpers import run
 from helpers.data.task import SUBSETS
@@ -16,20 +18,26 @@ from helpers.evaluation.frame import COLUMNS, Rows, interval, mean, null_of, sel
 from helpers.files import StudyError, load_frame
 from helpers.models.cnn import LAYERS
 from helpers.report import export, figures, frontier, style, tables, words
-from helpers.unlearning import METHODS
+from helpers.unlearning import FRONTIER, METHODS
 
 COMMITTED = ROOT / "data" / "report" / "measures.csv.gz"
 
 
 @pytest.fixture(scope="module")
 def committed():
+    """The frame of the last release, which may be older than the code."""
     return load_frame(COMMITTED, COLUMNS, "")
+
+
+@pytest.fixture(scope="module")
+def about():
+    return json.loads((COMMITTED.parent / "release.json").read_text(encoding="utf-8"))
 
 
 def made_up(kinds, n=5, gap=0.9, floor=0.4, ceiling=5.0, dataset="mnist", seconds=1.0, spread=0.05):
     """A frame as evaluate and audit give it, of made-up values."""
     task, random, frames = (
-        SimpleNamespace(data=SimpleNamespace(name=dataset), side="crossbar"),
+        SimpleNamespace(data=SimpleNamespace(name=dataset), request=SimpleNamespace(name="crossbar")),
         np.random.default_rng(0),
         [],
     )
@@ -53,14 +61,14 @@ def made_up(kinds, n=5, gap=0.9, floor=0.4, ceiling=5.0, dataset="mnist", second
         rows.add("u_lira", np.full(20, 0.7), "train", "forget", by="step")
         rows.add("curve", [1.0, 2.0], at="impair", by="step")
         rows.add("seconds", np.full(n, seconds * (0.1 if kind in METHODS else 1)))
-        rows.add("samples", np.full(n, 100))
+        rows.add("samples", np.full(n, {"retrained": 100.0}.get(kind, 10.0 if kind in METHODS else 2.0 + len(frames))))
         frames.append(rows.frame(task, kind))
     return with_shares(pd.concat(frames, ignore_index=True))
 
 
 BASE = ("untrained", "trained", "retrained")
 ANY = {
-    "as usual": made_up((*BASE, *METHODS)),
+    "as usual": made_up((*BASE, *METHODS, *FRONTIER)),
     "the baselines alone": made_up(BASE),
     "one method": made_up((*BASE, "gemu")),
     "two models": made_up((*BASE, "gemu", "gefeu"), n=2),
@@ -77,7 +85,7 @@ ANY = {
 @pytest.mark.parametrize("what", ANY)
 def test_figures_and_tables_stand_for_any_results(what):
     results = ANY[what]
-    assert frontier.cost_and_gap(results)._repr_png_()
+    assert frontier.frontier(results)._repr_png_()
     one = results[results.dataset == "mnist"]
     kinds = [kind for kind in ("trained", "retrained", "gemu") if kind in set(one.kind)]
     for made in (
@@ -108,26 +116,57 @@ def test_figures_and_tables_stand_for_any_results(what):
 
 
 def test_labels_name_every_method_and_its_value_beyond_the_axis():
-    made = frontier.cost_and_gap(ANY["all methods far below"])
+    made = frontier.frontier(ANY["all methods far below"])
     texts = " ".join(text.get_text() for text in made.axes[0].texts)
     assert all(method.title in texts for method in METHODS.values()) and "\N{MINUS SIGN}4,60" in texts
+
+
+def test_the_frontier_draws_what_the_frame_says():
+    """Points and lines by pandas alone."""
+    results = ANY["as usual"]
+    axis = frontier.frontier(results).axes[0]
+    by_hand = (
+        100
+        * results.query("measure == 'energy_gap' and half == 'test' and subset == 'forget'")
+        .groupby("kind")
+        .value.mean()
+    )
+    costs = 100 * results.query("measure == 'samples_share'").groupby("kind").value.mean()
+    drawn = {tuple(np.round(line.get_xydata()[0], 6)) for line in axis.lines if len(line.get_xdata()) == 1}
+    for kind in METHODS:
+        if kind not in frontier.LINES:
+            assert (round(costs[kind], 6), round(by_hand[kind], 6)) in drawn
+    for base in frontier.LINES:
+        kinds = [f"{base}_{share}" for share in ("02", "05", "10", "20", "30", "50")]
+        expected = np.column_stack([costs[kinds], by_hand[kinds]])
+        assert any(
+            np.allclose(line.get_xydata(), expected) for line in axis.lines if len(line.get_xdata()) == len(kinds)
+        )
+    lost = frontier.point(results, "gemu", "lost on retain, points")[0]
+    kept = results.query("measure == 'accuracy' and half == 'test' and subset == 'retain'").groupby("kind").value.mean()
+    assert lost == pytest.approx(100 * (kept["retrained"] - kept["gemu"]))
 
 
 def test_a_selection_is_what_pandas_gives(committed):
     for dataset in ("mnist", "cmnist"):
         one = committed[committed.dataset == dataset]
         plain = one.query("kind == 'gemu' and measure == 'accuracy' and half == 'test' and subset == 'forget'").value
-        assert values(one, "gemu", "accuracy", "test", "forget").tolist() == plain.tolist() and len(plain) == 30
+        assert values(one, "gemu", "accuracy", "test", "forget").tolist() == plain.tolist()
+        assert len(plain) == tables.models_in(one) >= 10
         assert mean(one, "gemu", "accuracy", "test", "forget") == pytest.approx(plain.mean())
     assert list(select(committed, "seconds", kinds=["gemu", "trained"]).kind.unique()) == ["gemu", "trained"]
 
 
-def test_the_committed_frame_is_what_it_says(committed):
+def test_the_committed_frame_is_what_it_says(committed, about):
     assert COMMITTED.stat().st_size < 1_000_000
     assert list(committed.columns) == list(COLUMNS)
-    assert set(committed.dataset) == {"mnist", "cmnist"} and set(committed.half) == {"", "train", "test"}
-    seeds = committed[committed.measure == "accuracy"].groupby(["dataset", "kind", "half", "subset"]).seed.nunique()
-    assert (seeds == 30).all() and set(committed.kind) == {*BASE, *METHODS, "null"}
+    assert set(committed.dataset) == set(about["sources"]) >= {"mnist", "cmnist"}
+    assert set(committed.half) == {"", "train", "test"}
+    assert about["version"] and about["date"] and "torch" in about["machine"]
+    for _, one in committed.groupby("dataset"):
+        accuracies = one[one.measure == "accuracy"].groupby(["kind", "half", "subset"]).seed.nunique()
+        assert (accuracies == tables.models_in(one)).all()
+        assert {*BASE, "gemu", "gefeu", "ascent", "null"} <= set(one.kind)
     shares = committed[committed.measure.isin(["accuracy", "predicted", "u_lira", "beyond", "probe"])]
     assert shares.value.between(0, 1).all()
     assert committed[committed.kind == "null"].seed.isna().all()
@@ -135,7 +174,7 @@ def test_the_committed_frame_is_what_it_says(committed):
     assert not committed.duplicated(keys).any()
 
 
-def test_the_readme_is_made_from_the_committed_frame(committed):
+def test_the_readme_is_made_from_the_committed_frame(committed, about):
     """Its table, by pandas alone, and all of what stands between its marks."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     block = text.split("<!-- results -->")[1].split("<!-- /results -->")[0]
@@ -152,13 +191,29 @@ def test_the_readme_is_made_from_the_committed_frame(committed):
             shown.append(f"{lost.mean():.2f} ± {lost.std(ddof=0):.2f}".replace("-0.00 ", "0.00 "))
             row = [line for line in block.splitlines() if line.startswith(f"| {title} ")][dataset == "cmnist"]
             assert all(cell in row for cell in shown), (row, shown)
-    methods = text.split("<!-- methods -->")[1].split("<!-- /methods -->")[0]
+    assert run.results_text(committed, about) == block.strip()
+    assert f"{tables.models_in(committed)} models of each kind" in block and about["version"] in block
+
+
+def test_the_readme_lists_every_method():
+    methods = (
+        (ROOT / "README.md").read_text(encoding="utf-8").split("<!-- methods -->")[1].split("<!-- /methods -->")[0]
+    )
     assert methods.strip() == tables.all_settings().data.drop(columns="hyper-parameters").to_markdown()
     assert all(f"| {m.title} " in methods and m.source in methods for m in METHODS.values())
-    sources = {"mnist": "MNIST", "cmnist": "published pictures"}
-    assert (
-        run.results_text(committed, sources).rsplit("\n\n", 1)[0] in block
-    )  # but for the last line, which names the machine
+
+
+def test_a_report_needs_nothing_but_the_committed_frame(tmp_path):
+    """In a copy without data, models and results it leaves the README as it is."""
+    for part in ("helpers", "data/report"):
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__", "*.png"))
+    shutil.copy(ROOT / "README.md", tmp_path)
+    page = (tmp_path / "README.md").read_text(encoding="utf-8")
+    (tmp_path / "README.md").write_text(page.replace("± ", "+- "), encoding="utf-8")
+    done = run_python(tmp_path, command("report"))
+    assert done.returncode == 0, done.stderr[-1000:]
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == page
+    assert (tmp_path / "data" / "report" / "frontier.png").stat().st_size > 10_000
 
 
 def test_words_say_what_the_frame_says(committed):
@@ -204,7 +259,9 @@ def test_figures_are_shown_where_nothing_may_be_written(committed, tmp_path, mon
     monkeypatch.setattr(export, "results_folder", lambda task: tmp_path / "results" / "mnist")
     one, task = (
         committed[committed.dataset == "mnist"],
-        SimpleNamespace(data=SimpleNamespace(name="mnist"), side="crossbar"),
+        SimpleNamespace(
+            data=SimpleNamespace(name="mnist"), request=SimpleNamespace(name="crossbar"), folder="crossbar"
+        ),
     )
     made = figures.predictions_figure(one, ["trained"])
     assert style.store(made, task, "predictions") is made

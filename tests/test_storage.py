@@ -5,23 +5,22 @@ import os
 import pickle
 import random
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import SETUP, run_python, states
+from conftest import SETUP, states, wait_for
 from filelock import FileLock
+from programs import Program, run_python
 
 from helpers import files
 from helpers.data import mnist
 from helpers.evaluation import evaluate
 from helpers.files import StudyError
 from helpers.models import ensembles
-from helpers.report import tables
+from helpers.report import requests
 
 TRAIN = SETUP + 'baseline("trained", task, {n}, stored=False)\n'
 
@@ -37,18 +36,20 @@ def clear(folder):
 
 
 def test_a_killed_run_goes_on_and_ends_in_the_same_models(workshop):
+    """Killed when it says that it begins, and when its first model is stored."""
     clear(workshop)
     assert run_python(workshop, TRAIN.format(n=3)).returncode == 0
     undisturbed = states(workshop)
     assert len(undisturbed) == 3
     clear(workshop)
-    moments = random.Random(0)
-    for _ in range(3):
-        run = subprocess.Popen([sys.executable, "-c", TRAIN.format(n=3)], cwd=workshop, stderr=subprocess.DEVNULL)
-        time.sleep(moments.uniform(2.5, 7))
+    for stored in (0, 1):
+        run = Program(workshop, SETUP + "print('ready', flush=True)\n" + TRAIN.format(n=3))
+        wait_for(lambda run=run: "ready" in run.stdout)
+        wait_for(lambda stored=stored: len(list((workshop / "data" / "models").rglob("*.pt"))) >= stored)
         run.kill()
         run.wait()
         assert all(undisturbed[place] == bits for place, bits in states(workshop).items())
+    assert len(states(workshop)) < 3
     assert run_python(workshop, TRAIN.format(n=3)).returncode == 0
     assert states(workshop) == undisturbed
     assert not list((workshop / "data" / "models").rglob("*.part"))
@@ -65,14 +66,14 @@ def test_what_may_not_be_read_is_told(tmp_path, task, monkeypatch):
 
     monkeypatch.setattr(ensembles, "MODELS", tmp_path / "models")
     monkeypatch.setattr(mnist, "DOWNLOADS", tmp_path)
-    for module in (tables, evaluate):
+    for module in (requests, evaluate):
         monkeypatch.setattr(module, "results_folder", lambda task: tmp_path / "results")
     monkeypatch.setattr(Path, "stat", stat)
     for call in (
         lambda: ensembles.baseline("trained", task, 2, stored=True),
         lambda: ensembles.baseline("trained", task, 2, stored=False),
         mnist.fetch,
-        lambda: tables.stored_results(task),
+        lambda: requests.stored_results(task),
         lambda: evaluate.load_results(task, 2),
     ):
         with pytest.raises(StudyError, match=r"cannot be read \(Permission denied\): allow reading"):
@@ -81,11 +82,11 @@ def test_what_may_not_be_read_is_told(tmp_path, task, monkeypatch):
 
 def test_damaged_measures_are_named(tmp_path, task, monkeypatch):
     """measures.csv after a disk that was full, and after a spreadsheet saved it."""
-    monkeypatch.setattr(tables, "results_folder", lambda task: tmp_path)
+    monkeypatch.setattr(requests, "results_folder", lambda task: tmp_path)
     for text in ("", "dataset;forget;kind\n", "dataset,forget,kind,seed\nmnist,crossbar,trained,x\n"):
         (tmp_path / "measures.csv").write_text(text)
         with pytest.raises(StudyError, match="measures.csv .*: delete it, and run `make study` again"):
-            tables.stored_results(task)
+            requests.stored_results(task)
 
 
 def test_waiting_for_a_lock_is_told(tmp_path, monkeypatch, capsys):
@@ -130,10 +131,7 @@ def test_what_a_killed_run_left_is_replaced_and_who_still_writes_is_waited_for(t
 
 def test_two_at_once_share_the_work(workshop):
     clear(workshop)
-    runs = [
-        subprocess.Popen([sys.executable, "-c", TRAIN.format(n=3)], cwd=workshop, stderr=subprocess.DEVNULL)
-        for _ in range(2)
-    ]
+    runs = [Program(workshop, TRAIN.format(n=3)) for _ in range(2)]
     assert [run.wait(timeout=200) for run in runs] == [0, 0]
     assert len(states(workshop)) == 3
 
@@ -309,12 +307,14 @@ def test_results_of_version_1_get_one_sentence(workshop):
 
 
 def test_another_split_is_refused(workshop):
-    train_three(workshop)
+    """For what depends on it: trained models serve every request."""
+    make = SETUP + 'baseline("retrained", task, 2, stored={stored})'
+    assert run_python(workshop, make.format(stored=False)).returncode == 0
     path = workshop / "data" / "splits" / "crossbar_train.txt"
     original = path.read_text()
     try:
         path.write_text(original.replace("\n148\n", "\n"))
-        done = run_python(workshop, SETUP + 'baseline("trained", task, 3, stored=True)')
+        done = run_python(workshop, make.format(stored=True))
         assert "another recipe, split, data source, settings, code" in done.stderr.strip().splitlines()[-1]
     finally:
         path.write_text(original)

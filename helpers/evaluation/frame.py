@@ -2,11 +2,11 @@
 
 | column | what it holds |
 |---|---|
-| dataset, forget | "mnist", "crossbar", ... |
+| dataset, forget | "mnist", ...; the request, "crossbar", "class 7", ... |
 | kind | "untrained", "trained", "retrained", a method's name, or "null": what chance does to retrained models |
 | seed | of the model; empty for a measure of an ensemble as a whole |
 | half | "train" or "test"; empty where a measure has none |
-| subset | of that half: "all", "retain", "forget", "0" to "9", "7_retain", "7_forget", "forget_red", ... |
+| subset | of that half, as `Task.subsets` names them; "forget_red", ...; "memorised": worst cases |
 | measure | `MEASURES` below; accuracies and shares from 0 to 1, losses and divergences in nats |
 | at | what else a measure is of: a layer, a predicted class, a phase, a quantile, another kind; else empty |
 | step | of a curve; or which of the random draws of halves, for a measure of an ensemble; else empty |
@@ -65,8 +65,9 @@ MEASURES = {
     "klom": Measure("KLoM against retrained", "nats", digits=2, drawn=True),
     "excess": Measure("loss above retrained's", "standard deviations of retrained", "0", digits=1, drawn=True),
     "beyond": Measure("samples lost beyond every retrained model", "share", drawn=True),
+    "resurgence": Measure("accuracy after 150 steps on retained samples alone", "%", scale=100, digits=1),
     "relearn_steps": Measure("relearn time", "steps", digits=1),
-    "probe": Measure("linear probe for the crossbar", "balanced accuracy"),
+    "probe": Measure("linear probe for what was forgotten", "balanced accuracy"),
     "loss_quantile": Measure("loss over the samples, mean over the models", "nats"),
     "margin_quantile": Measure("confidence over the samples, mean over the models", "log p - log(1 - p)"),
     "kl_pair": Measure("KL(at || kind)", "nats", ""),
@@ -88,12 +89,12 @@ class Rows:
     def frame(self, task: Task, kind: str) -> pd.DataFrame:
         columns = ["seed", "half", "subset", "measure", "at", "step", "value"]
         found = pd.DataFrame(self.rows, columns=columns)
-        return found.assign(dataset=task.data.name, forget=task.side, kind=kind)[list(COLUMNS)].astype(COLUMNS)
+        return found.assign(dataset=task.data.name, forget=task.request.name, kind=kind)[list(COLUMNS)].astype(COLUMNS)
 
 
 def results_folder(task: Task) -> Path:
-    """data/results/<dataset>/<side>/"""
-    return RESULTS / task.data.name / task.side
+    """data/results/<dataset>/<request>/"""
+    return RESULTS / task.data.name / task.folder
 
 
 def select(results: pd.DataFrame, measure: str, half="", subset="", at="", kinds=None) -> pd.DataFrame:
@@ -114,6 +115,12 @@ def values(results: pd.DataFrame, kind: str, measure: str, half="", subset="", a
     for column, wanted in {"kind": kind, "half": half, "subset": subset, "at": at}.items():
         rows = rows[results[column].to_numpy()[rows] == wanted]
     return results.value.to_numpy()[rows]
+
+
+def headline(results: pd.DataFrame) -> str:
+    """The half on whose forget set the main numbers are: "test" where it has samples of the kind that was forgotten, else "train"."""
+    tested = (results.measure == "accuracy") & (results.half == "test") & (results.subset == "forget")
+    return "test" if tested.any() else "train"
 
 
 def mean(results: pd.DataFrame, kind: str, measure: str, half="", subset="", at="") -> float:

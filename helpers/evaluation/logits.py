@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from helpers.data.cmnist import COLOURS
+from helpers.data.dataset import COLOURS
 from helpers.data.task import Task
 from helpers.device import pick_device
 from helpers.evaluation.frame import results_folder
@@ -66,13 +66,16 @@ def retain_train_sample(task: Task) -> torch.Tensor:
 
 def parts_of(task: Task, logits: Logits) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
     """(half, subset) -> logits [N, n, 10] and labels [n]: every subset of the test half, on Colored MNIST its forget set by
-    colour too, and of the training half forget and (the sample of) retain."""
+    colour too, and of the training half forget and, of the sample of D_r, all and the neighbours. Empty ones are left out."""
     labels, test = task.data.test.labels.numpy(), task.data.test
     where = {name: at.numpy() for name, at in task.subsets("test").items()}
-    if len(test.colours):
+    if len(test.colours) and "forget" in where:
         colour = test.colours.numpy()[where["forget"]]
         where |= {f"forget_{name}": where["forget"][colour == c] for c, name in enumerate(COLOURS)}
     parts = {("test", name): (logits.test[:, at], labels[at]) for name, at in where.items()}
     parts["train", "forget"] = logits.forget_train, task.forget_set("train")[1].numpy()
-    parts["train", "retain"] = logits.retain_train, task.data.train.labels[retain_train_sample(task)].numpy()
-    return parts
+    drawn = retain_train_sample(task)
+    retained, near = task.data.train.labels[drawn].numpy(), task.neighbours("train")[drawn].numpy()
+    for name, at in (("retain", slice(None)), ("neighbours", near)):
+        parts["train", name] = logits.retain_train[:, at], retained[at]
+    return {part: found for part, found in parts.items() if len(found[1])}

@@ -4,12 +4,13 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from helpers.data.task import FEATURE_CLASS, Task
+from helpers.data.task import Task
 from helpers.evaluation.privacy import logistic_regression
 from helpers.models.cnn import CNN
 from helpers.models.training import Recipe, adam, classification_step, predict, seeded
 from helpers.unlearning.method import copy_of, sample
 
+PROBED = 10_000  # samples that a probe is fitted on
 READ = 100  # forget samples on which relearning reads its loss
 
 
@@ -35,6 +36,20 @@ def relearn_steps(model: CNN, task: Task, target: float, recipe: Recipe, seed: i
     return most
 
 
+def resurgence(
+    model: CNN, task: Task, recipe: Recipe, seed: int, steps: int = 150, batch: int = 64
+) -> dict[str, float]:
+    """Does it come back by itself? Accuracy on the forget set of each half that has one after `steps` steps on retained samples alone, at .05 of
+    the recipe's peak rate (arXiv:2505.22310): what was only hidden returns, what was removed does not."""
+    model = copy_of(model)
+    images, labels = task.retain_set("train")
+    optimizer = adam(model, 0.05 * recipe.peak_lr)
+    for at in sample(len(labels), steps * batch, seeded(seed)).split(batch):
+        classification_step(model, optimizer, images[at], labels[at])
+    parts = {half: task.forget_set(half) for half in ("train", "test") if task.forget[half].any()}
+    return {half: float((predict(model, x).argmax(1) == y).float().mean()) for half, (x, y) in parts.items()}
+
+
 def forget_loss(model: CNN, task: Task) -> float:
     """Mean cross-entropy in nats on the first READ forget samples of the training half."""
     return _loss(model, *(part[:READ] for part in task.forget_set("train")))
@@ -44,17 +59,26 @@ def _loss(model: CNN, images: torch.Tensor, labels: torch.Tensor) -> float:
     return float(cross_entropy(predict(model, images), labels))
 
 
-def linear_probe(model: CNN, task: Task) -> float:
-    """Balanced accuracy with which a linear read-out of the last hidden layer tells crossbar from plain sevens.
+def told_apart(task: Task) -> bool:
+    """Whether there is something that a probe could tell apart: forget samples and their neighbours in both halves."""
+    return all(bool(task.forget[half].any() and task.neighbours(half).any()) for half in ("train", "test"))
 
-    Logistic regression fitted on training sevens, scored on test sevens. Near retrained models' value: the feature is
-    as far gone as it can be; near trained models' value: only the output layer hides it. (arXiv:2503.06991.)
+
+def linear_probe(model: CNN, task: Task) -> float:
+    """Balanced accuracy with which a linear read-out of the last hidden layer tells forget samples from their neighbours, for
+    example crossbar from plain sevens; nan where there are not both.
+
+    Logistic regression fitted on the training half, at most PROBED samples of it, scored on the test half. Near retrained models'
+    value: the feature is as far gone as it can be; near trained models' value: only the output layer hides it. (arXiv:2503.06991.)
     """
+    if not told_apart(task):
+        return np.nan
     data = {}
     for half in ("train", "test"):
-        sevens = (task.half(half).labels == FEATURE_CLASS).nonzero().flatten()
-        features = predict(model, task.half(half).images[sevens], layer=CNN.features).numpy()
-        data[half] = features, task.forget[half][sevens].numpy()
+        touched = (task.forget[half] | task.neighbours(half)).nonzero().flatten()
+        touched = touched[torch.randperm(len(touched), generator=seeded(0))[:PROBED].sort().values]
+        features = predict(model, task.half(half).images[touched], layer=CNN.features).numpy()
+        data[half] = features, task.forget[half][touched].numpy()
     if not all(np.isfinite(features).all() for features, _ in data.values()):  # a model that diverged
         return np.nan
     probe = logistic_regression(max_iter=200, C=0.1)

@@ -6,19 +6,31 @@ from torch.nn.functional import max_pool2d, relu
 
 
 class CNN(nn.Module):
-    """Three 3x3 convolutions (32, 64, 128 channels), each with ReLU and 2x2 max-pooling, 128 hidden units, 10 logits.
+    """A light network: three convolutions, one pooling, 128 hidden units; 98,874 parameters on one channel.
+
+    | layer | kernel | output |
+    |---|---|---|
+    | conv1 | 6x6, stride 2 | 16 channels, 12x12 |
+    | conv2 | 3x3, then 2x2 max-pooling | 32 channels, 10x10, pooled 5x5 |
+    | conv3 | 3x3 | 64 channels, 3x3 |
+    | hidden | linear | 128 |
+    | output | linear | 10 logits |
+
+    ReLU after every layer but the last; no padding, since digits and clothes have an empty margin. Chosen for speed on
+    processors without bfloat16: one core (AVX2, float32) trains 6,360 samples a second, against 1,362 for three padded 3x3
+    convolutions of 32, 64 and 128 channels, for .06 points of accuracy on MNIST (99.21 against 99.27 % of the retained test
+    samples), .3 on Colored MNIST (97.9 against 98.2) and about 1 on FashionMNIST (89.4 against 90.3 to 90.8). Five times as
+    many seeds say more about unlearning than a tenth of a point. `benchmarks/bench.py` measures both networks in one run.
 
     forward(images: Tensor [n, c, 28, 28] float32, standardised) -> logits: Tensor [n, 10].
-    Only the first convolution pads: digits have an empty margin, and leaving it out of the two larger
-    convolutions halves the work.
     """
 
     def __init__(self, channels: int):
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, 32, 3, padding=1)  # 28 -> pooled 14
-        self.conv2 = nn.Conv2d(32, 64, 3)  # 12 -> 6
-        self.conv3 = nn.Conv2d(64, 128, 3)  # 4 -> 2
-        self.hidden = nn.Linear(128 * 2 * 2, 128)
+        self.conv1 = nn.Conv2d(channels, 16, 6, stride=2)  # 28 -> 12
+        self.conv2 = nn.Conv2d(16, 32, 3)  # 12 -> 10, pooled 5
+        self.conv3 = nn.Conv2d(32, 64, 3)  # 5 -> 3
+        self.hidden = nn.Linear(64 * 3 * 3, 128)
         self.output = nn.Linear(128, 10)
         self.to(memory_format=torch.channels_last)  # the layout in which CPUs and GPUs convolve fastest
 
@@ -31,11 +43,10 @@ class CNN(nn.Module):
 
     def activations(self, images: Tensor) -> dict[str, Tensor]:
         """Activations after each hidden layer, by layer name."""
-        seen, x = {}, images
-        for name in ("conv1", "conv2", "conv3"):
-            # pooling first: max and ReLU commute, and ReLU then touches a quarter of the values
-            x = seen[name] = relu(max_pool2d(getattr(self, name)(x), 2))
-        seen["hidden"] = relu(self.hidden(x.flatten(1)))
+        seen = {"conv1": relu(self.conv1(images))}
+        seen["conv2"] = relu(max_pool2d(self.conv2(seen["conv1"]), 2))  # max and ReLU commute: ReLU on a quarter
+        seen["conv3"] = relu(self.conv3(seen["conv2"]))
+        seen["hidden"] = relu(self.hidden(seen["conv3"].flatten(1)))
         return seen
 
 

@@ -111,8 +111,16 @@ def model_of(state: dict[str, Tensor]) -> CNN:
 
 
 def baseline_kind(name: str, task: Task) -> Kind:
-    identity = fingerprint([name, asdict(RECIPE), task.fingerprint, code_fingerprint(cnn, training)])
+    """Only retrained models depend on what is to be forgotten: the others serve every request."""
+    seen = task.fingerprint if name == "retrained" else [task.data.name, task.data.source]
+    identity = fingerprint([name, asdict(RECIPE), seen, code_fingerprint(cnn, training)])
     return Kind(name, BASELINES[name], asdict(RECIPE), identity)
+
+
+def models_folder(kind: Kind, task: Task) -> Path:
+    """Where the models of a kind lie: those that serve every request in one place."""
+    place = "every-request" if kind.name in ("untrained", "trained") else task.folder
+    return MODELS / task.data.name / place / f"{kind.name}-{kind.identity}"
 
 
 def provenance(task: Task) -> dict:
@@ -120,7 +128,7 @@ def provenance(task: Task) -> dict:
     return {
         "recipe": asdict(RECIPE),
         "source": task.data.source,
-        "side": task.side,
+        "forget": task.request.name,
         "task": task.fingerprint,
         "device": describe(pick_device()),
         "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
@@ -154,7 +162,7 @@ def gather(
 
     make: a function of a module, (*arguments(seed)) -> weights, record; other processes call it. This one writes the files.
     """
-    folder = MODELS / task.data.name / task.side / f"{kind.name}-{kind.identity}"
+    folder = models_folder(kind, task)
     paths = [folder / f"{seed:03d}.pt" for seed in range(n)]
     missing = [seed for seed, path in enumerate(paths) if not there(path)]
     if stored and missing:
@@ -257,4 +265,4 @@ def _not_stored(kind: Kind, task: Task, n: int, found: int, folder: Path) -> str
             f"The {kind.title} models stored for {task.data.name} were made with another recipe, split, data source, "
             f"settings, code or version than the present ones ({shown(others[0])}): {remedy}."
         )
-    return f"No {kind.title} models are stored for {task.data.name} (forget side {task.side}): {remedy}."
+    return f"No {kind.title} models are stored for {task.data.name}, forgotten: {task.request.name}: {remedy}."

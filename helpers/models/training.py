@@ -23,7 +23,7 @@ class Recipe:
     """Hyper-parameters of training. All unlearning budgets and learning rates are given relative to these."""
 
     batch_size: int = 256
-    peak_lr: float = 6e-3  # of Adam; rises linearly over the warm-up, then falls linearly to 0
+    peak_lr: float = 1e-2  # of Adam; rises linearly over the warm-up, then falls linearly to 0
     warm_up: float = 0.2  # share of the steps
     min_passes: int = SIZES.min_passes  # at least so many passes over the training set,
     min_steps: int = SIZES.min_steps  # and at least so many steps: a set of 8,835 gets 9 passes, one of 60,000 gets 2

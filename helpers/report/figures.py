@@ -9,9 +9,8 @@ import seaborn as sns
 from matplotlib.colors import LogNorm
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from helpers.data.cmnist import COLOURS
-from helpers.data.task import FEATURE_CLASS, SUBSETS
-from helpers.evaluation.frame import MEASURES, forgets_more, interval, mean, null_of, select, values
+from helpers.data.dataset import COLOURS
+from helpers.evaluation.frame import MEASURES, forgets_more, headline, interval, mean, null_of, select, values
 from helpers.models.cnn import LAYERS
 from helpers.report.cells import kinds_in, middle
 from helpers.report.style import OVER, Figure, colour_of, figure, marker_of
@@ -24,7 +23,7 @@ PANELS = (  # of the audit: measure, half, subset
     ("u_lira", "train", "forget"),
     ("klom", "train", "forget"),
     ("relearn_steps", "train", "forget"),
-    ("probe", "test", "7"),
+    ("probe", "test", "forget"),
     ("excess", "train", "forget"),
 )
 
@@ -62,7 +61,8 @@ def _dots(axis, results: pd.DataFrame, kinds: list[str], measure: str, half: str
 def accuracy_figure(results: pd.DataFrame, kinds: list[str] | None = None) -> Figure:
     """Accuracy of every single model, one panel per subset."""
     kinds = list(kinds or kinds_in(results))
-    parts = (("test", "retain"), ("test", "7_retain"), ("test", "forget"), ("train", "forget"))
+    parts = (("test", "retain"), ("test", "neighbours"), ("test", "forget"), ("train", "forget"))
+    parts = [part for part in parts if len(values(results, "trained", "accuracy", *part))]
     made, axes = figure(1, len(parts), (max(2.4, 0.9 + 0.24 * len(kinds)) * len(parts), 3.0))
     for axis, (half, subset) in zip(axes[0], parts, strict=True):
         _dots(axis, results, kinds, "accuracy", half, subset)
@@ -72,18 +72,18 @@ def accuracy_figure(results: pd.DataFrame, kinds: list[str] | None = None) -> Fi
 
 
 def gap_figure(results: pd.DataFrame, kinds: list[str] | None = None) -> Figure:
-    """Distance of each model to retrained ones on the forget test set: energy distance, and KL between floor and ceiling."""
-    kinds = list(kinds or kinds_in(results))
+    """Distance of each model to retrained ones on the forget set: energy distance, and KL between floor and ceiling."""
+    kinds, half = list(kinds or kinds_in(results)), headline(results)
     made, axes = figure(1, 2, (2 * (1.6 + 0.6 * len(kinds)), 3.4))
     for axis, measure in zip(axes[0], ("energy", "kl"), strict=True):
-        _dots(axis, results, kinds, measure, "test", "forget")
-        axis.set_ylabel(f"{_axis_label(measure)}, forget (test)", fontsize=8)
+        _dots(axis, results, kinds, measure, half, "forget")
+        axis.set_ylabel(f"{_axis_label(measure)}, forget ({half})", fontsize=8)
         for kind, word, side in (("retrained", "floor: retrained", "top"), ("trained", "ceiling: trained", "bottom")):
-            end = mean(results, kind, measure, "test", "forget")
+            end = mean(results, kind, measure, half, "forget")
             axis.axhline(end, color=colour_of(kind), lw=0.8, ls="--")
             beside = axis.get_yaxis_transform()
             axis.text(1.02, end, word, va=side, fontsize=7, color=colour_of(kind), transform=beside)
-    if select(results, "kl", "test", "forget", kinds=kinds).value.gt(0).all():
+    if select(results, "kl", half, "forget", kinds=kinds).value.gt(0).all():
         axes[0, 1].set_yscale("log")
         axes[0, 1].yaxis.set_major_formatter("{x:g}")
     if no_gap(results):
@@ -102,11 +102,12 @@ def _bars(axis, found: pd.DataFrame, kinds: list[str], x: str, order: list[str],
 
 
 def predictions_figure(results: pd.DataFrame, kinds: list[str]) -> Figure:
-    """What each kind of model takes the forget samples of the test half for."""
+    """What each kind of model takes the forget samples for (of the test half, where that has some)."""
     made, axes = figure(1, 1, (8.0, 2.8))
-    found = select(results, "predicted", "test", "forget", None, kinds)
+    half = headline(results)
+    found = select(results, "predicted", half, "forget", None, kinds)
     _bars(axes[0, 0], found, kinds, "at", list(map(str, range(10))), 100)
-    axes[0, 0].set(xlabel="predicted class of the forget samples (test)", ylabel="share, %", ylim=(0, 104))
+    axes[0, 0].set(xlabel=f"predicted class of the forget samples ({half})", ylabel="share, %", ylim=(0, 104))
     return made
 
 
@@ -116,7 +117,7 @@ def colour_figure(results: pd.DataFrame, kinds: list[str]) -> Figure | str:
     found = select(results, "accuracy", "test", None, kinds=kinds)
     found = found[found.subset.isin(subsets)]
     if found.empty:
-        return 'There are no colours here; with USED_DATASET = "cmnist" this shows the forget set by colour.'
+        return "There are no colours here: on Colored MNIST this shows the forget set by colour."
     made, axes = figure(1, 1, (6.5, 2.8))
     _bars(axes[0, 0], found, kinds, "subset", subsets, 100)
     axes[0, 0].set(ylabel="accuracy on forget, %", xlabel="forget samples of the test half by ground colour")
@@ -132,7 +133,8 @@ def loss_figure(results: pd.DataFrame, kinds: list[str]) -> Figure:
     found = found.assign(value=found.value - found.part.map(target))[found.kind != "retrained"]
     made, axes = figure(1, 1, (8.0, 2.8))
     axis = axes[0, 0]
-    _bars(axis, found, kinds, "part", ["retain (test)", "7_retain (test)", "forget (test)", "forget (train)"])
+    order = ["retain (test)", "neighbours (test)", "forget (test)", "forget (train)"]
+    _bars(axis, found, kinds, "part", [part for part in order if part in set(found.part)])
     axis.axhline(0, color="black", lw=0.8)
     axis.set_yscale("symlog", linthresh=0.1)
     axis.yaxis.set_major_locator(FixedLocator([-100, -10, -1, -0.1, 0, 0.1, 1, 10, 100, 1000, 10_000]))
@@ -151,15 +153,16 @@ def layer_figure(results: pd.DataFrame, kinds: list[str], measure: str) -> Figur
 
 
 def class_figure(results: pd.DataFrame, kinds: list[str]) -> Figure:
-    """Accuracy per class, mean and standard deviation over the models, the two kinds of sevens apart; below, what is to stay
-    as it is, enlarged, without the kinds that lose most of it."""
-    subsets = [name for name in SUBSETS if name not in ("all", "retain", "forget")]
-    stay = [name for name in subsets if name not in (str(FEATURE_CLASS), f"{FEATURE_CLASS}_forget")]
+    """Accuracy per class, mean and standard deviation over the models, what is forgotten and its neighbours beside them; below,
+    what is to stay as it is, enlarged, without the kinds that lose most of it."""
+    there = set(select(results, "accuracy", "test", None).subset)
+    subsets = [name for name in (*map(str, range(10)), "neighbours", "forget") if name in there]
+    stay = [name for name in subsets if name != "forget" and not _touched(results, name)]
     oracle = mean(results, "retrained", "accuracy", "test", "retain")
     near = [kind for kind in kinds if 100 * (oracle - mean(results, kind, "accuracy", "test", "retain")) <= FAR]
     made, axes = figure(2, 1, (9.0, 5.0))
     found = select(results, "accuracy", "test", None, kinds=kinds)
-    words = {"7_retain": "7 that\nstay", "7_forget": "7 to be\nforgotten"}
+    words = {"neighbours": "neigh-\nbours", "forget": "to be\nforgotten"}
     for axis, there, names in ((axes[0, 0], kinds, subsets), (axes[1, 0], near, stay)):
         about = _titled(found[found.kind.isin(there) & found.subset.isin(names)], there, 100)
         markers = [marker_of(kind) for kind in there if TITLES[kind] in about["hue_order"]]
@@ -174,6 +177,12 @@ def class_figure(results: pd.DataFrame, kinds: list[str]) -> Figure:
     title = "what is to stay, enlarged" + (f", without {' and '.join(left_out)}" if left_out else "")
     axes[1, 0].set_title(title, fontsize=9)
     return made
+
+
+def _touched(results: pd.DataFrame, subset: str) -> bool:
+    """Whether a class loses something in retrained models, and more than FAR points of it: what is forgotten is of it."""
+    before, after = (mean(results, kind, "accuracy", "test", subset) for kind in ("trained", "retrained"))
+    return subset.isdecimal() and 100 * (before - after) > FAR
 
 
 def curves_figure(results: pd.DataFrame, kind: str) -> Figure:
@@ -192,10 +201,10 @@ def curves_figure(results: pd.DataFrame, kind: str) -> Figure:
     return made
 
 
-def heat_map(results: pd.DataFrame, half: str = "test") -> Figure:
+def heat_map(results: pd.DataFrame, half: str = "") -> Figure:
     """KL(row || column) between all kinds on the forget set; the diagonal compares different seeds of one kind. The colours end
     at 0.1 and 10 nats, so that a kind far from everything does not take them all; the digits give the value."""
-    kinds = kinds_in(results)
+    kinds, half = kinds_in(results), half or headline(results)
     found = select(results, "kl_pair", half, "forget", None, kinds)
     table = found.pivot_table(index="at", columns="kind", values="value").reindex(index=kinds, columns=kinds)
     made, axes = figure(1, 1, (2.6 + 0.58 * len(kinds), 1.4 + 0.42 * len(kinds)))
@@ -231,7 +240,8 @@ def audit_figure(results: pd.DataFrame) -> Figure:
             )
         about = MEASURES[part[0]]
         if not np.isfinite(select(results, *part).value).any():
-            axis.text(0.5, 0.5, "needs four models of each kind", ha="center", fontsize=8, transform=axis.transAxes)
+            why = "needs four models of each kind" if about.drawn else "nothing to tell apart"
+            axis.text(0.5, 0.5, why, ha="center", fontsize=8, transform=axis.transAxes)
         axis.set_title(about.title, fontsize=9)
         axis.set_xlabel(about.unit, fontsize=7.5)
         axis.xaxis.set_major_locator(MaxNLocator(4))  # more would run into each other in a narrow panel

@@ -1,4 +1,4 @@
-"""What unlearning costs against what it reaches."""
+"""What unlearning costs against what it reaches: the budget frontier that plain retraining draws, and every method beside it."""
 
 import numpy as np
 import pandas as pd
@@ -6,80 +6,119 @@ from adjustText import adjust_text
 from matplotlib.ticker import FixedLocator
 
 from helpers.data.task import NAMES
-from helpers.evaluation.frame import MEASURES, forgets_more, mean, time_share, values
+from helpers.evaluation.frame import forgets_more, headline, interval, mean, null_of, values
+from helpers.report.cells import middle
 from helpers.report.style import OVER, Figure, colour_of, figure, marker_of
 from helpers.report.tables import no_gap
-from helpers.unlearning import METHODS, TITLES
+from helpers.unlearning import FRONTIER, METHODS, OURS, TITLES
+
+LINES = ("new", "reset")
+PANELS = {  # what a panel shows -> measure, half, subset
+    "energy gap closed, %": ("energy_gap", "", "forget"),  # of the half that has the headline
+    "told apart by U-LiRA, accuracy": ("u_lira", "train", "forget"),
+    "lost on retain, points": ("accuracy", "test", "retain"),
+}
+EDGES = {
+    "energy gap closed, %": (40, 104),
+    "told apart by U-LiRA, accuracy": (0.4, 1.02),
+    "lost on retain, points": (-0.3, 2.2),
+}
 
 
-def cost_and_gap(results: pd.DataFrame, measure: str = "energy_gap") -> Figure:
-    """Gap closed on the forget test set against time as a share of retraining, one panel per data set in the frame.
+def frontier(results: pd.DataFrame) -> Figure:
+    """Cost in samples against gap closed, attack and accuracy lost, one row of three panels per data set in the frame.
 
-    Methods beyond the axis stand at its edge, with their values in words.
+    Lines: a new model, and one whose upper layers were drawn anew, trained on D_r with so many samples; bands and whiskers:
+    95 % intervals; grey: where retrained models lie among themselves. What lies beyond a panel stands at its edge.
     """
     datasets = [name for name in NAMES if name in set(results.dataset)]
-    made, axes = figure(1, len(datasets), (4.9 * len(datasets) + 1.2, 4.4), sharey=True)
+    made, axes = figure(len(datasets), len(PANELS), (9.6, 0.7 + 3.1 * len(datasets)))
     over = False
-    for axis, dataset in zip(axes[0], datasets, strict=True):
-        over |= _one_panel(axis, results[results.dataset == dataset], measure)
-        axis.set_title(NAMES[dataset], fontsize=10)
-    axes[0, 0].set_ylabel(f"{MEASURES[measure].title} on forget (test), %")
-    note = "Whiskers: standard deviation over the models; in brackets: accuracy on retain against retrained models, points."
-    made.supxlabel(note + (f"\nOpen marker: {OVER}." if over else ""), fontsize=7.5)
+    for row, dataset in zip(axes, datasets, strict=True):
+        mine = results[results.dataset == dataset]
+        for axis, title in zip(row, PANELS, strict=True):
+            over |= _panel(axis, mine, title)
+            axis.set_title(title, fontsize=9)
+            axis.set_xlabel("samples, % of those that retraining sees", fontsize=8)
+        row[0].set_ylabel(NAMES[dataset], fontsize=10)
+        if no_gap(mine):
+            row[0].set_xlabel("no gap to close: trained models are as close as retrained ones", fontsize=8)
+    note = "Grey: retrained models among themselves. Whiskers and bands: 95 % intervals."
+    made.supxlabel(note + (f" Open marker: {OVER}." if over else ""), fontsize=7)
     return made
 
 
-def _one_panel(axis, results: pd.DataFrame, measure: str) -> bool:
-    """Draws one data set; True where a method forgets more than retraining does."""
-    oracle, low, high = "retrained", -20.0, 118.0
-    axis.set(xscale="log", ylim=(low, high), xlabel="time, % of retraining")
-    for level, kind, words in (
-        (100, "retrained", "as close as another retrained model"),
-        (0, "trained", "Trained: doing nothing"),
-    ):
-        axis.axhline(level, color=colour_of(kind), lw=0.7, ls=":")
-        axis.text(0.01, level + 1, words, fontsize=7.5, color=colour_of(kind), transform=axis.get_yaxis_transform())
-    axis.plot(100, 100, marker_of(oracle), ms=10, color=colour_of(oracle), zorder=3)
-    axis.annotate(TITLES[oracle], (100, 100), (0, 6), textcoords="offset points", ha="center", fontsize=7.5)
+def part_of(results: pd.DataFrame, title: str) -> tuple[str, str, str]:
+    measure, half, subset = PANELS[title]
+    return measure, half or headline(results), subset
+
+
+def point(results: pd.DataFrame, kind: str, title: str) -> tuple[float, float, float]:
+    """Mean, and the ends of its 95 % interval, of what a panel shows; nan where it was not measured."""
+    part = part_of(results, title)
+    found = values(results, kind, *part)
+    if not np.isfinite(found).any():
+        return (np.nan,) * 3
+    if part[0] == "u_lira":
+        return float(np.nanmean(found)), *middle(found)
+    if part[0] == "accuracy":
+        found = mean(results, "retrained", *part) - found
+    return 100 * float(found.mean()), *(100 * end for end in interval(found))
+
+
+def cost(results: pd.DataFrame, kind: str) -> float:
+    """Samples, in per cent of those that retraining sees."""
+    return 100 * mean(results, kind, "samples_share")
+
+
+def _panel(axis, results: pd.DataFrame, title: str) -> bool:
+    """Draws one panel; True where a method in it forgets more than retraining does."""
+    known, part = set(results.kind), part_of(results, title)
+    low, high = EDGES[title]
+    axis.set(xscale="log", ylim=(low, high), xlim=(1.5, 130))
+    null = np.array(null_of(results, *part))
+    scale = 1 if part[0] == "u_lira" else 100
+    null = scale * (mean(results, "retrained", *part) - null if part[0] == "accuracy" else null)
+    if np.isfinite(null).all():
+        axis.axhspan(null.min(), null.max(), color="0.87", lw=0, zorder=0)
+    for base in LINES:
+        kinds = [kind for kind in FRONTIER if kind.startswith(base) and kind in known]
+        if kinds:
+            x, ends = [cost(results, kind) for kind in kinds], np.array([point(results, kind, title) for kind in kinds])
+            axis.plot(
+                x, ends[:, 0].clip(low, high), color=colour_of(base), lw=1.4, marker=marker_of(base), ms=3, zorder=2
+            )
+            axis.fill_between(x, *ends[:, 1:].T.clip(low, high), color=colour_of(base), alpha=0.2, lw=0, zorder=1)
     labels, places, more = [], [], False
-    for kind in (kind for kind in METHODS if kind in set(results.kind)):
-        gap = 100 * values(results, kind, measure, "test", "forget")
-        share = 100 * time_share(results, kind)
-        if not (np.isfinite(gap).all() and np.isfinite(share)):
+    shown = [kind for kind in METHODS if kind in known and not (kind in LINES and f"{kind}_10" in known)]
+    for kind in shown:
+        x, (y, *ends) = cost(results, kind), point(results, kind, title)
+        if not (np.isfinite(y) and np.isfinite(x) and x > 0):
             continue
-        lost = 100 * (
-            mean(results, kind, "accuracy", "test", "retain") - mean(results, oracle, "accuracy", "test", "retain")
-        )
-        words, y, over = f"{TITLES[kind]} ({_signed(lost, '+.1f')})", gap.mean(), forgets_more(results, kind)
+        over, words, ours = forgets_more(results, kind), TITLES[kind], kind in OURS
         if not low < y < high:
-            words += f": {_signed(y, ',.0f')} %"
-            y = np.clip(y, low + 3, high - 3)
+            words += f": {y:,.{2 if scale == 1 else 0}f}".replace("-", "\N{MINUS SIGN}")
+            y = np.clip(y, low + 0.02 * (high - low), high - 0.02 * (high - low))
         else:
-            axis.errorbar(share, y, gap.std(), color=colour_of(kind), lw=0.8, zorder=2)
-        axis.plot(
-            share, y, marker_of(kind), ms=6, mfc="white" if over else colour_of(kind), mec=colour_of(kind), zorder=3
-        )
-        labels.append(axis.text(share, y, words, fontsize=7.5))
-        places.append((share, y))
+            axis.vlines(x, *np.clip(ends, low, high), color=colour_of(kind), lw=0.8, zorder=2)
+        fill = "white" if over else colour_of(kind)
+        axis.plot(x, y, marker_of(kind), ms=6 if ours else 4, mfc=fill, mec=colour_of(kind), zorder=4 if ours else 3)
+        if part[0] == "energy_gap" or ours:
+            labels.append(axis.text(x, y, words, fontsize=7 if ours else 6, weight="bold" if ours else "normal"))
+            places.append((x, y))
         more |= over
-    axis.set_xlim(0.6 * min([share for share, _ in places], default=1.0), 250)
-    axis.xaxis.set_major_locator(FixedLocator([0.1, 0.3, 1, 3, 10, 30, 100]))
+    axis.xaxis.set_major_locator(FixedLocator([2, 5, 10, 20, 50, 100]))
     axis.xaxis.set_major_formatter("{x:g}")
     axis.minorticks_off()
+    if part[0] == "energy_gap":
+        for base in LINES:
+            kinds = [kind for kind in FRONTIER if kind.startswith(base) and kind in known]
+            if kinds:
+                words = axis.text(cost(results, kinds[0]), point(results, kinds[0], title)[0], TITLES[base], fontsize=7)
+                words.set_color(colour_of(base))
+                words.set_position((words.get_position()[0], np.clip(words.get_position()[1], low + 1, high - 1)))
     if labels:
         axis.figure.draw_without_rendering()  # the layout decides where words have room
-        adjust_text(
-            labels,
-            *zip(*places, strict=True),
-            ax=axis,
-            expand=(1.25, 1.7),
-            iter_lim=300,
-            arrowprops={"arrowstyle": "-", "color": "0.6", "lw": 0.5},
-        )
-    if no_gap(results):
-        axis.set_xlabel("time, % of retraining\nno gap to close: trained models are as close as retrained ones")
+        looks = {"arrowstyle": "-", "color": "0.6", "lw": 0.5}
+        adjust_text(labels, *zip(*places, strict=True), ax=axis, expand=(1.3, 1.4), iter_lim=300, arrowprops=looks)
     return more
-
-
-def _signed(value: float, form: str) -> str:
-    return format(value, form).replace("-", "\N{MINUS SIGN}")

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from helpers.data.dataset import Dataset
-from helpers.data.task import FEATURE_CLASS, Task, read_ambiguous
+from helpers.data.request import FEATURE_CLASS, SIDES, read_ambiguous, read_split
+from helpers.data.task import Task
 from helpers.evaluation.logits import logits_of
 from helpers.models.ensembles import Ensemble
 from helpers.report.style import Figure, figure
@@ -33,10 +34,10 @@ def _show(axis, picture: Tensor) -> None:
 
 
 def forget_and_retain(task: Task, half: str = "train", k: int = 14) -> Figure:
-    """Forget samples, retained sevens, and the borderline ones with the split's decision, side by side."""
+    """Forget samples, their neighbours (retained samples of the same classes) and the whole retain set, side by side; for the
+    crossbar also the borderline sevens, with the split's decision."""
     part, forget = task.half(half), task.forget[half]
-    sevens = part.labels == FEATURE_CLASS
-    chosen = {"forget set": forget, "retained sevens": sevens & ~forget, "retain set": ~forget}
+    chosen = {"forget set": forget, "neighbours": task.neighbours(half), "retain set": ~forget}
     random = torch.Generator().manual_seed(0)
     rows, captions = {}, {}
 
@@ -49,23 +50,23 @@ def forget_and_retain(task: Task, half: str = "train", k: int = 14) -> Figure:
 
     for title, mask in chosen.items():
         draw(title, mask, str)
-    decisions = read_ambiguous(half)
-    draw(
-        "borderline sevens, with the split's decision",
-        torch.isin(part.index, torch.tensor(list(decisions))),
-        decisions.get,
-    )
+    if task.request.name in SIDES:
+        decisions = read_ambiguous(half)
+        borderline = torch.isin(part.index, torch.tensor(list(decisions)))
+        draw("borderline sevens, with the split's decision", borderline, decisions.get)
     return picture_grid(rows, task.data, captions=captions)
 
 
-def contact_sheet(task: Task, which: str = "crossbar", half: str = "train", page: int = 0, columns: int = 20) -> Figure:
-    """A page of 200 sevens of one list ("crossbar", "plain" or "ambiguous") with their MNIST index, to look through."""
-    part = task.half(half)
-    sevens = part.labels == FEATURE_CLASS
-    crossbar = task.forget[half] if task.side == "crossbar" else sevens & ~task.forget[half]
-    borderline = torch.isin(part.index, torch.tensor(list(read_ambiguous(half))))
-    masks = {"crossbar": crossbar, "plain": sevens & ~crossbar, "ambiguous": borderline & sevens}
-    where = masks[which].nonzero().flatten()[page * 10 * columns : (page + 1) * 10 * columns]
+def contact_sheet(task: Task, which: str = "forget", half: str = "train", page: int = 0, columns: int = 20) -> Figure:
+    """A page of 200 samples with their index, to look through: of the forget set, or of the sevens of one list of MNIST
+    ("crossbar", "plain" or "ambiguous")."""
+    part, mask = task.half(half), task.forget[half]
+    if which != "forget":
+        listed = read_ambiguous(half) if which == "ambiguous" else read_split(half)
+        mask = (part.labels == FEATURE_CLASS) & (
+            torch.isin(part.index, torch.tensor(list(listed))) ^ (which == "plain")
+        )
+    where = mask.nonzero().flatten()[page * 10 * columns : (page + 1) * 10 * columns]
     made, axes = figure(1, 1, (columns * 0.62, 10 * 0.72))
     paper = float(task.data.channels > 1)  # white: 1 in colours, 0 where `gray_r` shows ink
     sheet = torch.full((task.data.channels, 10 * 34, columns * 30), paper)  # one picture: 200 axes would take seconds
@@ -86,9 +87,12 @@ def noise_pictures(ensemble: Ensemble, data: Dataset, model: int = 0) -> Figure:
 
 
 def prediction_page(task: Task, *ensembles: Ensemble, k: int = 12) -> Figure:
-    """Crossbar sevens of the test half with the class that most models of each kind take them for."""
-    images, at = task.forget_set("test")[0][:k], task.subsets("test")["forget"][:k].numpy()
-    votes = {ensemble.kind.title: logits_of(ensemble, task).test[:, at].argmax(-1) for ensemble in ensembles}
+    """Forget samples with the class that most models of each kind take them for: of the test half, where that has some."""
+    half = "test" if task.forget["test"].any() else "train"
+    images, at = task.forget_set(half)[0][:k], task.forget[half].nonzero().flatten()[:k].numpy()
+    outputs = {ensemble.kind.title: logits_of(ensemble, task) for ensemble in ensembles}
+    seen = {title: each.test[:, at] if half == "test" else each.forget_train[:, :k] for title, each in outputs.items()}
+    votes = {title: each.argmax(-1) for title, each in seen.items()}
     columns, shown = -(-k // 2), slice(2, 26)  # around the digit two pixels on each side are always ground
     made, axes = figure(2, columns, (10, 2 * (10 / columns + 0.13 * len(votes))))
     for axis in axes.flat:

@@ -86,7 +86,7 @@ def save_figure(made: Figure, path) -> None:
 def store(made: Figure, task: Task, name: str) -> Figure:
     """Stores a figure as PDF under data/results/figures/ and returns it for showing, also where nothing may be written."""
     try:
-        save_figure(made, RESULTS / "figures" / f"{task.data.name}-{task.side}-{name}.pdf")
+        save_figure(made, RESULTS / "figures" / f"{task.data.name}-{task.folder}-{name}.pdf")
     except StudyError as error:
         print(error)
     return made

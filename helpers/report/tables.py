@@ -6,30 +6,26 @@ over the models.
 
 import time
 from dataclasses import asdict, fields
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 from pandas.io.formats.style import Styler
 
-from helpers.data.task import NAMES, SIDES, Task, load_task
+from helpers.data.task import NAMES, Task
 from helpers.device import STARTED, describe, pick_device
-from helpers.evaluation.evaluate import load_results
 from helpers.evaluation.frame import (
-    COLUMNS,
     MEASURES,
     Measure,
     forgets_more,
+    headline,
     interval,
     mean,
     null_of,
-    results_folder,
     select,
     time_share,
     values,
 )
-from helpers.files import StudyError, load_frame, there
 from helpers.report.cells import NONE, kinds_in, middle, span, spread, styled
 from helpers.sizes import SIZES
 from helpers.unlearning import METHODS, OURS, TITLES
@@ -38,32 +34,43 @@ from helpers.unlearning import METHODS, OURS, TITLES
 SHOWN = (
     *((measure, half, "forget", "") for measure in ("energy_gap", "kl_gap", "kl") for half in ("test", "train")),
     *(("accuracy", half, subset, "") for half, subset in (("test", "forget"), ("train", "forget"))),
-    *(("accuracy", "test", subset, "") for subset in ("7_retain", "retain")),
+    *(("accuracy", "test", subset, "") for subset in ("neighbours", "retain")),
     *((measure, half, "forget", "") for measure in ("tow", "average_gap") for half in ("train", "test")),
     ("loss_attack", "train", "forget", ""),
     *(("u_lira", half, "forget", "") for half in ("train", "test")),
+    *((measure, "train", "memorised", "") for measure in ("energy", "u_lira")),
+    *(("u_lira", "train", subset, "") for subset in ("neighbours", "retain")),
+    *(("resurgence", half, "forget", "") for half in ("train", "test")),
     *(("u_lira_tpr", "train", "forget", rate) for rate in ("0.01", "0.05")),
     *(("klom", half, "forget", at) for half in ("train", "test") for at in ("", "0.95")),
-    *(("klom", half, subset, "") for half, subset in (("test", "7_retain"), ("train", "retain"), ("test", "all"))),
+    *(("klom", half, subset, "") for half, subset in (("test", "neighbours"), ("train", "retain"), ("test", "all"))),
     *((measure, half, "forget", "") for measure in ("activation_distance", "js") for half in ("train", "test")),
     *((measure, half, "forget", "") for measure in ("excess", "beyond") for half in ("train", "test")),
     ("relearn_steps", "train", "forget", ""),
-    ("probe", "test", "7", ""),
+    ("probe", "test", "forget", ""),
     ("samples_share", "", "", ""),
     ("seconds", "", "", ""),
 )
-PARTS = tuple(("test", subset) for subset in ("all", "retain", "7_retain", "forget")) + (("train", "forget"),)
+PARTS = tuple(("test", subset) for subset in ("all", "retain", "neighbours", "forget")) + (("train", "forget"),)
 
 
 def over(results: pd.DataFrame) -> str:
     """How many models a table is over, and where there is no gap that a share could be of."""
-    data, n = results.iloc[0], int(results.seed.max()) + 1
+    data, n = results.iloc[0], models_in(results)
     text = f"Mean ± standard deviation over {n} models; {NAMES[data.dataset]}, forgotten: {data.forget}."
+    if headline(results) == "train":
+        text += " The test half has no samples of that kind: forget means the training half's."
     return f"{text} {no_gap(results)}".strip()
 
 
-def no_gap(results: pd.DataFrame, subset: str = "forget", half: str = "test") -> str:
+def models_in(results: pd.DataFrame) -> int:
+    """How many models of each kind a frame is over."""
+    return int(results.seed.max()) + 1
+
+
+def no_gap(results: pd.DataFrame, subset: str = "forget", half: str = "") -> str:
     """A warning where trained models are no further from retrained ones than these are from each other; else empty."""
+    half = half or headline(results)
     for measure in ("energy", "kl"):
         floor, ceiling = (mean(results, kind, measure, half, subset) for kind in ("retrained", "trained"))
         if ceiling <= floor:
@@ -92,8 +99,8 @@ def cell(results: pd.DataFrame, kind: str, measure: str, half="", subset="", at=
 
 def accuracy_table(results: pd.DataFrame) -> Styler:
     """Accuracy in percent on the main subsets of the test half, and on the forget set of the training half."""
-    kinds = kinds_in(results)
-    cells = {f"{part[1]} ({part[0]})": [cell(results, kind, "accuracy", *part) for kind in kinds] for part in PARTS}
+    kinds, there = kinds_in(results), [part for part in PARTS if len(values(results, "trained", "accuracy", *part))]
+    cells = {f"{part[1]} ({part[0]})": [cell(results, kind, "accuracy", *part) for kind in kinds] for part in there}
     return styled(pd.DataFrame(cells, pd.Index(map(TITLES.get, kinds), name="accuracy, %")), over(results))
 
 
@@ -109,10 +116,14 @@ def subsets_table(results: pd.DataFrame, measure: str = "accuracy") -> Styler:
     return styled(table.rename_axis("subset").rename_axis(columns=f"{about.title}, {about.unit}"), over(results))
 
 
-def gap_table(results: pd.DataFrame, subset: str = "forget", half: str = "test") -> Styler:
+def gap_table(results: pd.DataFrame, subset: str = "forget", half: str = "") -> Styler:
     """Distance to retrained models on a subset, and the share of the gap to them that is closed, with the interval of its
     mean: in energy distance and in KL divergence."""
-    kinds, cells = kinds_in(results), {}
+    kinds, cells, half = kinds_in(results), {}, half or headline(results)
+    if not len(values(results, "trained", "accuracy", half, subset)):
+        return styled(
+            pd.DataFrame({subset: ["nothing: the request takes the classes that it touches whole"]}), over(results)
+        )
     for measure in ("energy", "energy_gap", "kl", "kl_gap"):
         about = MEASURES[measure]
         cells[f"{about.title}, {about.unit}"] = [cell(results, kind, measure, half, subset) for kind in kinds]
@@ -133,7 +144,7 @@ def measures_table(results: pd.DataFrame) -> Styler:
         measure, half, subset, at = part
         about = MEASURES[measure]
         found = {kind: values(results, kind, *part) for kind in kinds}
-        if not about.drawn and not any(len(each) for each in found.values()):
+        if not any(len(each) for each in found.values()) and not (about.drawn and models_in(results) < 4):
             continue
         label = f"{about.title}{f' {at}' * bool(at)}, {subset} ({half})" if half else about.title
         null = [about.scale * end for end in null_of(results, *part)] if about.aim else (np.nan, np.nan)
@@ -168,23 +179,23 @@ def best_plain(results: pd.DataFrame) -> str | None:
     """The method without a notebook of its own that closes most of the energy gap without forgetting more than retraining."""
     plain = [kind for kind in kinds_in(results) if kind in METHODS and kind not in OURS]
     plain = [kind for kind in plain if not forgets_more(results, kind)]
-    return max(plain, key=lambda kind: mean(results, kind, "energy_gap", "test", "forget"), default=None)
+    return max(plain, key=lambda kind: mean(results, kind, "energy_gap", headline(results), "forget"), default=None)
 
 
 def overview_table(results: pd.DataFrame) -> Styler:
     """At most seven rows: trained, retrained, the three routines, the best of the others, the null."""
     kinds = [kind for kind in ("trained", "retrained", *OURS, best_plain(results)) if kind in set(results.kind)]
     shown = {"energy gap closed, %": "energy_gap", "KL gap closed, %": "kl_gap", "accuracy on forget, %": "accuracy"}
-    oracle, rows = mean(results, "retrained", "accuracy", "test", "retain"), {}
+    oracle, rows, half = mean(results, "retrained", "accuracy", "test", "retain"), {}, headline(results)
     for kind in kinds:
         cells = {
-            name: spread(values(results, kind, measure, "test", "forget"), 100, 1) for name, measure in shown.items()
+            name: spread(values(results, kind, measure, half, "forget"), 100, 1) for name, measure in shown.items()
         }
         lost, share = oracle - values(results, kind, "accuracy", "test", "retain"), 100 * time_share(results, kind)
         cells["lost on retain, points"] = spread(lost, 100)
         cells["time, % of retraining"] = f"{share:.1f}" if kind in METHODS and np.isfinite(share) else NONE
         rows[name_of(results, kind)] = cells
-    null = {name: null_of(results, measure, "test", "forget") for name, measure in shown.items()}
+    null = {name: null_of(results, measure, half, "forget") for name, measure in shown.items()}
     rows["null, 95 %"] = {name: span(*(100 * end for end in ends), 1) for name, ends in null.items()}
     return styled(pd.DataFrame(rows).T.fillna(NONE).rename_axis(index="models"), over(results))
 
@@ -193,7 +204,7 @@ def paired_table(results: pd.DataFrame, a: str, b: str, measures=("energy_gap", 
     """Is method a closer to retraining than b? Differences paired over the models, with bootstrap intervals."""
     rows = {}
     for measure in measures:
-        for half in ("test", "train"):
+        for half in dict.fromkeys((headline(results), "train")):
             first, second = (100 * values(results, kind, measure, half, "forget") for kind in (a, b))
             low, high = interval(first - second)
             word = "yes" if low > 0 else "no" if high < 0 else "undecided"
@@ -202,41 +213,6 @@ def paired_table(results: pd.DataFrame, a: str, b: str, measures=("energy_gap", 
             rows[f"{MEASURES[measure].title}, forget ({half}), %"] = cells
     columns = [TITLES[a], TITLES[b], "difference, points (95 % interval)", f"is {TITLES[a]} closer?"]
     return styled(pd.DataFrame.from_dict(rows, "index", columns=columns), f"Paired by model. {over(results)}")
-
-
-def sides_table(task: Task) -> Styler:
-    """Forgetting the crossbar sevens beside forgetting the plain ones, with the same hyper-parameters, where both are stored."""
-    rows, notes = {}, []
-    for side in SIDES:
-        try:
-            results = stored_results(task if side == task.side else load_task(task.data.name, side))
-        except StudyError:
-            notes.append(f"Forgetting the {side} sevens is not stored: `make study FORGET={side}` makes it.")
-            continue
-        for kind in ("trained", "retrained", *OURS):
-            gap = {"energy gap closed, %": cell(results, kind, "energy_gap", "test", "forget")}
-            parts = {f"{part[1]}, %": cell(results, kind, "accuracy", *part) for part in PARTS[1:4]}
-            rows[side, TITLES[kind]] = gap | parts
-        notes.append(over(results))
-    return styled(pd.DataFrame(rows).T.rename_axis(index=["forgotten side", "models"]), " ".join(notes))
-
-
-def stored_results(task: Task) -> pd.DataFrame:
-    """What the last run of graphics.ipynb left of a task, made and measured by the present code; StudyError otherwise."""
-    path = results_folder(task) / "measures.csv"
-    if not there(path):
-        raise StudyError(
-            f"There are no results of {NAMES[task.data.name]}, side {task.side}: "
-            f"run `make study DATASET={task.data.name} FORGET={task.side}` first."
-        )
-    return load_results(task, stored_models(path))
-
-
-def stored_models(path: Path) -> int:
-    """How many models of each kind a measures.csv is over."""
-    results = load_frame(path, COLUMNS, "delete it, and run `make study` again.")
-    seeds = results[results.kind == "retrained"].seed
-    return int(seeds.max()) + 1
 
 
 def settings_table(settings) -> Styler:
@@ -275,7 +251,7 @@ def run_note(task: Task, n: int, results: pd.DataFrame) -> Markdown:
     when = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
     minutes, computed = (time.time() - STARTED) / 60, results[results.measure == "seconds"].value.sum() / 60
     return Markdown(
-        f"*This run: {task.data.source}, forgotten side {task.side}, {n} models of each kind, "
+        f"*This run: {task.data.source}, forgotten: {task.request.title}, {n} models of each kind, "
         f"{describe(pick_device())}; ended {when} UTC after {minutes:.1f} minutes. The models measured here took "
         f"{computed:.1f} minutes of processor time; where they are loaded, they are not computed again.*"
     )

@@ -4,7 +4,7 @@ import functools
 import importlib
 import pkgutil
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ from helpers.models.ensembles import (
     state_of,
 )
 from helpers.models.training import RECIPE, Recipe, Stopwatch
+from helpers.sizes import SIZES
 from helpers.unlearning.method import Log, Method, UnlearningData
 
 
@@ -39,15 +40,27 @@ def _declared() -> dict[str, Method]:
 
 
 METHODS = _declared()
+FRONTIER = {
+    f"{name}_{100 * share:02.0f}": replace(
+        METHODS[name],
+        name=f"{name}_{100 * share:02.0f}",
+        title=f"{METHODS[name].title}, {100 * share:.0f} %",
+        settings=replace(METHODS[name].settings, budget=share),
+    )
+    for name in ("new", "reset")
+    for share in SIZES.shares
+}  # retraining is a curve: what a method must beat at its own cost
 OURS = tuple(name for name, method in METHODS.items() if method.notebook != "graphics.ipynb")
-TITLES = BASELINES | {name: method.title for name, method in METHODS.items()} | {"null": "Retrained, halves"}
+TITLES = (
+    BASELINES | {name: method.title for name, method in (METHODS | FRONTIER).items()} | {"null": "Retrained, halves"}
+)
 
 
 def method_of(name: str) -> Method:
     """The method of that name; StudyError with the known names if there is none."""
-    if name not in METHODS:
+    if name not in METHODS | FRONTIER:
         raise StudyError(f"There is no method {name!r}: choose one of {', '.join(METHODS)}.")
-    return METHODS[name]
+    return METHODS.get(name) or FRONTIER[name]
 
 
 def unlearn(name: str, model: CNN, data: UnlearningData, settings: Any, seed: int) -> tuple[CNN, dict]:
@@ -63,7 +76,8 @@ def unlearn(name: str, model: CNN, data: UnlearningData, settings: Any, seed: in
 
 
 def unlearned(name: str, task: Task, n: int, stored: bool, settings: Any = None) -> Ensemble:
-    """The ensemble that method `name` makes out of the trained one; model i starts from trained model i.
+    """The ensemble that method `name` makes out of the trained one; model i starts from trained model i, and where something
+    was to be forgotten before, from the model that the method left then.
 
     settings: hyper-parameters, the method's defaults if None. Raises StudyError if the trained models are missing.
     """
@@ -71,16 +85,16 @@ def unlearned(name: str, task: Task, n: int, stored: bool, settings: Any = None)
     check_stored(stored)
     settings = settings or method_of(name).settings
     method_of(name).check(settings)
-    trained = baseline("trained", task, n, stored=True)
+    start = unlearned(name, task.before, n, stored) if task.before else baseline("trained", task, n, stored=True)
 
     def arguments(seed: int) -> tuple:
-        return name, task, RECIPE, settings, seed, state_of(trained.models[seed])
+        return name, task, RECIPE, settings, seed, state_of(start.models[seed])
 
     return gather(kind_of(name, task, settings), task, n, stored, make_unlearned, arguments)
 
 
 def make_unlearned(name: str, task: Task, recipe: Recipe, settings: Any, seed: int, start: dict) -> Made:
-    """One unlearned model, from the weights of the trained one."""
+    """One unlearned model, from the weights of the trained one (or of what was unlearned before)."""
     model, record = unlearn(name, model_of(start), unlearning_data(task, recipe), settings, seed)
     return state_of(model), record
 
@@ -98,12 +112,13 @@ def kind_of(name: str, task: Task, settings: Any = None) -> Kind:
     method = method_of(name)
     values = asdict(settings or method.settings)
     code = code_fingerprint(sys.modules[method.run.__module__], follow="helpers.unlearning")
-    identity = fingerprint([name, values, baseline_kind("trained", task).identity, code])
+    start = kind_of(name, task.before) if task.before else baseline_kind("trained", task)
+    identity = fingerprint([name, values, start.identity, task.fingerprint, code])
     return Kind(name, method.title, values, identity, method.notebook)
 
 
 def every_ensemble(task: Task, n: int, stored: bool) -> list[Ensemble]:
-    """All kinds of models that there are; baselines and methods with a notebook of their own are loaded, the others are
-    made where `stored` is False and they are missing."""
+    """All kinds of models that there are, those of the frontier last; baselines and methods with a notebook of their own are loaded,
+    the others are made where `stored` is False and they are missing."""
     known = [baseline(name, task, n, stored=True) for name in BASELINES]
-    return known + [unlearned(name, task, n, stored or name in OURS) for name in METHODS]
+    return known + [unlearned(name, task, n, stored or name in OURS) for name in METHODS | FRONTIER]

@@ -1,11 +1,13 @@
 """Simple Gradient Ascent: train on the forget set with the sign turned round. The naive baseline; it over-forgets.
 
 One pass over D_f with optimizer, batch size and learning rate of the training recipe, each step ascending
-CE(f(x), y) (Golatkar et al. 2020, arXiv:1911.04933, call it NegGrad). Tuned Ascent is the same with the rate at which a study
-found that it should stop.
+CE(f(x), y) (Golatkar et al. 2020, arXiv:1911.04933, call it NegGrad). It alone has no budget: its cost is that of D_f. Tuned
+Ascent is the same with the rate at which a study found that it should stop, and reads at most its budget of D_f.
 """
 
 from dataclasses import dataclass
+
+import torch
 
 from helpers.models.cnn import CNN
 from helpers.models.training import adam, classification_step, seeded
@@ -18,14 +20,21 @@ class AscentSettings:
     lr: float = setting(1.0, "learning rate, multiple of the recipe's peak", 0.001, 2.0, log=True)
 
 
+@dataclass(frozen=True)
+class TunedAscentSettings(AscentSettings):
+    lr: float = setting(0.0533, "learning rate, multiple of the recipe's peak", 0.001, 2.0, log=True)
+    budget: float = setting(0.1, "samples that it may see, of those that retraining sees", within=(0, 1))
+
+
 def gradient_ascent(model: CNN, data: UnlearningData, settings: AscentSettings, seed: int, log: Log) -> CNN:
     """Returns a new model after ascending CE on the forget set; `seed` makes the order of the samples."""
     model = copy_of(model)
     optimizer = adam(model, settings.lr * data.recipe.peak_lr)
-    n = len(data.forget_labels)
-    for epoch in range(settings.passes):
-        order = sample(n, n, seeded(seed, epoch)).to(data.forget_labels.device)
-        for at in order.split(data.recipe.batch_size):
+    n, budget = len(data.forget_labels), getattr(settings, "budget", None)
+    order = torch.cat([sample(n, n, seeded(seed, epoch)) for epoch in range(settings.passes)])
+    order = order if budget is None else order[: data.samples(budget)]
+    for each_pass in order.to(data.forget_labels.device).split(n):
+        for at in each_pass.split(data.recipe.batch_size):
             loss = classification_step(model, optimizer, data.forget_images[at], data.forget_labels[at], sign=-1.0)
             log.step("ascend", loss, len(at))
     return model.eval()
@@ -35,4 +44,4 @@ SOURCE = "Golatkar et al. 2020, arXiv:1911.04933"
 PUBLISHED = Method(
     "ascent", "Gradient Ascent", SOURCE, gradient_ascent, AscentSettings(), notebook="netcomp_SimpleAscent.ipynb"
 )
-TUNED = Method("tuned_ascent", "Tuned Ascent", SOURCE, gradient_ascent, AscentSettings(lr=0.0533))
+TUNED = Method("tuned_ascent", "Tuned Ascent", SOURCE, gradient_ascent, TunedAscentSettings())

@@ -1,32 +1,70 @@
-"""Fine-tuning: training goes on, on the retain set alone (Golatkar et al. 2020, arXiv:1911.04933)."""
+"""Plain training on D_r, from four starts.
+
+- Fine-tuning: training goes on (Golatkar et al. 2020, arXiv:1911.04933).
+- Freeze (CF-k, Goel et al. 2022, arXiv:2201.06640): only the last k layers go on.
+- Reset (after EU-k of the same paper): the last k layers are drawn anew. EU-k then trains these alone; here all layers train.
+- New model: all of it is drawn anew, which is retraining on a budget.
+"""
 
 from dataclasses import dataclass
 
-from helpers.models.cnn import CNN
+import torch
+
+from helpers.models.cnn import CNN, LAYERS
 from helpers.models.training import seeded
-from helpers.unlearning.method import NOTHING, Log, Method, UnlearningData, copy_of, fit, sample, setting
+from helpers.unlearning.method import (
+    NOTHING,
+    Descent,
+    Log,
+    Method,
+    UnlearningData,
+    copy_of,
+    layers_setting,
+    moving_only,
+    redrawn,
+    repair,
+)
 
 
 @dataclass(frozen=True)
-class FineTuneSettings:
-    share: float = setting(0.1, "samples, share of those that retraining sees", 0.02, 0.1)
-    lr: float = setting(
-        0.658, "learning rate at the start, multiple of the recipe's peak; falls to 0", 0.05, 4.0, log=True
-    )
-    batch_size: int = setting(64, "samples per step", choices=(64, 96, 128))
-    weight_decay: float = setting(0.774, "decoupled, per step as a part of the learning rate", 0.01, 3.0, log=True)
+class FreezeSettings(Descent):
+    layers: int = layers_setting(2, "which go on training")
 
 
-def fine_tune(model: CNN, data: UnlearningData, settings: FineTuneSettings, seed: int, log: Log) -> CNN:
+@dataclass(frozen=True)
+class ResetSettings(Descent):
+    layers: int = layers_setting(3, "which are drawn anew")
+
+
+def fine_tune(model: CNN, data: UnlearningData, settings: Descent, seed: int, log: Log) -> CNN:
     """Returns a new model after minimising CE on a sample of D_r; `seed` draws it."""
-    model = copy_of(model)
-    images, labels = data.retain_images, data.retain_labels
-    order = sample(len(labels), data.samples(settings.share), seeded(seed))
-    options = {"batch_size": settings.batch_size, "weight_decay": settings.weight_decay}
-    fit(model, images, labels, order, data.recipe, settings.lr, log, "fine-tune", **options)
-    return model.eval()
+    return repair(copy_of(model), data, settings, data.samples(settings.budget), seeded(seed), log)
 
 
-METHOD = Method(
-    "finetune", "Fine-tuning", "Golatkar et al. 2020, arXiv:1911.04933", fine_tune, FineTuneSettings(), reads=NOTHING
+def freeze(model: CNN, data: UnlearningData, settings: FreezeSettings, seed: int, log: Log) -> CNN:
+    """Returns a new model in which the lower layers are the given one's; `seed` draws the samples."""
+    model = moving_only(copy_of(model), settings.layers)
+    return repair(model, data, settings, data.samples(settings.budget), seeded(seed), log)
+
+
+def reset(model: CNN, data: UnlearningData, settings: ResetSettings, seed: int, log: Log) -> CNN:
+    """Returns a new model whose upper layers learned on D_r alone; `seed` draws weights and samples."""
+    random = seeded(seed)
+    model = redrawn(copy_of(model), settings.layers, int(torch.randint(2**31, (), generator=random)))
+    return repair(model, data, settings, data.samples(settings.budget), random, log)
+
+
+def new(model: CNN, data: UnlearningData, settings: Descent, seed: int, log: Log) -> CNN:
+    """Returns a new model that owes nothing to the given one; `seed` draws weights and samples."""
+    random = seeded(seed)
+    model = redrawn(copy_of(model), len(LAYERS), int(torch.randint(2**31, (), generator=random)))
+    return repair(model, data, settings, data.samples(settings.budget), random, log)
+
+
+GOEL = "Goel et al. 2022, arXiv:2201.06640"
+FINE_TUNING = Method(
+    "finetune", "Fine-tuning", "Golatkar et al. 2020, arXiv:1911.04933", fine_tune, Descent(), reads=NOTHING
 )
+FREEZE = Method("freeze", "Freeze", GOEL, freeze, FreezeSettings(), reads=NOTHING)
+RESET = Method("reset", "Reset", f"after {GOEL}", reset, ResetSettings(), reads=NOTHING)
+NEW = Method("new", "New model", f"retraining on a budget, as in {GOEL}", new, Descent(), reads=NOTHING)

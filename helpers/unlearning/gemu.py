@@ -1,20 +1,20 @@
-"""GEMU: Generator fast yet Effective Machine Unlearning. The noise is labelled with the forgotten class.
+"""GEMU: Generator fast yet Effective Machine Unlearning. The noise is labelled as the forget set is.
 
-y in `generator.py` is the one-hot label of the forgotten class: of the forget set GEMU sees the label, never the images
-(zero-glance).
+y of noise sample k in `generator.py` is the one-hot label of a forgotten sample: the forgotten class, or, where the forget set
+has several, each as often as there. Of the forget set GEMU sees the labels, never the images (zero-glance).
 """
 
 from torch.nn.functional import one_hot
 
 from helpers.models.cnn import CNN
-from helpers.unlearning.generator import SOURCE, GeneratorSettings, impair_and_repair
+from helpers.unlearning.generator import SOURCE, GeneratorSettings, unlearn_by_generator
 from helpers.unlearning.method import LABELS, Log, Method, UnlearningData
 
 
 def gemu(model: CNN, data: UnlearningData, settings: GeneratorSettings, seed: int, log: Log) -> CNN:
-    """Returns a new model that has unlearned the class's forgotten feature; `seed` makes all noise and order."""
-    targets = one_hot(data.forget_labels[:1], 10).float()
-    return impair_and_repair(model, data, targets, settings, seed, log)
+    """Returns a new model that has unlearned what was asked; `seed` makes all noise and order."""
+    targets = one_hot(data.forget_labels, 10).float()
+    return unlearn_by_generator(model, data, targets, settings, seed, log)
 
 
 METHOD = Method("gemu", "GEMU", SOURCE, gemu, GeneratorSettings(), reads=LABELS, notebook="netcomp_GEMU.ipynb")

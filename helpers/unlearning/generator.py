@@ -4,55 +4,49 @@ After Tarun, Chundawat, Mandal, Kankanhalli, "Fast Yet Effective Machine Unlearn
 fixed noise batch replaced by a generator g_phi that makes fresh noise from fresh z ~ N(0, I_d) at every call.
 
 1. maximise the error: theta frozen, minimise over phi   E_z[-CE(f(g_phi(z)), y)] + lambda E_z[mean g_phi(z)^2]
-2. impair: train theta at a high learning rate on generated samples labelled y, mixed with class-balanced D_r
-3. repair: train theta on a sample of D_r alone, at a learning rate that falls to 0 (one Adam goes through 2 and 3)
+2. impair: train the last k layers of theta at a high learning rate on generated samples labelled y, mixed with
+   class-balanced D_r (`impair.py`)
+3. repair: train theta on a sample of D_r alone, at a learning rate that falls to 0
 
 In 2 and 3 the weights decay (AdamW): what was learned fades, and only what D_r teaches comes back.
 
 What y is makes the difference between GEMU (`gemu.py`) and GeFeU (`gefeu.py`).
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, one_hot
+from torch.nn.functional import cross_entropy
 
 from helpers.device import training_precision
 from helpers.models.cnn import CNN
 from helpers.models.training import adam, seeded
-from helpers.unlearning.method import Log, UnlearningData, class_balanced, copy_of, fit, sample, setting
+from helpers.unlearning.impair import ImpairSettings, impair_and_repair
+from helpers.unlearning.method import Log, UnlearningData, copy_of, layers_setting, setting
 
 SOURCE = "after Tarun et al. 2021, arXiv:2111.08947"
 SNAPSHOTS, SHOWN = 4, 8  # of the noise, for the figures
 
 
 @dataclass(frozen=True)
-class GeneratorSettings:
+class GeneratorSettings(ImpairSettings):
     """Hyper-parameters of GEMU and GeFeU. No entry depends on the data set; each can be tuned alone.
 
     Shares are shares of the samples that retraining sees; learning rates are multiples of the recipe's peak.
     """
 
-    noise_dim: int = setting(74, "d, of z ~ N(0, I_d)", 16, 256, log=True)
-    hidden_layers: int = setting(0, "of the generator", 0, 4)
-    width: int = setting(354, "units of each hidden layer", 64, 1024, log=True)
-    generator_share: float = setting(0.00285, "samples of step 1", 0.001, 0.01, log=True)
-    generator_batch: int = setting(64, "samples per step of step 1", choices=(32, 64, 128))
-    generator_lr: float = setting(0.801, "learning rate of step 1", 0.05, 2.0, log=True)
-    # per mean square pixel of standardised noise: real pictures have 1
-    noise_weight: float = setting(0.13, "lambda, on the mean square of the noise", 0.01, 10.0, log=True)
-    # few samples, so small steps use them better than the recipe's size
-    batch_size: int = setting(96, "samples per step of steps 2 and 3", choices=(64, 96, 128))
-    impair_share: float = setting(0.00297, "samples of step 2, noise and retained ones", 0.002, 0.02, log=True)
-    impair_noise: float = setting(0.449, "part of them that is noise", 0.05, 0.8)
-    impair_lr: float = setting(0.215, "learning rate of step 2", 0.1, 2.0, log=True)
-    repair_share: float = setting(0.0881, "samples of step 3", 0.05, 0.092)
-    repair_lr: float = setting(0.734, "learning rate at the start of step 3; falls to 0", 0.1, 2.0, log=True)
-    weight_decay: float = setting(
-        0.984, "of steps 2 and 3, per step as a part of the learning rate", 0.01, 3.0, log=True
+    impair_layers: int = layers_setting(3, "which impair moves")
+    noise_dim: int = setting(74, "d, of z ~ N(0, I_d)")
+    hidden_layers: int = setting(0, "of the generator")
+    width: int = setting(354, "units of each hidden layer")
+    generator_share: float = setting(
+        0.0013, "samples of step 1, at most a quarter of the budget", 0.001, 0.03, log=True
     )
+    generator_batch: int = setting(64, "samples per step of step 1", choices=(32, 64, 128))
+    generator_lr: float = setting(0.8, "learning rate of step 1", 0.05, 2.0, log=True)
+    # per mean square pixel of standardised noise: real pictures have 1
+    noise_weight: float = setting(0.03, "lambda, on the mean square of the noise", 0.001, 10.0, log=True)
 
 
 class Generator(nn.Module):
@@ -74,31 +68,17 @@ class Generator(nn.Module):
         return self.layers(z).view(-1, self.channels, 28, 28)
 
 
-def impair_and_repair(
+def unlearn_by_generator(
     model: CNN, data: UnlearningData, targets: Tensor, settings: GeneratorSettings, seed: int, log: Log
 ) -> CNN:
     """The three phases. targets: Tensor [k, 10], the distributions with which noise is labelled."""
     random = seeded(seed)
     generator = maximise_error(model, targets, settings, data, random, log)
-    model = copy_of(model)
 
-    # impair: a share of generated samples, the rest class-balanced from D_r
-    total = data.samples(settings.impair_share)
-    n_noise = round(settings.impair_noise * total)
-    noise, noise_targets = generate(generator, settings, targets, n_noise, random)
-    kept = class_balanced(data.retain_labels, total - n_noise, random).to(targets.device)
-    images = torch.cat([noise, data.retain_images[kept]])
-    labels = torch.cat([noise_targets, one_hot(data.retain_labels[kept], 10).float()])
-    order = torch.randperm(len(labels), generator=random)
-    size, recipe = settings.batch_size, data.recipe
-    options = {"ends_low": False, "weight_decay": settings.weight_decay}
-    optimizer = fit(model, images, labels, order, recipe, settings.impair_lr, log, "impair", size, **options)
+    def noise(n: int) -> tuple[Tensor, Tensor]:
+        return generate(generator, settings, targets, n, random)
 
-    # repair: D_r alone, with the same Adam: a new one would take its first steps with gradients it has not measured
-    order = sample(len(data.retain_labels), data.samples(settings.repair_share), random)
-    images, labels = data.retain_images, data.retain_labels
-    fit(model, images, labels, order, recipe, settings.repair_lr, log, "repair", size, optimizer=optimizer)
-    return model.eval()
+    return impair_and_repair(copy_of(model), data, noise, settings, random, log)
 
 
 def maximise_error(
@@ -114,7 +94,8 @@ def maximise_error(
         generator = Generator(settings, data.retain_images.shape[1])
     generator.to(targets.device)
     optimizer = adam(generator, settings.generator_lr * data.recipe.peak_lr)
-    steps = math.ceil(data.samples(settings.generator_share) / settings.generator_batch)
+    most = data.samples(settings.budget) // 4
+    steps = max(1, min(data.samples(settings.generator_share), most) // settings.generator_batch)
     drawn = [draw(settings, len(targets), settings.generator_batch, random) for _ in range(steps)]
     every_z, every_target = (torch.stack(parts).to(targets.device) for parts in zip(*drawn, strict=True))
     for step, (z, which) in enumerate(zip(every_z, every_target, strict=True)):

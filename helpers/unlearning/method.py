@@ -1,7 +1,9 @@
 """What every unlearning method gets, declares and may report.
 
 Budgets are shares of the samples that retraining sees and learning rates are multiples of the training recipe's
-peak, so that one setting means the same effort on every data set.
+peak, so that one setting means the same effort on every data set. What a method reads of the forget set D_f is a part of its
+own budget, for a class or a fifth of the data may have more samples than the whole budget allows: then it reads a random
+sample of D_f (`forget_sample`). Simple Gradient Ascent, one epoch over D_f by definition, is the only exception.
 """
 
 import copy
@@ -11,23 +13,41 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from helpers.data.task import Task
+from helpers.device import training_precision
 from helpers.files import StudyError
-from helpers.models.cnn import CNN
+from helpers.models.cnn import CNN, LAYERS, new_model
 from helpers.models.training import Recipe, adam, classification_step, set_lr
 
 IMAGES, LABELS, NOTHING = "images and labels", "labels", "nothing"  # what a method may read of the forget set
 
 
-def setting(default, meaning: str, low=None, high=None, log: bool = False, choices: tuple = ()):
+def setting(default, meaning: str, low=None, high=None, log: bool = False, choices: tuple = (), within: tuple = ()):
     """A field of a method's settings: default, meaning with unit, and the range (or the choices) that studies search.
 
-    A field without range or choices is not searched. Values outside its range may be set by hand.
+    A field without range or choices is not searched. Values outside its range may be set by hand, but not outside `within`
+    (low, high], where nothing else makes sense.
     """
-    return field(
-        default=default, metadata={"meaning": meaning, "low": low, "high": high, "log": log, "choices": choices}
-    )
+    about = {"meaning": meaning, "low": low, "high": high, "log": log, "choices": choices, "within": within}
+    return field(default=default, metadata=about)
+
+
+@dataclass(frozen=True)
+class Descent:
+    """What all methods that train on retained samples have in common. Rates are multiples of the recipe's peak."""
+
+    budget: float = setting(0.1, "samples that it may see, of those that retraining sees", within=(0, 1))
+    lr: float = setting(0.5, "highest learning rate on D_r; falls to 0", 0.02, 4.0, log=True)
+    batch_size: int = setting(64, "samples per step on D_r", choices=(32, 64, 128))
+    warm_up: float = setting(0.1, "part of the steps on D_r in which the rate rises", 0.0, 0.4)
+    weight_decay: float = setting(0.1, "per step, as a part of the learning rate", 0.01, 3.0, log=True)
+
+
+def layers_setting(default: int, what: str):
+    """k, how many layers, from the output down."""
+    return setting(default, f"k, the last layers, {what}", 1, len(LAYERS) - 1, within=(0, len(LAYERS)))
 
 
 def searched(settings: Any) -> dict[str, dict]:
@@ -55,9 +75,13 @@ class Method:
         if type(settings) is not type(self.settings):
             raise StudyError(f"{self.title} takes settings of type {type(self.settings).__name__}, not {settings!r}.")
         for about in fields(settings):
-            value = getattr(settings, about.name)
+            value, within = getattr(settings, about.name), about.metadata["within"]
             if isinstance(value, bool) or not isinstance(value, (int, float) if about.type is float else about.type):
                 raise StudyError(f"{self.title}: {about.name} = {value!r} is no {about.type.__name__}.")
+            if within and not within[0] < value <= within[1]:
+                raise StudyError(
+                    f"{self.title}: {about.name} = {value!r} must be above {within[0]:g} and at most {within[1]:g}."
+                )
 
 
 @dataclass(frozen=True)
@@ -77,7 +101,7 @@ class UnlearningData:
 
     @classmethod
     def of(cls, task: Task, recipe: Recipe, device: torch.device) -> "UnlearningData":
-        tensors = (*task.forget_set("train"), *task.retain_set("train"))
+        tensors = (*task.asked(), *task.retain_set("train"))
         return cls(*(tensor.to(device) for tensor in tensors), recipe)
 
     def for_reader(self, reads: str) -> "UnlearningData":
@@ -99,18 +123,19 @@ class UnlearningData:
 class Log:
     """What a method reports while it works.
 
-    samples: samples that went forward and backward through the classifier, generated ones included;
-    curves: phase -> loss per step; noise: generated samples, Tensor [snapshots, k, c, 28, 28].
+    samples: samples that went forward and backward through the classifier, generated ones included, one that only went forward
+    counting a third; curves: phase -> loss per step; noise: generated samples, Tensor [snapshots, k, c, 28, 28].
     """
 
-    samples: int = 0
+    samples: float = 0
     curves: dict[str, list[Tensor]] = field(default_factory=dict)
     noise: list[Tensor] = field(default_factory=list)
 
-    def step(self, phase: str, loss: Tensor, samples: int) -> None:
-        """Notes one step; the loss stays on the device (no synchronisation)."""
+    def step(self, phase: str, loss: Tensor, samples: int, looks: int = 0) -> None:
+        """Notes one step on `samples`, for which `looks` others (or other models) went forward only; the loss stays on the
+        device (no synchronisation)."""
         self.curves.setdefault(phase, []).append(loss.detach())
-        self.samples += samples
+        self.samples += samples + looks / 3
 
 
 def copy_of(model: CNN) -> CNN:
@@ -118,9 +143,25 @@ def copy_of(model: CNN) -> CNN:
     return copy.deepcopy(model).train().requires_grad_(True)
 
 
-def falling(step: int, steps: int) -> float:
-    """Linear schedule from 1 to nearly 0: every phase that repairs ends low."""
-    return 1 - step / steps
+def redrawn(model: CNN, layers: int, seed: int) -> CNN:
+    """The model with its last `layers` layers as a new model of that seed has them; changed in place."""
+    fresh = new_model(model.conv1.in_channels, seed).to(next(model.parameters()).device)
+    for name in LAYERS[len(LAYERS) - layers :]:
+        getattr(model, name).load_state_dict(getattr(fresh, name).state_dict())
+    return model
+
+
+def moving_only(model: CNN, layers: int) -> CNN:
+    """The model of which only the last `layers` layers train; changed in place."""
+    for name in LAYERS:
+        getattr(model, name).requires_grad_(name in LAYERS[len(LAYERS) - layers :])
+    return model
+
+
+def rate(step: int, steps: int, warm_up: float = 0.0) -> float:
+    """The learning rate's course: rises to 1 over the part `warm_up` of the steps, then falls linearly to nearly 0."""
+    rising = warm_up * steps
+    return min((step + 1) / (rising + 1), (steps - step) / max(1.0, steps - rising))
 
 
 def class_balanced(labels: Tensor, n: int, generator: torch.Generator) -> Tensor:
@@ -135,8 +176,15 @@ def class_balanced(labels: Tensor, n: int, generator: torch.Generator) -> Tensor
 
 def sample(size: int, n: int, generator: torch.Generator) -> Tensor:
     """n positions below `size` in random order; without repetition as long as n <= size."""
-    rounds = -(-n // size)
-    return torch.cat([torch.randperm(size, generator=generator) for _ in range(rounds)])[:n]
+    rounds = max(1, -(-n // size))
+    return torch.cat([torch.randperm(size, generator=generator) for _ in range(rounds)])[: max(0, n)]
+
+
+def forget_sample(data: UnlearningData, most: float, generator: torch.Generator) -> Tensor:
+    """Positions (Tensor [n] int64) of the samples of D_f that a method reads: all of them, in their order, where they are
+    at most `most`, else so many in random order; at least one."""
+    n, most = len(data.forget_labels), max(1, int(most))
+    return torch.arange(n) if n <= most else sample(n, most, generator)
 
 
 def fit(
@@ -145,23 +193,37 @@ def fit(
     targets: Tensor,
     order: Tensor,
     recipe: Recipe,
-    lr: float,
+    settings: Descent,
     log: Log,
     phase: str,
-    batch_size: int,
-    ends_low: bool = True,
-    optimizer: torch.optim.Optimizer | None = None,
-    weight_decay: float = 0.0,
-) -> torch.optim.Optimizer:
-    """Trains `model` in place: one pass over `order`. Returns the optimizer, for a phase that goes on with it.
+    penalty: Callable[[CNN, float], Tensor] | None = None,
+) -> None:
+    """Trains the layers of `model` that may move, in place, by a new AdamW: one pass over `order`.
 
     images: Tensor [n, c, 28, 28]; targets: Tensor [n] or [n, 10]; order: positions Tensor [m] int64;
-    lr: a multiple of the recipe's peak; ends_low: it falls linearly to 0, else it stays; optimizer: a new Adam with
-    `weight_decay` if None. Decay lets fade what the samples do not renew.
+    penalty: (model, part of the steps that is done) -> what is added to the cross-entropy.
     """
-    batches = order.to(images.device).split(batch_size)
-    optimizer = optimizer or adam(model, lr * recipe.peak_lr, weight_decay)
+    batches = order.to(images.device).split(settings.batch_size)
+    optimizer = adam(model, recipe.peak_lr, settings.weight_decay)
     for step, at in enumerate(batches):
-        set_lr(optimizer, lr * recipe.peak_lr * (falling(step, len(batches)) if ends_low else 1))
-        log.step(phase, classification_step(model, optimizer, images[at], targets[at]), len(at))
-    return optimizer
+        set_lr(optimizer, settings.lr * recipe.peak_lr * rate(step, len(batches), settings.warm_up))
+        if penalty is None:
+            loss = classification_step(model, optimizer, images[at], targets[at])
+        else:
+            with training_precision(images.device):
+                logits = model(images[at])
+            loss = cross_entropy(logits.float(), targets[at])
+            optimizer.zero_grad()
+            (loss + penalty(model, step / len(batches))).backward()
+            optimizer.step()
+        log.step(phase, loss, len(at))
+
+
+def repair(
+    model: CNN, data: UnlearningData, settings: Descent, samples: int, seed: torch.Generator, log: Log, **options
+) -> CNN:
+    """Minimises CE on so many samples of D_r, in random order; `model` is changed in place and returned, ready for use."""
+    order = sample(len(data.retain_labels), samples, seed)
+    if len(order):
+        fit(model, data.retain_images, data.retain_labels, order, data.recipe, settings, log, "repair", **options)
+    return model.requires_grad_(True).eval()

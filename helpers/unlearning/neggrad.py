@@ -8,18 +8,13 @@ from torch.nn.functional import cross_entropy
 from helpers.device import training_precision
 from helpers.models.cnn import CNN
 from helpers.models.training import adam, seeded, set_lr
-from helpers.unlearning.method import Log, Method, UnlearningData, copy_of, falling, sample, setting
+from helpers.unlearning.method import Descent, Log, Method, UnlearningData, copy_of, rate, sample, setting
 
 
 @dataclass(frozen=True)
-class NegGradSettings:
-    share: float = setting(0.0717, "retained samples, share of those that retraining sees", 0.02, 0.08)
-    lr: float = setting(
-        0.00585, "learning rate at the start, multiple of the recipe's peak; falls to 0", 0.005, 2.0, log=True
-    )
-    batch_size: int = setting(96, "retained samples per step", choices=(64, 96, 128))
-    alpha: float = setting(0.831, "weight of descent on D_r; 1 - alpha is that of ascent on D_f", 0.8, 0.999)
-    forget_batch: int = setting(16, "forget samples per step", choices=(8, 16, 32))
+class NegGradSettings(Descent):
+    alpha: float = setting(0.9, "weight of descent on D_r; 1 - alpha is that of ascent on D_f", 0.8, 0.9999)
+    forget_batch: int = setting(16, "forget samples per step", choices=(4, 8, 16))
 
 
 def neggrad_plus(model: CNN, data: UnlearningData, settings: NegGradSettings, seed: int, log: Log) -> CNN:
@@ -27,12 +22,13 @@ def neggrad_plus(model: CNN, data: UnlearningData, settings: NegGradSettings, se
     random = seeded(seed)
     model = copy_of(model)
     recipe, device = data.recipe, data.retain_labels.device
-    retain = sample(len(data.retain_labels), data.samples(settings.share), random).to(device)
-    batches = retain.split(settings.batch_size)
-    forget = sample(len(data.forget_labels), settings.forget_batch * len(batches), random).to(device)
-    optimizer = adam(model, settings.lr * recipe.peak_lr)
-    for step, (kept, gone) in enumerate(zip(batches, forget.split(settings.forget_batch), strict=True)):
-        set_lr(optimizer, settings.lr * recipe.peak_lr * falling(step, len(batches)))
+    steps = max(1, data.samples(settings.budget) // (settings.batch_size + settings.forget_batch))
+    retain = sample(len(data.retain_labels), settings.batch_size * steps, random).to(device)
+    forget = sample(len(data.forget_labels), settings.forget_batch * steps, random).to(device)
+    optimizer = adam(model, recipe.peak_lr, settings.weight_decay)
+    pairs = zip(retain.split(settings.batch_size), forget.split(settings.forget_batch), strict=True)
+    for step, (kept, gone) in enumerate(pairs):
+        set_lr(optimizer, settings.lr * recipe.peak_lr * rate(step, steps, settings.warm_up))
         with training_precision(device):
             logits = model(torch.cat([data.retain_images[kept], data.forget_images[gone]])).float()
         descend = cross_entropy(logits[: len(kept)], data.retain_labels[kept])

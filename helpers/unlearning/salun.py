@@ -1,45 +1,81 @@
-"""SalUn (Fan et al. 2023, arXiv:2310.12508, eq. 3 and 4): random labels, changing only the weights with the largest |gradient of
-CE on D_f|."""
+"""Random labels and SalUn.
+
+Random labels (Amnesiac unlearning, Graves et al. 2021, arXiv:2010.10981): train on D_r, and on D_f relabelled uniformly among the wrong
+classes. SalUn (Fan et al. 2023, arXiv:2310.12508, eq. 3 and 4): the same, changing only the weights with the largest |gradient of CE on
+D_f|.
+"""
 
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from helpers.models.cnn import CNN
-from helpers.unlearning.method import Log, Method, UnlearningData, copy_of, setting
-from helpers.unlearning.randomlabels import train_on_random_labels
+from helpers.models.training import seeded
+from helpers.unlearning.method import Descent, Log, Method, UnlearningData, copy_of, fit, forget_sample, sample, setting
 
 
 @dataclass(frozen=True)
-class SalUnSettings:
+class RandomLabelSettings(Descent):
+    forget_part: float = setting(0.01, "part of the samples that are relabelled forget samples", 0.002, 0.5, log=True)
+
+
+@dataclass(frozen=True)
+class SalUnSettings(RandomLabelSettings):
     """Without weight decay, which would move the other weights too."""
 
-    share: float = setting(0.0814, "samples, share of those that retraining sees", 0.02, 0.1)
-    lr: float = setting(
-        0.0609, "learning rate at the start, multiple of the recipe's peak; falls to 0", 0.05, 2.0, log=True
-    )
-    batch_size: int = setting(64, "samples per step", choices=(64, 96, 128))
-    forget_part: float = setting(0.015, "part of the samples that are relabelled forget samples", 0.01, 0.5, log=True)
-    kept: float = setting(0.378, "part of the weights that may move", 0.1, 0.9)
+    weight_decay: float = setting(0.0, "per step, as a part of the learning rate")
+    kept: float = setting(0.4, "part of the weights that may move", 0.1, 0.9)
+    saliency_part: float = setting(0.1, "most that the gradient on D_f may cost, part of the budget", within=(0, 1))
+
+
+def random_labels(model: CNN, data: UnlearningData, settings: RandomLabelSettings, seed: int, log: Log) -> CNN:
+    """Returns a new model after minimising CE on both; `seed` draws samples and labels."""
+    model = copy_of(model)
+    train_on_random_labels(model, data, settings, data.samples(settings.budget), seed, log)
+    return model.eval()
 
 
 def salun(model: CNN, data: UnlearningData, settings: SalUnSettings, seed: int, log: Log) -> CNN:
     """Returns a new model in which only the salient weights differ; `seed` draws samples and labels."""
     model = copy_of(model)
     weights = list(model.parameters())
-    logits = model(data.forget_images)
-    loss = cross_entropy(logits, data.forget_labels)
+    budget = data.samples(settings.budget)
+    read = forget_sample(data, settings.saliency_part * budget, seeded(seed, 1)).to(data.forget_labels.device)
+    loss = cross_entropy(model(data.forget_images[read]), data.forget_labels[read])
     gradients = torch.autograd.grad(loss, weights)
-    log.step("saliency", loss, len(data.forget_labels))
+    log.step("saliency", loss, len(read))
     flat = torch.cat([gradient.abs().flatten() for gradient in gradients])
     threshold = flat.kthvalue(max(1, round((1 - settings.kept) * len(flat)))).values
     masks = [gradient.abs() > threshold for gradient in gradients]
     hooks = [weight.register_hook(mask.__mul__) for weight, mask in zip(weights, masks, strict=True)]
-    train_on_random_labels(model, data, settings, 0.0, seed, log)
+    train_on_random_labels(model, data, settings, budget - len(read), seed, log)
     for hook in hooks:
         hook.remove()
     return model.eval()
 
 
-METHOD = Method("salun", "SalUn", "Fan et al. 2023, arXiv:2310.12508", salun, SalUnSettings())
+def train_on_random_labels(
+    model: CNN, data: UnlearningData, settings: RandomLabelSettings, total: int, seed: int, log: Log
+) -> None:
+    """Trains `model` in place on so many samples."""
+    random = seeded(seed)
+    n_forget = round(settings.forget_part * total)
+    kept = sample(len(data.retain_labels), total - n_forget, random)
+    gone = sample(len(data.forget_labels), n_forget, random)
+    wrong = wrong_labels(data.forget_labels.cpu()[gone], random).to(data.forget_labels.device)
+    images = torch.cat([data.retain_images[kept], data.forget_images[gone]])
+    labels = torch.cat([data.retain_labels[kept], wrong])
+    fit(model, images, labels, torch.randperm(total, generator=random), data.recipe, settings, log, "random labels")
+
+
+def wrong_labels(labels: Tensor, random: torch.Generator) -> Tensor:
+    """For each label (Tensor [n] int64) one of the nine others, uniformly."""
+    return (labels + torch.randint(1, 10, labels.shape, generator=random)) % 10
+
+
+RANDOM_LABELS = Method(
+    "randomlabels", "Random labels", "Graves et al. 2021, arXiv:2010.10981", random_labels, RandomLabelSettings()
+)
+SALUN = Method("salun", "SalUn", "Fan et al. 2023, arXiv:2310.12508", salun, SalUnSettings())

@@ -1,5 +1,5 @@
 """Selective Synaptic Dampening (Foster et al. 2023, arXiv:2308.07707, eq. 3 and 4): where a weight's importance for D_f exceeds
-alpha times that for D, multiply it by min(lambda I_D / I_f, 1). No training."""
+alpha times that for D, multiply it by min(lambda I_D / I_f, 1). No training. At most half of the budget goes into I_f."""
 
 from dataclasses import dataclass
 
@@ -9,14 +9,14 @@ from torch.nn.functional import cross_entropy
 
 from helpers.models.cnn import CNN
 from helpers.models.training import seeded
-from helpers.unlearning.method import Log, Method, UnlearningData, copy_of, sample, setting
+from helpers.unlearning.method import Log, Method, UnlearningData, copy_of, forget_sample, sample, setting
 
 
 @dataclass(frozen=True)
 class DampeningSettings:
     alpha: float = setting(51.5, "how many times as important for D_f a weight must be", 0.5, 100.0, log=True)
     strength: float = setting(0.841, "lambda of the paper", 0.01, 2.0, log=True)
-    share: float = setting(0.0584, "samples of D for the importances, share of those that retraining sees", 0.01, 0.06)
+    budget: float = setting(0.1, "samples that it may see, of those that retraining sees", within=(0, 1))
     batch: int = setting(16, "samples per squared gradient", choices=(16, 64))
 
 
@@ -24,16 +24,18 @@ def selective_synaptic_dampening(
     model: CNN, data: UnlearningData, settings: DampeningSettings, seed: int, log: Log
 ) -> CNN:
     """Returns a new model with dampened weights; `seed` draws the sample of D."""
-    random = seeded(seed)
+    random, device = seeded(seed), data.retain_labels.device
     model = copy_of(model)
     n_retain, n_forget = len(data.retain_labels), len(data.forget_labels)
-    everything = sample(n_retain + n_forget, data.samples(settings.share), random)
+    budget = data.samples(settings.budget)
+    read = forget_sample(data, budget / 2, seeded(seed, 1)).to(device)
+    everything = sample(n_retain + n_forget, budget - len(read), random)
     kept, gone = everything[everything < n_retain], everything[everything >= n_retain] - n_retain
     images = torch.cat([data.retain_images[kept], data.forget_images[gone]])
     labels = torch.cat([data.retain_labels[kept], data.forget_labels[gone]])
     order = torch.randperm(len(labels), generator=random)
     general = importance(model, images[order], labels[order], settings.batch, log)
-    special = importance(model, data.forget_images, data.forget_labels, settings.batch, log)
+    special = importance(model, data.forget_images[read], data.forget_labels[read], settings.batch, log)
     with torch.no_grad():
         for weight, i_all, i_forget in zip(model.parameters(), general, special, strict=True):
             chosen = i_forget > settings.alpha * i_all

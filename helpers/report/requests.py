@@ -1,0 +1,129 @@
+"""What is hard to forget? The same methods with the same settings on several requests, side by side, from stored results."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown
+from pandas.io.formats.style import Styler
+
+from helpers.data.task import NAMES, Task, task_of
+from helpers.evaluation.evaluate import load_results
+from helpers.evaluation.frame import COLUMNS, headline, interval, mean, results_folder, values
+from helpers.files import StudyError, load_frame, there
+from helpers.report.cells import middle
+from helpers.report.style import Figure, colour_of, figure, marker_of
+from helpers.report.tables import cell, models_in, no_gap, styled
+from helpers.unlearning import OURS, TITLES
+
+REQUESTS = ("crossbar", "plain", "class 7", "random 1 %", "red")
+KINDS = (*OURS, "reset", "new")  # ours and the plain rivals
+PANELS = {  # what a panel shows -> measure, half (empty: the headline's), subset
+    "energy gap closed, %": ("energy_gap", "", "forget"),
+    "told apart by U-LiRA, accuracy": ("u_lira", "train", "forget"),
+    "lost on retain, points": ("accuracy", "test", "retain"),
+}
+
+
+def stored_results(task: Task) -> pd.DataFrame:
+    """What the last run of graphics.ipynb left of a task, made and measured by the present code; StudyError otherwise."""
+    path = results_folder(task) / "measures.csv"
+    if not there(path):
+        raise StudyError(
+            f"There are no results of {NAMES[task.data.name]}, forgotten: {task.request.name}: "
+            f'run `make study DATASET={task.data.name} FORGET="{task.request.name}"` first.'
+        )
+    load_results(task, stored_models(path))
+    return load_frame(path, COLUMNS, "delete it, and run `make study` again.")
+
+
+def stored_models(path: Path) -> int:
+    """How many models of each kind a measures.csv is over."""
+    results = load_frame(path, COLUMNS, "delete it, and run `make study` again.")
+    return models_in(results[results.kind == "retrained"])
+
+
+def stored_requests(task: Task) -> tuple[dict[str, pd.DataFrame], list[str]]:
+    """Request -> its frame, of the REQUESTS that this data set can have and that are stored; and how to make the others."""
+    found, missing = {}, []
+    for words in dict.fromkeys((task.request.name, *REQUESTS)):
+        try:
+            other = task if words == task.request.name else task_of(task.data, words)
+        except StudyError:
+            continue  # this data set has no such samples
+        try:
+            found[words] = stored_results(other)
+        except StudyError:
+            missing.append(f'`make study DATASET={task.data.name} FORGET="{words}"`')
+    return {words: found[words] for words in (*REQUESTS, task.request.name) if words in found}, missing
+
+
+def requests_table(task: Task) -> Styler:
+    """One row per request and method."""
+    found, missing = stored_requests(task)
+    rows = {}
+    for words, results in found.items():
+        for kind in (kind for kind in ("retrained", *KINDS) if kind in set(results.kind)):
+            cells = {title: _cell(results, kind, title) for title in PANELS}
+            cells["accuracy on forget, %"] = cell(results, kind, "accuracy", headline(results), "forget")
+            rows[f"{words} ({models_in(results)} models)", TITLES[kind]] = cells
+    notes = [f"{words}: {no_gap(results)}" for words, results in found.items() if no_gap(results)]
+    note = "Mean ± standard deviation over the models; the forget set of the test half, of a random part that of the training half."
+    if missing:
+        note += f" Not stored: {', '.join(missing)}."
+    table = pd.DataFrame(rows).T.rename_axis(index=["forgotten", "models"])
+    return styled(table, " ".join([f"{NAMES[task.data.name]}. {note}", *notes]))
+
+
+def _cell(results: pd.DataFrame, kind: str, title: str) -> str:
+    measure, half, subset = PANELS[title]
+    if measure != "accuracy":
+        return cell(results, kind, measure, half or headline(results), subset)
+    low, high = interval(100 * (mean(results, "retrained", *PANELS[title]) - values(results, kind, *PANELS[title])))
+    return f"{low:.2f} to {high:.2f}"
+
+
+def requests_figure(task: Task) -> Figure:
+    """The same as dots with 95 % intervals, one panel per measure."""
+    found, _ = stored_requests(task)
+    made, axes = figure(1, len(PANELS), (9.6, 1.2 + 0.5 * len(found)), sharey=True)
+    for axis, (title, (measure, half, subset)) in zip(axes[0], PANELS.items(), strict=True):
+        for place, kind in enumerate(KINDS):
+            for row, results in enumerate(found.values()):
+                sample = values(results, kind, measure, half or headline(results), subset)
+                if measure == "accuracy":
+                    sample = mean(results, "retrained", measure, half, subset) - sample
+                sample = sample[np.isfinite(sample)] * (1 if measure == "u_lira" else 100)
+                if not len(sample) or no_gap(results) and measure == "energy_gap":
+                    continue
+                y = row + 0.18 * (place - (len(KINDS) - 1) / 2)
+                ends = middle(sample) if measure == "u_lira" else interval(sample)
+                axis.hlines(y, *ends, color=colour_of(kind), lw=1)
+                axis.plot(
+                    sample.mean(), y, marker_of(kind), ms=5, color=colour_of(kind), label=TITLES[kind] * (not row)
+                )
+        axis.set_title(title, fontsize=9)
+    axes[0, 0].set_yticks(range(len(found)), found)
+    axes[0, 0].invert_yaxis()
+    handles, labels = axes[0, -1].get_legend_handles_labels()
+    made.legend(handles, labels, loc="outside lower center", ncols=len(KINDS), fontsize=8, frameon=False)
+    return made
+
+
+def what_is_hard(task: Task) -> Markdown:
+    """For each of our methods: for which request most of the gap is closed, and for which least."""
+    found = {words: results for words, results in stored_requests(task)[0].items() if not no_gap(results)}
+    if len(found) < 2:
+        return Markdown("Fewer than two requests are stored: there is nothing to compare yet.")
+    lines = []
+    for kind in OURS[-2:]:
+        gaps = {
+            words: 100 * mean(results, kind, "energy_gap", headline(results), "forget")
+            for words, results in found.items()
+        }
+        best, worst = max(gaps, key=gaps.get), min(gaps, key=gaps.get)
+        lines.append(
+            f"On {NAMES[task.data.name]} {TITLES[kind]} comes closest to retraining where it forgets *{best}* ({gaps[best]:.0f} % of "
+            f"the energy gap) and stays farthest from it at *{worst}* ({gaps[worst]:.0f} %)."
+        )
+    return Markdown("\n".join(f"{place}. {line}" for place, line in enumerate(lines, 1)))

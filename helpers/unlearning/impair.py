@@ -1,0 +1,60 @@
+"""Impair and repair (Tarun et al. 2021, arXiv:2111.08947, section 4), which UNSIR, GEMU and GeFeU share.
+
+Impair trains the last k layers on noise labelled as what is to be forgotten, mixed with class-balanced samples of D_r, at a
+high and constant rate; repair trains all layers on D_r alone, with what is left of the budget: at least half of it.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from helpers.models.cnn import CNN, LAYERS
+from helpers.models.training import adam, classification_step
+from helpers.unlearning.method import (
+    Descent,
+    Log,
+    UnlearningData,
+    class_balanced,
+    layers_setting,
+    moving_only,
+    repair,
+    setting,
+)
+
+
+@dataclass(frozen=True)
+class ImpairSettings(Descent):
+    impair_share: float = setting(0.01, "samples of impair, noise and retained ones", 0.002, 0.03, log=True)
+    impair_noise: float = setting(0.8, "part of them that is noise", 0.05, 0.95)
+    impair_lr: float = setting(1.5, "learning rate of impair, multiple of the recipe's peak", 0.1, 4.0, log=True)
+    impair_batch: int = setting(128, "samples per step of impair", choices=(32, 64, 128))
+    impair_layers: int = layers_setting(len(LAYERS), "which impair moves")
+
+
+def impair_and_repair(
+    model: CNN,
+    data: UnlearningData,
+    noise: Callable[[int], tuple[Tensor, Tensor]],
+    settings: ImpairSettings,
+    random: torch.Generator,
+    log: Log,
+) -> CNN:
+    """Changes `model` in place and returns it. noise: n -> pictures [n, c, 28, 28] and their targets [n, 10]."""
+    budget = data.samples(settings.budget) - math.ceil(log.samples)  # what finding the noise left of it
+    total = max(1, min(data.samples(settings.impair_share), budget // 2))
+    n_noise = round(settings.impair_noise * total)
+    pictures, targets = noise(n_noise)
+    kept = class_balanced(data.retain_labels, total - n_noise, random).to(targets.device)
+    images = torch.cat([pictures, data.retain_images[kept]])
+    targets = torch.cat([targets, one_hot(data.retain_labels[kept], targets.shape[1]).float()])
+    order = torch.randperm(len(targets), generator=random).to(targets.device)
+    moving_only(model, settings.impair_layers)
+    optimizer = adam(model, settings.impair_lr * data.recipe.peak_lr, settings.weight_decay)
+    for at in order.split(settings.impair_batch):
+        log.step("impair", classification_step(model, optimizer, images[at], targets[at]), len(at))
+    model.requires_grad_(True)
+    return repair(model, data, settings, budget - len(order), random, log)

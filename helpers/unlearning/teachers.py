@@ -1,0 +1,121 @@
+"""Two methods in which teachers tell the student what to say: SCRUB and the bad teacher.
+
+SCRUB (Kurmanji et al. 2023, arXiv:2302.09880, eq. 1 and 2): the trained model is the teacher. The student takes, in turn, steps that
+maximise KL(teacher || student) on D_f, and steps that minimise a CE + (1 - a) KL(teacher || student) on D_r; at the end only the
+latter. There is no rewind (section 3.3): it needs samples like those of D_f that no model was trained on and that are not test
+samples, and there are none. At most half of the budget goes into the steps on D_f; where they allow less than D_f, a random
+sample of it is read.
+
+Bad teacher (Chundawat et al. 2022, arXiv:2205.08096, eq. 2): the student minimises KL to a random network on D_f and to the trained
+model on D_r.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, kl_div
+
+from helpers.device import training_precision
+from helpers.models.cnn import CNN, new_model
+from helpers.models.training import adam, seeded, set_lr
+from helpers.unlearning.method import (
+    Descent,
+    Log,
+    Method,
+    UnlearningData,
+    copy_of,
+    forget_sample,
+    rate,
+    sample,
+    setting,
+)
+
+
+@dataclass(frozen=True)
+class ScrubSettings(Descent):
+    warm_up: float = setting(0.0, "part of the steps on D_r in which the rate rises")
+    ce_part: float = setting(0.5, "a, weight of CE on D_r; 1 - a is that of KL to the teacher", 0.0, 1.0)
+    ascent_passes: int = setting(2, "passes over D_f that maximise KL", 1, 4)
+    ascent_lr: float = setting(0.1, "their learning rate, multiple of the recipe's peak", 0.001, 1.0, log=True)
+
+
+@dataclass(frozen=True)
+class BadTeacherSettings(Descent):
+    forget_part: float = setting(0.05, "part of the samples that are forget samples", 0.01, 0.5, log=True)
+
+
+def divergence(teacher: CNN, student_logits: Tensor, images: Tensor) -> Tensor:
+    """KL(teacher || student), mean over the batch, nats. student_logits: [b, 10]; images: [b, c, 28, 28]."""
+    with torch.no_grad(), training_precision(images.device):
+        wanted = teacher(images).float().log_softmax(1)
+    return kl_div(student_logits.log_softmax(1), wanted, reduction="batchmean", log_target=True)
+
+
+def scrub(model: CNN, data: UnlearningData, settings: ScrubSettings, seed: int, log: Log) -> CNN:
+    """Returns a new model; `seed` draws samples and order."""
+    random, device, recipe = seeded(seed), data.retain_images.device, data.recipe
+    teacher, student = copy_of(model).eval().requires_grad_(False), copy_of(model)
+    budget = data.samples(settings.budget)
+    most = budget / 2 / settings.ascent_passes * 3 / 4  # a sample costs 1 in the student and 1/3 in the teacher
+    read = forget_sample(data, most, seeded(seed, 1)).to(device)
+    left = budget * 3 // 4 - settings.ascent_passes * len(read)
+    parts = sample(len(data.retain_labels), left, random).to(device).tensor_split(settings.ascent_passes + 1)
+    steps, step = sum(-(-len(part) // settings.batch_size) for part in parts), 0
+    optimizer = adam(student, recipe.peak_lr, settings.weight_decay)
+
+    def move(images: Tensor, labels: Tensor, lr: float, maximise: bool) -> None:
+        with training_precision(device):
+            logits = student(images)
+        logits = logits.float()
+        distance = divergence(teacher, logits, images)
+        wanted = settings.ce_part * cross_entropy(logits, labels) + (1 - settings.ce_part) * distance
+        optimizer.zero_grad()
+        (-distance if maximise else wanted).backward()
+        set_lr(optimizer, lr * recipe.peak_lr)
+        optimizer.step()
+        log.step("maximise KL" if maximise else "minimise", distance if maximise else wanted, len(labels), len(labels))
+
+    for turn, part in enumerate(parts):
+        if turn < settings.ascent_passes:
+            for at in read[torch.randperm(len(read), generator=random).to(device)].split(settings.batch_size):
+                move(data.forget_images[at], data.forget_labels[at], settings.ascent_lr, maximise=True)
+        for at in part.split(settings.batch_size):
+            move(data.retain_images[at], data.retain_labels[at], settings.lr * rate(step, steps), maximise=False)
+            step += 1
+    return student.eval()
+
+
+def bad_teacher(model: CNN, data: UnlearningData, settings: BadTeacherSettings, seed: int, log: Log) -> CNN:
+    """Returns a new model; `seed` draws the random network, samples and order."""
+    random, device, recipe = seeded(seed), data.retain_images.device, data.recipe
+    competent, student = copy_of(model).eval().requires_grad_(False), copy_of(model)
+    fresh = new_model(data.retain_images.shape[1], int(torch.randint(2**31, (), generator=random)))
+    incompetent = fresh.to(device).eval().requires_grad_(False)
+    total = data.samples(settings.budget) * 3 // 4  # a sample costs 1 in the student and 1/3 in a teacher
+    n_forget = max(1, round(settings.forget_part * total))
+    kept = sample(len(data.retain_labels), total - n_forget, random).to(device)
+    gone = sample(len(data.forget_labels), n_forget, random).to(device)
+    steps = max(1, total // settings.batch_size)
+    optimizer = adam(student, recipe.peak_lr, settings.weight_decay)
+    for step, (r, f) in enumerate(zip(kept.tensor_split(steps), gone.tensor_split(steps), strict=True)):
+        images = torch.cat([data.retain_images[r], data.forget_images[f]])
+        with training_precision(device):
+            logits = student(images)
+        logits = logits.float()
+        loss = divergence(competent, logits[: len(r)], images[: len(r)]) * len(r)
+        if len(f):
+            loss = loss + divergence(incompetent, logits[len(r) :], images[len(r) :]) * len(f)
+        loss = loss / len(images)
+        optimizer.zero_grad()
+        loss.backward()
+        set_lr(optimizer, settings.lr * recipe.peak_lr * rate(step, steps, settings.warm_up))
+        optimizer.step()
+        log.step("follow the teachers", loss, len(images), len(images))
+    return student.eval()
+
+
+SCRUB = Method("scrub", "SCRUB", "Kurmanji et al. 2023, arXiv:2302.09880", scrub, ScrubSettings())
+BAD_TEACHER = Method(
+    "badteacher", "Bad teacher", "Chundawat et al. 2022, arXiv:2205.08096", bad_teacher, BadTeacherSettings()
+)

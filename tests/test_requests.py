@@ -1,0 +1,305 @@
+"""What can be forgotten: the words of FORGET, and which samples the training really sees for each."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import SHORT
+
+from helpers import parallel
+from helpers import unlearning as unlearning_module
+from helpers.data import request
+from helpers.data.request import folder_of
+from helpers.data.task import load_task, task_of, tuning_task
+from helpers.evaluation import audit as audit_module
+from helpers.evaluation import frame
+from helpers.evaluation.audit import audit
+from helpers.evaluation.frame import headline, values
+from helpers.files import StudyError
+from helpers.models import ensembles, training
+from helpers.models.ensembles import BASELINES, baseline, models_folder
+from helpers.report import figures, frontier, pictures, tables, words
+from helpers.sizes import QUICK
+from helpers.unlearning import impair, method, unlearned, unlearning_data
+
+LABELS = {"train": "train-labels-idx1-ubyte", "test": "t10k-labels-idx1-ubyte"}
+
+
+@pytest.fixture(scope="session")
+def digits(task):
+    """The first 3,000 and 1,000 digits."""
+    halves = {half: task.half(half).pick(slice(n)) for half, n in (("train", 3_000), ("test", 1_000))}
+    return replace(task.data, source="the first MNIST digits", **halves)
+
+
+@pytest.fixture(scope="session")
+def colours(digits):
+    """The same digits on grounds of made-up colours."""
+    halves = {}
+    for half in ("train", "test"):
+        part = digits.half(half)
+        halves[half] = replace(part, images=part.images.repeat(1, 3, 1, 1), colours=torch.arange(len(part)) % 3)
+    return replace(digits, name="cmnist", source="digits in colours", **halves)
+
+
+@pytest.fixture
+def lists(tmp_path, monkeypatch):
+    monkeypatch.setattr(request, "SPLITS", tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """Models and results in a folder of the test's own, a short recipe, one model of each kind probed, all in this process."""
+    monkeypatch.setattr(audit_module, "SIZES", QUICK)
+    for module in (ensembles, unlearning_module):
+        monkeypatch.setattr(module, "RECIPE", SHORT)
+    monkeypatch.setattr(ensembles, "MODELS", tmp_path / "models")
+    monkeypatch.setattr(frame, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(parallel, "cores", lambda: 1)
+    for cache in (ensembles.training_set, unlearning_data):
+        cache.cache_clear()
+
+
+def labels_of(half):
+    """Read by hand from the file."""
+    path = request.DATA / "downloads" / "mnist" / LABELS[half]
+    return np.frombuffer(path.read_bytes(), np.uint8, offset=8)
+
+
+@pytest.mark.parametrize("number", [0, 7])
+def test_a_class_is_all_its_samples(task, number):
+    found = task_of(task.data, f"class {number}")
+    for half in ("train", "test"):
+        assert found.forget[half].numpy().tolist() == (labels_of(half) == number).tolist()
+        assert not found.neighbours(half).any() and "neighbours" not in found.subsets(half)
+    assert found.classes.tolist() == [number]
+
+
+def test_a_random_part_has_its_size_and_follows_its_seed(task):
+    one, other, again = (task_of(task.data, f"random 1 %{end}") for end in ("", " seed 3", " SEED  0"))
+    assert [int(each.forget["train"].sum()) for each in (one, other, again)] == [600] * 3
+    assert torch.equal(one.forget["train"], again.forget["train"]) and one.fingerprint == again.fingerprint
+    assert int((one.forget["train"] & other.forget["train"]).sum()) < 60 and one.fingerprint != other.fingerprint
+    assert int(task_of(task.data, "random 500").forget["train"].sum()) == 500
+    assert int(task_of(task.data, "random 0.5%").forget["train"].sum()) == 300
+    assert not one.forget["test"].any() and set(one.classes.tolist()) == set(range(10))
+    assert one.subsets("test")["held_out"].equal(torch.arange(10_000)) and "forget" not in one.subsets("test")
+    share = np.bincount(labels_of("train")[one.forget["train"].numpy()], minlength=10) / 600
+    assert np.abs(share - 0.1).max() < 0.05  # of all classes
+
+
+def test_a_colour_and_a_colour_within_a_class(colours):
+    red, sevens = task_of(colours, "red"), task_of(colours, "Red 7")
+    for half in ("train", "test"):
+        place = np.arange(len(colours.half(half)))
+        assert red.forget[half].numpy().tolist() == (place % 3 == 0).tolist()
+        wanted = (place % 3 == 0) & (labels_of(half)[: len(place)] == 7)
+        assert sevens.forget[half].numpy().tolist() == wanted.tolist()
+        kept = (place % 3 != 0) & (labels_of(half)[: len(place)] == 7)
+        assert sevens.neighbours(half).numpy().tolist() == kept.tolist()
+
+
+@pytest.mark.parametrize(
+    "text", [b"\xef\xbb\xbf12\r\n\r\n5 # mine\r\n  2999\r\n", b"# of mine\n12\n5\n\n2999", b"12\r5\r2999 \r"]
+)
+def test_a_list_of_ones_own_as_any_editor_leaves_it(digits, lists, text):
+    (lists / "Möbel 5 %_train.txt").write_bytes(text)
+    mine = task_of(digits, "Möbel 5 %")
+    assert mine.forget["train"].nonzero().flatten().tolist() == [5, 12, 2999] and not mine.forget["test"].any()
+    assert re.fullmatch(r"[a-z0-9.-]+", mine.folder)
+    (lists / "Möbel 5 %_test.txt").write_text("3\n")
+    with_test = task_of(digits, "Möbel 5 %")
+    assert with_test.forget["test"].nonzero().flatten().tolist() == [3] and with_test.fingerprint != mine.fingerprint
+    assert (lists / "Möbel 5 %_train.txt").read_bytes() == text
+
+
+@pytest.mark.parametrize(
+    "text, complaint",
+    [
+        ("5\n5\n", "line 2: 5 is listed twice"),
+        ("5\n\n60000\n", "line 3: 60000 is above 59,999"),
+        ("5\nseven\n", "line 2: 'seven' is no index"),
+        ("-1\n", "line 1"),
+        ("1 2\n", "line 1"),
+        ("²\n", "line 1"),
+        ("# nothing\n\n", "lists no sample"),
+        ("\n".join(map(str, range(3_000))), "names every training sample"),
+        ("59000\n", "no such sample"),
+    ],
+)
+def test_a_damaged_list_is_told_with_its_line(digits, lists, text, complaint):
+    (lists / "mine_train.txt").write_text(text, encoding="utf-8")
+    with pytest.raises(StudyError, match=complaint):
+        task_of(digits, "mine")
+
+
+@pytest.mark.parametrize(
+    "wanted", ["", None, 7, "nonsense", "class 12", "class", "random 0 %", "random 100 %", "random 1.5", "red", "../x", "crossbar, then crossbar"]
+)  # fmt: skip
+def test_what_cannot_be_forgotten_gets_one_sentence(digits, wanted):
+    with pytest.raises(StudyError) as told:
+        task_of(digits, wanted)
+    assert "FORGET" in str(told.value) and "\n" not in str(told.value)
+
+
+def test_folders_are_good_on_every_file_system_and_never_meet():
+    names = [
+        "crossbar",
+        "class 7",
+        "random 1 %",
+        "random 1 % seed 3",
+        "crossbar, then class 3",
+        "Mine",
+        "mine",
+        "mïne",
+        "a-b",
+        "a b",
+        "con?",
+    ]
+    folders = [folder_of(name) for name in names]
+    assert all(re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", each) for each in folders)
+    assert len(set(folders)) == len(names) and folders[:4] == [
+        "crossbar",
+        "class-7",
+        "random-1-percent",
+        "random-1-percent-seed-3",
+    ]
+
+
+WORDS = ("crossbar", "plain", "class 7", "random 10 %", "mine", "class 3, then class 7")
+
+
+@pytest.mark.parametrize("wanted", WORDS)
+def test_the_trainings_see_what_the_request_says(digits, here, monkeypatch, wanted, tmp_path):
+    """The pictures that reach the optimizer: of retrained models, and of GEMU, which reads no forgotten picture, and random
+    labels, which read just those that this request names."""
+    if wanted == "mine":
+        monkeypatch.setattr(request, "SPLITS", tmp_path)
+        (tmp_path / "mine_train.txt").write_text("\n".join(map(str, range(0, 3_000, 10))))
+    task, seen = task_of(digits, wanted), []
+    real = training.classification_step
+
+    def noted(model, optimizer, images, targets, *rest, **more):
+        seen.append(images)
+        return real(model, optimizer, images, targets, *rest, **more)
+
+    for module in (training, method, impair):
+        monkeypatch.setattr(module, "classification_step", noted)
+    places = {images.numpy().tobytes(): place for place, images in enumerate(digits.train.images)}
+    assert len(places) == 3_000
+
+    def taken() -> set[int]:
+        found = {places.get(image.numpy().tobytes(), -1) for batch in seen for image in batch}
+        seen.clear()
+        return found
+
+    forget = set(task.forget["train"].nonzero().flatten().tolist())
+    baseline("untrained", task, 2, stored=False)
+    baseline("trained", task, 2, stored=False)
+    assert taken() & forget  # two seeds drop other samples at the end of a pass
+    baseline("retrained", task, 2, stored=False)
+    retained = taken()
+    assert retained and not retained & forget and len(retained) > 0.9 * (3_000 - len(forget))
+    for name in ("gemu", "randomlabels"):  # what comes first retains what comes second
+        if task.before:
+            unlearned(name, task.before, 2, stored=False)
+            taken()
+        unlearned(name, task, 2, stored=False)
+        if name == "gemu":
+            assert not taken() & forget - {-1}
+    earlier = set(task.before.forget["train"].nonzero().flatten().tolist()) if task.before else set()
+    read = taken() & forget
+    assert read and not read & earlier
+
+
+def test_what_comes_second_starts_from_what_the_first_left(digits, here):
+    both, first = task_of(digits, "class 3, then class 7"), task_of(digits, "class 3")
+    baseline("trained", both, 2, stored=False)
+    finetuned = unlearned("finetune", both, 2, stored=False)
+    before = unlearned("finetune", first, 2, stored=True)  # made on the way
+    settings = replace(method_settings("finetune"), lr=1e-9, weight_decay=0.0)
+    unmoved = unlearned("finetune", both, 2, stored=False, settings=settings)
+    for made, start in zip(unmoved.models, before.models, strict=True):
+        assert torch.allclose(made.output.weight, start.output.weight, atol=1e-6)
+    assert not torch.allclose(finetuned.models[0].output.weight, before.models[0].output.weight, atol=1e-4)
+    assert both.forget["train"].equal((digits.train.labels == 3) | (digits.train.labels == 7))
+
+
+def method_settings(name):
+    return unlearning_module.METHODS[name].settings
+
+
+def test_trained_models_serve_every_request_and_retrained_ones_their_own(digits, here):
+    one, other = task_of(digits, "class 7"), task_of(digits, "random 10 %")
+    for kind in BASELINES:
+        made = baseline(kind, one, 2, stored=False)
+        if kind == "retrained":
+            with pytest.raises(StudyError, match="No Retrained models"):
+                baseline(kind, other, 2, stored=True)
+        else:
+            again = baseline(kind, other, 2, stored=True)
+            assert torch.equal(made.models[0].output.weight, again.models[0].output.weight)
+            assert models_folder(made.kind, one) == models_folder(again.kind, other)
+    tuning = ensembles.baseline_kind("trained", tuning_task(one)).identity
+    assert tuning != ensembles.baseline_kind("trained", one).identity
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        "class 7",
+        "random 10 %",
+        *(pytest.param(words, marks=pytest.mark.thorough) for words in ("red 7", "class 3, then class 7")),
+    ],
+)
+def test_all_measures_tables_and_figures_hold_for_it(digits, colours, here, wanted):
+    task = task_of(colours if "red" in wanted else digits, wanted)
+    every = [baseline(kind, task, 4, stored=False) for kind in BASELINES]
+    every += [unlearned(name, task, 4, stored=False) for name in ("gemu", "gefeu", "finetune")]
+    results = audit(task, *every)
+    assert results.value.notna().all(), results[results.value.isna()].drop_duplicates(["measure", "subset"])
+    half = headline(results)
+    assert half == ("train" if "random" in wanted else "test")
+    assert len(values(results, "gemu", "energy_gap", half, "forget")) == 4
+    attack = values(results, "trained", "loss_attack", "train", "forget")
+    assert len(attack) == 4 and ((attack >= 0) & (attack <= 1)).all()
+    whole = "class" in wanted
+    for subset_of in (tables.gap_table(results, "neighbours"), tables.gap_table(results)):
+        assert len(subset_of.data)
+    assert (len(values(results, "gemu", "accuracy", "test", "neighbours")) == 0) == whole
+    assert (len(values(results, "gemu", "probe", "test", "forget")) == 0) == (whole or "random" in wanted)
+    if whole:  # retrained models have never seen the class
+        assert values(results, "retrained", "accuracy", "test", "forget").max() == 0
+    shown = tables.measures_table(results).data.to_string() + tables.overview_table(results).data.to_string()
+    assert "nan" not in shown and "needs 4" not in shown and "forgotten" in words.conclusions(results).data
+    kinds = ["trained", "retrained", "gemu"]
+    for draw in (
+        lambda: figures.accuracy_figure(results), lambda: figures.gap_figure(results), lambda: figures.class_figure(results, kinds),
+        lambda: figures.predictions_figure(results, kinds), lambda: figures.loss_figure(results, kinds), lambda: figures.heat_map(results),
+        lambda: figures.audit_figure(results), lambda: frontier.frontier(results), lambda: pictures.forget_and_retain(task),
+        lambda: pictures.contact_sheet(task), lambda: pictures.prediction_page(task, *every[1:3]),
+    ):  # fmt: skip
+        draw().canvas.draw()
+
+
+def test_the_loss_attack_on_a_random_part_compares_with_held_out_digits(digits, here, monkeypatch):
+    """A model that has learned its samples by heart is seen through, one that never saw them is not."""
+    held_out = digits.train.pick(slice(1_000, 3_000))  # of the same writers as what is forgotten
+    task = task_of(replace(digits, train=digits.train.pick(slice(1_000)), test=held_out), "random 30 %")
+    for module in (ensembles, unlearning_module):
+        monkeypatch.setattr(module, "RECIPE", replace(SHORT, min_passes=40))
+    every = [baseline(kind, task, 2, stored=False) for kind in BASELINES]
+    results = audit(task, *every)
+    trained, retrained = (
+        values(results, kind, "loss_attack", "train", "forget").mean() for kind in ("trained", "retrained")
+    )
+    assert trained > retrained + 0.03 and abs(retrained - 0.5) < 0.06
+
+
+def test_the_words_of_the_flag_reach_the_task():
+    assert load_task("mnist", "class 7").request.name == "class 7"
+    with pytest.raises(StudyError, match="Known are"):
+        load_task("emnist")
