@@ -127,13 +127,14 @@ def release() -> None:
 
 
 def version() -> str:
-    """Of the package, and the commit where this is a clone."""
-    number = importlib.metadata.version("feature-unlearning")
-    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    """Of the package; where this is a clone, the commit too, and whether the code differs from it."""
+    number, git = importlib.metadata.version("feature-unlearning"), ["git", "-C", str(ROOT)]
     try:
-        return f"{number} ({subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()})"
+        commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "helpers"]).returncode
     except (OSError, subprocess.CalledProcessError):
         return number
+    return f"{number}, commit {commit.stdout.strip()}{' with changes' if changed else ''}"
 
 
 def report() -> None:
@@ -166,7 +167,7 @@ def results_text(results: pd.DataFrame, about: dict) -> str:
         table = overview_table(mine).data.to_markdown()
         parts += [f"**{title}**, forgotten: {mine.iloc[0].forget}, {models_in(mine)} models of each kind", table]
         parts += [conclusions(mine).data]
-    made = f"Made by version {about['version']} on {about['date']}; {about['machine']}."
+    made = f"Release {about['version']} of {about['date']}; {about['machine']}."
     parts.append(f"Test half, mean ± standard deviation over the models. {made}")
     return "\n\n".join(parts)
 

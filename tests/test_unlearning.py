@@ -107,7 +107,7 @@ def test_it_keeps_to_its_budget_and_repairs_with_at_least_half_of_what_is_left(d
     if name == "ascent":
         assert log.samples == len(data.forget_labels)
         return
-    assert log.samples <= data.samples(settings.budget)
+    assert log.samples <= data.samples(settings.budget) + 1e-6  # thirds are added up
     if repaired:
         assert len(repaired) >= 0.35 * data.samples(settings.budget) // settings.batch_size
 

@@ -19,7 +19,7 @@ PANELS = {  # what a panel shows -> measure, half, subset
     "lost on retain, points": ("accuracy", "test", "retain"),
 }
 EDGES = {
-    "energy gap closed, %": (40, 104),
+    "energy gap closed, %": (0, 104),
     "told apart by U-LiRA, accuracy": (0.4, 1.02),
     "lost on retain, points": (-0.3, 2.2),
 }
@@ -75,7 +75,7 @@ def _panel(axis, results: pd.DataFrame, title: str) -> bool:
     """Draws one panel; True where a method in it forgets more than retraining does."""
     known, part = set(results.kind), part_of(results, title)
     low, high = EDGES[title]
-    axis.set(xscale="log", ylim=(low, high), xlim=(1.5, 130))
+    axis.set(xscale="log", ylim=(low, high), xlim=(0.15, 130))
     null = np.array(null_of(results, *part))
     scale = 1 if part[0] == "u_lira" else 100
     null = scale * (mean(results, "retrained", *part) - null if part[0] == "accuracy" else null)
@@ -107,14 +107,17 @@ def _panel(axis, results: pd.DataFrame, title: str) -> bool:
             labels.append(axis.text(x, y, words, fontsize=7 if ours else 6, weight="bold" if ours else "normal"))
             places.append((x, y))
         more |= over
-    axis.xaxis.set_major_locator(FixedLocator([2, 5, 10, 20, 50, 100]))
+    axis.xaxis.set_major_locator(FixedLocator([0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]))
     axis.xaxis.set_major_formatter("{x:g}")
     axis.minorticks_off()
     if part[0] == "energy_gap":
         for base in LINES:
             kinds = [kind for kind in FRONTIER if kind.startswith(base) and kind in known]
             if kinds:
-                words = axis.text(cost(results, kinds[0]), point(results, kinds[0], title)[0], TITLES[base], fontsize=7)
+                below = base == LINES[0]  # the lower line's name stands below its first point, the other's above
+                y = point(results, kinds[0], title)[0] + (-3 if below else 3)
+                looks = {"fontsize": 7, "ha": "center", "va": "top" if below else "bottom"}
+                words = axis.text(cost(results, kinds[0]), y, TITLES[base], **looks)
                 words.set_color(colour_of(base))
                 words.set_position((words.get_position()[0], np.clip(words.get_position()[1], low + 1, high - 1)))
     if labels:

@@ -83,6 +83,7 @@ def optuna_figure(draw: Callable, study: optuna.Study | None, **options) -> Imag
         options |= {"target": lambda trial: trial.values[0], "target_name": "energy distance on forget"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        optuna.logging.set_verbosity(optuna.logging.ERROR)  # that no trial is within the limits stands in the table
         made = draw(study, **options).figure
     made.set_size_inches(8, 3.6)
     pyplot.close(made)
