@@ -25,6 +25,7 @@ class Sizes:
     )  # of retraining's samples, at which the frontier is measured
     probed: int = 5  # models of each kind on which relearn time and linear probe are measured
     relearn_steps: int = 240  # at which relearning is given up
+    resurgence_steps: int = 150  # on retained samples alone, after which one looks whether the forgotten came back
     cost_rounds: int = 3  # of one unlearning and a part of one retraining, in turn
     heartbeat: int = 5  # seconds between two signs of a process that works on a study
     grace: int = 30  # seconds without a sign after which its trial goes back into the queue
@@ -38,6 +39,7 @@ QUICK = Sizes(
     shares=(0.1, 0.5),
     probed=1,
     relearn_steps=40,
+    resurgence_steps=20,
     cost_rounds=1,
     heartbeat=1,
     grace=4,

@@ -277,7 +277,7 @@ def test_the_archive_is_fetched_and_read(mirror, with_mnist):
 
 
 @needs_published
-@pytest.mark.parametrize("kind", ["zip", "folder"])
+@pytest.mark.parametrize("kind", ["folder", pytest.param("zip", marks=pytest.mark.thorough)])
 def test_the_archive_is_taken_under_its_other_names(with_mnist, kind):
     """As GitHub's button gives it, as a browser or a Mac unpacks it, under the name of the branch."""
     with tarfile.open(PUBLISHED) as tar:
@@ -336,7 +336,7 @@ def test_the_coloured_forget_set_is_the_mnist_one_restricted(task, with_mnist):
 
 
 @needs_published
-@pytest.mark.parametrize("cut", [100, 1_000_000, 3_000_000])
+@pytest.mark.parametrize("cut", [100, 1_000_000, pytest.param(3_000_000, marks=pytest.mark.thorough)])
 def test_a_cut_archive_is_named(tmp_path, cut):
     archive = tmp_path / "colorized-MNIST.tar.gz"
     archive.write_bytes(PUBLISHED.read_bytes()[:cut])
@@ -410,7 +410,7 @@ def test_an_archive_that_stops_to_be_a_compressed_one_is_named(tmp_path):
 
 
 @needs_published
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.thorough) for seed in (1, 2, 3))])
 def test_a_flipped_archive_is_named(tmp_path, seed):
     random = np.random.default_rng(seed)
     archive = tmp_path / "colorized-MNIST.tar.gz"

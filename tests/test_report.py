@@ -67,18 +67,19 @@ def made_up(kinds, n=5, gap=0.9, floor=0.4, ceiling=5.0, dataset="mnist", second
 
 
 BASE = ("untrained", "trained", "retrained")
+SOME = (*BASE, "gemu", "gefeu", "ascent", "new", "reset", "salun")  # figures of all methods take ten seconds
 ANY = {
     "as usual": made_up((*BASE, *METHODS, *FRONTIER)),
     "the baselines alone": made_up(BASE),
     "one method": made_up((*BASE, "gemu")),
     "two models": made_up((*BASE, "gemu", "gefeu"), n=2),
-    "equal values": made_up((*BASE, *METHODS), spread=0.0),
+    "equal values": made_up(SOME, spread=0.0),
     "all methods far below": made_up((*BASE, *METHODS), gap=-46.0),
-    "all methods far above": made_up((*BASE, *METHODS), gap=3.0),
-    "a ceiling below the floor": made_up((*BASE, *METHODS), floor=5.0, ceiling=0.4),
-    "a ceiling on the floor": made_up((*BASE, *METHODS), floor=1.0, ceiling=1.0, spread=0.0),
-    "no time at all": made_up((*BASE, *METHODS), seconds=0.0),
-    "two data sets": pd.concat([made_up((*BASE, *METHODS)), made_up((*BASE, "gemu"), dataset="cmnist")]),
+    "all methods far above": made_up(SOME, gap=3.0),
+    "a ceiling below the floor": made_up(SOME, floor=5.0, ceiling=0.4),
+    "a ceiling on the floor": made_up(SOME, floor=1.0, ceiling=1.0, spread=0.0),
+    "no time at all": made_up(SOME, seconds=0.0),
+    "two data sets": pd.concat([made_up(SOME), made_up((*BASE, "gemu"), dataset="cmnist")]),
 }
 
 

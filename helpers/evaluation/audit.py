@@ -234,7 +234,7 @@ def _pairs(task: Task, ensembles: tuple[Ensemble, ...], code: str) -> pd.DataFra
 def _probe(task: Task, every: dict[str, Ensemble], code: str) -> list[pd.DataFrame]:
     """Relearn time and linear probe of the first models of each kind, and their nulls. One file each: a kill costs one."""
     jobs = [(name, seed) for seed in range(min(SIZES.probed, len(every["trained"]))) for name in every]
-    keys = [fingerprint([code, SIZES.relearn_steps, seed]) for _, seed in jobs]
+    keys = [fingerprint([code, SIZES.relearn_steps, SIZES.resurgence_steps, seed]) for _, seed in jobs]
     places = zip(jobs, keys, strict=True)
     paths = [frame_path(task, every[name].kind, len(every[name]), f"probe-{at}-", key) for (name, at), key in places]
 
@@ -268,4 +268,4 @@ def probe(task: Task, state: dict, trained: dict, seed: int) -> tuple[int, float
     model = model_of(state).cpu()
     target = forget_loss(model_of(trained).cpu(), task)
     steps = relearn_steps(model, task, target, RECIPE, seed, SIZES.relearn_steps)
-    return steps, linear_probe(model, task), resurgence(model, task, RECIPE, seed)
+    return steps, linear_probe(model, task), resurgence(model, task, RECIPE, seed, SIZES.resurgence_steps)

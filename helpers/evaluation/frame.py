@@ -22,6 +22,7 @@ from scipy.stats import bootstrap
 
 from helpers.data.task import Task
 from helpers.files import DATA
+from helpers.sizes import SIZES
 
 RESULTS = DATA / "results"
 COLUMNS = dict.fromkeys(("dataset", "forget", "kind"), "str") | {"seed": "Int64"}
@@ -65,7 +66,9 @@ MEASURES = {
     "klom": Measure("KLoM against retrained", "nats", digits=2, drawn=True),
     "excess": Measure("loss above retrained's", "standard deviations of retrained", "0", digits=1, drawn=True),
     "beyond": Measure("samples lost beyond every retrained model", "share", drawn=True),
-    "resurgence": Measure("accuracy after 150 steps on retained samples alone", "%", scale=100, digits=1),
+    "resurgence": Measure(
+        f"accuracy after {SIZES.resurgence_steps} steps on retained samples alone", "%", scale=100, digits=1
+    ),
     "relearn_steps": Measure("relearn time", "steps", digits=1),
     "probe": Measure("linear probe for what was forgotten", "balanced accuracy"),
     "loss_quantile": Measure("loss over the samples, mean over the models", "nats"),

@@ -36,11 +36,9 @@ def relearn_steps(model: CNN, task: Task, target: float, recipe: Recipe, seed: i
     return most
 
 
-def resurgence(
-    model: CNN, task: Task, recipe: Recipe, seed: int, steps: int = 150, batch: int = 64
-) -> dict[str, float]:
-    """Does it come back by itself? Accuracy on the forget set of each half that has one after `steps` steps on retained samples alone, at .05 of
-    the recipe's peak rate (arXiv:2505.22310): what was only hidden returns, what was removed does not."""
+def resurgence(model: CNN, task: Task, recipe: Recipe, seed: int, steps: int, batch: int = 64) -> dict[str, float]:
+    """Does it come back by itself? Accuracy on the forget set of each half that has one after `steps` steps on retained samples
+    alone, at .05 of the recipe's peak rate (arXiv:2505.22310): what was only hidden returns, what was removed does not."""
     model = copy_of(model)
     images, labels = task.retain_set("train")
     optimizer = adam(model, 0.05 * recipe.peak_lr)
