@@ -38,7 +38,7 @@ notebook: setup
 	$(RUN) -m jupyter lab
 
 release: setup
-	$(RUN) -m helpers release
+	$(RUN) -m helpers release $(if $(MODELS),--models $(MODELS))
 
 report: setup
 	$(RUN) -m helpers report

@@ -5,20 +5,21 @@ a whole notebook, is run once, beside the rates of the rounds):
 
 - ours: what the notebooks call;
 - the usual way: `torchvision.datasets.MNIST` with ToTensor and Normalize, a DataLoader, float32, all threads; the same
-  network, optimizer and batch size, the same number of samples; in a process of its own, as a plain script would be (this
-  repository asks the C library to keep freed memory, from which the loop would gain otherwise);
+  network, optimizer and batch size, the same number of samples; in a process of its own, as a plain script would be
+  (this repository asks the C library to keep freed memory, from which the loop would gain otherwise);
 - the limit: the time that the floating-point operations of the convolutions and linear layers take at the rate at which
   this machine multiplies matrices of their shapes, in its best number format, on all cores.
 
 Rates of the usual way and of the limit are measured on a few thousand samples in each round and scaled to the number of
-samples of the line. In the same rounds the network that this repository had before is trained in place of the present one (`Former`),
-so that the gain can be seen on any machine. Writes data/results/benchmark.json, data/report/cost_growth.png and the README's performance table.
-"""
+samples of the line. In the same rounds the network that this repository had before is trained in place of the present
+one (`Former`), so that the gain can be seen on any machine. Writes data/results/benchmark.json,
+data/report/cost_growth.png and the README's performance table."""
 
 import argparse
 import functools
 import json
 import multiprocessing
+import os
 import shutil
 import tempfile
 import threading
@@ -86,8 +87,8 @@ def our_training(task: Task, steps: int = STEPS) -> float:
 
 
 class Former(torch.nn.Module):
-    """The network before the present one: 3x3 convolutions of 32, 64 and 128 channels, each with ReLU and 2x2 max-pooling, only the
-    first padded, then 128 hidden units; 159,626 parameters on one channel."""
+    """The network before the present one: 3x3 convolutions of 32, 64 and 128 channels, each with ReLU and 2x2
+    max-pooling, only the first padded, then 128 hidden units; 159,626 parameters on one channel."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -262,17 +263,16 @@ def whole_notebook(models: int) -> float:
 
 
 def growth(task: Task) -> dict:
-    """Seconds against the number of models and against the size of the training set, with the slope of the logarithms (1:
-    proportional). Models: train, unlearn by GEMU, all measures of a notebook, on an eighth of the training half. Size:
-    one pass of training. Peak memory: of all processes together at the largest ensemble, the whole data set loaded; also
-    for Colored MNIST."""
+    """Seconds against the number of models and against the size of the training set, with the slope of the logarithms
+    (1: proportional). Models: train, unlearn by GEMU, all measures of a notebook, on an eighth of the training half, in
+    one process (others would be sent the data with every model: only a whole data set is loaded by name). Size: one
+    pass of training. Peak memory: of all processes together with 30 models of each kind on Colored MNIST."""
     by_models, by_size, peak = {}, {}, {}
     small = first(task, len(task.data.train) // 8)
-    with _PeakMemory() as memory:
+    with patch.dict(os.environ, LOKY_MAX_CPU_COUNT="1"):
         for n in (1, 3, 10, 30):
             with tempfile.TemporaryDirectory() as place, _stored_in(Path(place)):
                 by_models[n] = seconds(_short_study, small, n)
-    peak["mnist"] = memory.peak / 1e9
     with tempfile.TemporaryDirectory() as place, _stored_in(Path(place)), _PeakMemory() as memory:
         _short_study(load_task("cmnist"), 30)
     peak["cmnist"] = memory.peak / 1e9
@@ -316,8 +316,8 @@ def _stored_in(place: Path):
 
 
 class _PeakMemory:
-    """Largest sum of the memory of this process and its children, looked at every half second; what processes share counts once
-    where the system tells (Linux), else not at all."""
+    """Largest sum of the memory of this process and its children, looked at every half second; what processes share
+    counts once where the system tells (Linux), else not at all."""
 
     def __enter__(self):
         self.peak, self.done = 0, threading.Event()
@@ -359,8 +359,10 @@ def table(found: dict) -> str:
     grown = found["growth"]
     peaks = " and ".join(f"{NAMES[name]} {peak:.1f} GB" for name, peak in grown["peak memory at 30 models, GB"].items())
     note = (
-        f"{found['machine']}. Medians of {found['rounds']} rounds, of the whole notebook one run; one model of an ensemble: "
-        f"the ensemble's time by its models, {found['at once']} at once; usual way: float32, all threads; limit: matrix "
+        f"{found['machine']}. Medians of {found['rounds']} rounds, of the whole notebook one run; one model of an "
+        "ensemble: "
+        f"the ensemble's time by its models, {found['at once']} at once; usual way: float32, all threads; limit: "
+        "matrix "
         f"products alone in {found['dtype']}. The network before the present one, trained in the same rounds: "
         f"{found['former']:,.0f} samples per second. Time grows with the number of models to the power "
         f"{grown['slope, models']:.2f}, with the training set to the power {grown['slope, training set']:.2f}; "

@@ -1,8 +1,8 @@
 """What does sharing the work cost? One process, all cores (loky) and as many Dask workers on this machine, in turn.
 
-Each engine computes the same ensembles from nothing in a process of its own, its start included: trained and retrained models,
-then GEMU, GeFeU and Gradient Ascent. Prints seconds, models per second and the ratio to loky; then what one model sends over the
-network, as it would be sent.
+Each engine computes the same ensembles from nothing in a process of its own, its start included: trained and retrained
+models, then GEMU, GeFeU and Gradient Ascent. Prints seconds, models per second and the ratio to loky; then what one
+model sends over the network, as it would be sent.
 
     python benchmarks/workers.py --dataset cmnist --models 12 --rounds 2
 """

@@ -4,7 +4,10 @@ import argparse
 import os
 import sys
 
-FORGET = 'what is forgotten, in the words of FORGET: "crossbar", "plain", "class 7", "random 1 %%", "red 7", the name of a list'
+FORGET = (
+    'what is forgotten, in the words of FORGET: "crossbar", "plain", "class 7", "random 1 %%", "red 7", the '
+    "name of a list"
+)
 
 
 def parser(tunes: bool) -> argparse.ArgumentParser:
@@ -26,7 +29,8 @@ def parser(tunes: bool) -> argparse.ArgumentParser:
     data = command("data", "fetches a data set and says what there is")
     data.add_argument("--dataset", default="mnist", help="mnist, cmnist or fmnist")
     data.add_argument("--forget", help=FORGET)
-    command("release", "collects the stored results in data/report/, then as report")
+    release = command("release", "collects the stored results in data/report/, then as report")
+    release.add_argument("--models", type=int, help="models of each kind; default: as in the notebooks")
     command("report", "writes the README's results and figure from the frame in data/report/")
     tune = command("tune", "works on an Optuna study; several processes and machines can do so at once")
     tune.add_argument("method", choices=_methods() if tunes else None)
@@ -34,7 +38,6 @@ def parser(tunes: bool) -> argparse.ArgumentParser:
     tune.add_argument("--dataset", default="mnist")
     tune.add_argument("--forget", default="crossbar", help=FORGET)
     tune.add_argument("--trials", type=int, default=0, help="trials to add; 0 joins what another process started")
-    tune.add_argument("--confirm", action="store_true", help="then measure the most promising trials again")
     tune.add_argument("--storage", default=os.environ.get("STORAGE"), help="any address that Optuna takes")
     return made
 
@@ -52,9 +55,7 @@ def describe(dataset: str, forget: str | None) -> str:
     return load_task(dataset, forget).describe() if forget else load_data(dataset).describe()
 
 
-def tune(
-    method: str, study: str | None, dataset: str, forget: str, trials: int, confirm: bool, storage: str | None
-) -> None:
+def tune(method: str, study: str | None, dataset: str, forget: str, trials: int, storage: str | None) -> None:
     from helpers import studies
     from helpers.data.request import DEFAULT
     from helpers.data.task import load_task
@@ -64,9 +65,6 @@ def tune(
     side = "" if task.request.name == DEFAULT else f"-{task.folder}"
     opened = studies.open_study(study or f"{dataset}{side}-{method}", method, task, storage or None, trials < 1)
     studies.run_trials(opened, trials, method, task, join=trials < 1)
-    if confirm:
-        studies.confirm(opened, method, task)
-    studies.finished(opened)
     print(chosen_table({method: opened}).data.T.to_markdown())
 
 
@@ -84,7 +82,7 @@ def main() -> None:
             from helpers import run
 
             if command in ("report", "release"):
-                {"report": run.report, "release": run.release}[command]()
+                {"report": run.report, "release": run.release}[command](**options)
             else:
                 run.run_notebooks(command == "refresh", **options)
     except StudyError as error:

@@ -1,8 +1,7 @@
 """Where things are stored, and how: whole or not at all, checked when read, never executed.
 
-Weights and arrays are zip archives, frames are gzip files: both carry checksums of what they hold, which are verified here
-when a file is opened, so that a cut or altered one is named in one sentence.
-"""
+Weights and arrays are zip archives, frames are gzip files: both carry checksums of what they hold, which are verified
+here when a file is opened, so that a cut or altered one is named in one sentence."""
 
 import ast
 import functools
@@ -131,7 +130,8 @@ def locked(path: Path):
 
 
 def claim(path: Path, seconds: float = 0) -> BaseFileLock | None:
-    """The lock beside `path`, held; None if another process has it for longer than so many seconds (-1: waits for ever)."""
+    """The lock beside `path`, held; None if another process has it for longer than so many seconds (-1: waits for
+    ever)."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # any thread may give it back
@@ -196,7 +196,8 @@ def save_frame(path: Path, frame: pd.DataFrame) -> None:
 
 
 def load_frame(path: Path, like: dict[str, str], remedy: str) -> pd.DataFrame:
-    """Loads what `save_frame` stored, or a plain .csv. like: column -> type; StudyError for other columns, a cut or an altered file."""
+    """Loads what `save_frame` stored, or a plain .csv. like: column -> type; StudyError for other columns, a cut or an
+    altered file."""
     try:
         opened = gzip.open if path.suffix == ".gz" else open
         with opened(path, "rb") as file:  # a packed one to its end, where the checksum stands

@@ -1,11 +1,13 @@
 """Many models at once, on the cores of this machine or on a cluster: a seam over joblib.
 
-A model is always computed on one thread, so its numbers do not depend on where, or beside how many others, it is computed; small
-batches gain little from a second thread. What goes out is small (kind, settings, seed, at most a model's weights), what
-comes back are weights and records; each process loads the data once and keeps it. The caller alone writes files.
+A model is always computed on one thread, so its numbers do not depend on where, or beside how many others, it is
+computed; small batches gain little from a second thread. What goes out is small (kind, settings, seed, at most a
+model's weights), what comes back are weights and records; each process loads the data once and keeps it. The caller
+alone writes files.
 
-- By default joblib's loky processes run on every core that this process may use (Linux, macOS, Windows; the environment variable
-  LOKY_MAX_CPU_COUNT lowers that). With one core, or with a GPU, which one process drives, all is computed in this process.
+- By default joblib's loky processes run on every core that this process may use (Linux, macOS, Windows; the environment
+  variable LOKY_MAX_CPU_COUNT lowers that). With one core, or with a GPU, which one process drives, all is computed in
+  this process.
 - With the environment variable SCHEDULER, the address of a Dask scheduler, its workers compute.
 """
 
@@ -56,9 +58,8 @@ def cores() -> int:
 def each(work: Callable, jobs: Iterable[tuple[Hashable, tuple]], here: bool = False) -> Iterator[tuple]:
     """Yields (name, work(*arguments)) for every (name, arguments) of `jobs`, in the order in which they are finished.
 
-    work: a function of a module; jobs: taken from as processes become free. here: in this process unless there is a cluster.
-    What `work` raises is raised here with the job's name; an interrupt stops all that was begun.
-    """
+    work: a function of a module; jobs: taken from as processes become free. here: in this process unless there is a
+    cluster. What `work` raises is raised here with the job's name; an interrupt stops all that was begun."""
     if not scheduler() and (here or cores() == 1):
         for name, arguments in jobs:
             with one_thread():
@@ -158,7 +159,8 @@ def _client(address: str):
         workers = client.ncores()
     except (OSError, ValueError, TimeoutError) as error:
         raise StudyError(
-            f"No Dask scheduler answers at SCHEDULER={address} ({type(error).__name__}): start one with `dask scheduler`, or leave "
+            f"No Dask scheduler answers at SCHEDULER={address} ({type(error).__name__}): start one with `dask "
+            "scheduler`, or leave "
             "SCHEDULER out."
         ) from None
     if not workers:
@@ -183,13 +185,15 @@ def _told(error: Exception) -> str:
     kind = type(error).__name__
     if kind in ("TerminatedWorkerError", "BrokenProcessPool", "KilledWorker"):
         return (
-            "A worker process was stopped from outside (out of memory?): run the cell again, which goes on where it stopped; on "
+            "A worker process was stopped from outside (out of memory?): run the cell again, which goes on where "
+            "it stopped; on "
             "fewer cores (LOKY_MAX_CPU_COUNT) less memory is needed."
         )
     if kind in ("CancelledError", "FutureCancelledError", "CommClosedError", "ClosedClientError", "TimeoutError"):
         _client.cache_clear()
         return (
-            f"The connection to the scheduler at {scheduler()} was lost: what was finished is stored, and the same command goes on "
+            f"The connection to the scheduler at {scheduler()} was lost: what was finished is stored, and the same "
+            "command goes on "
             "when the scheduler runs again."
         )
     return ""

@@ -1,8 +1,8 @@
 """Runs the notebooks from the command line, and writes what the README shows (`python -m helpers`).
 
 `study` writes executed copies to data/results/notebooks/; `refresh` executes the committed notebooks in place, so that
-they carry the outputs of one complete run; `release` collects the stored results in data/report/, and `report` writes the README's tables and figure from there.
-"""
+they carry the outputs of one complete run; `release` collects the stored results in data/report/, and `report` writes
+the README's tables and figure from there."""
 
 import importlib.metadata
 import json
@@ -24,7 +24,6 @@ from helpers.evaluation.frame import COLUMNS, RESULTS
 from helpers.files import DATA, StudyError, load_frame, save_frame, shown, there, written_whole
 from helpers.models.ensembles import check_count
 from helpers.report.frontier import frontier
-from helpers.report.requests import stored_models
 from helpers.report.style import save_figure
 from helpers.report.tables import all_settings, models_in, overview_table
 from helpers.report.words import conclusions
@@ -59,7 +58,8 @@ def execute(name: str, target: Path, parameters: dict, root: Path = ROOT) -> Non
 
 
 def first_cell(notebook):
-    """The cell with the flags. Its tag `parameters` tells where flags are put; one that an editor dropped is put back."""
+    """The cell with the flags. Its tag `parameters` tells where flags are put; one that an editor dropped is put
+    back."""
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     tagged = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
     found = tagged or [cell for cell in code if re.search(r"(?m)^USED_DATASET *= *", cell.source)]
@@ -104,17 +104,20 @@ def tidy(notebook):
     return notebook
 
 
-def release() -> None:
-    """Collects the measures of the models that are stored, as the present code measures them, in data/report/, with a note on what
-    made them; then writes the README's results of them (`report`)."""
-    frames, sources = [], {}
+def release(models: int | None = None) -> None:
+    """Collects the measures of stored models, as the present code measures them, in data/report/, with a note on what
+    made them; then writes the README's results of them (`report`).
+
+    models: of each kind, the same on every data set; None: as in the notebooks. A data set without results is left out.
+    """
+    models, frames, sources = models or int(flag_of("N_MODELS")), [], {}
+    check_count(models)
     for dataset, words in RELEASED.items():
-        path = RESULTS / dataset / folder_of(words) / "measures.csv"
-        if not there(path):
+        if not there(RESULTS / dataset / folder_of(words) / "measures.csv"):
             print(f'{NAMES[dataset]} is left out: `make study DATASET={dataset} FORGET="{words}"` makes its results.')
             continue
         task = load_task(dataset, words)
-        frames.append(rounded(audit(task, *every_ensemble(task, stored_models(path), stored=True))))
+        frames.append(rounded(audit(task, *every_ensemble(task, models, stored=True))))
         sources[dataset] = task.data.source
     if not frames:
         raise StudyError("There are no results yet: run `make study` first.")
@@ -157,7 +160,8 @@ def rounded(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def results_text(results: pd.DataFrame, about: dict) -> str:
-    """Figure, and for each data set one table and what was found, in Markdown. about: of the release, as data/report/release.json."""
+    """Figure, and for each data set one table and what was found, in Markdown. about: of the release, as
+    data/report/release.json."""
     parts = [
         "![The budget frontier: cost against energy gap closed, attack and accuracy lost](data/report/frontier.png)"
     ]
@@ -228,7 +232,8 @@ def run_notebooks(in_place: bool, dataset: str | None, forget: str | None, model
         execute(name, target / f"{name}.ipynb", parameters)
         minutes[name] = (time.perf_counter() - start) / 60
     print(
-        f"\nDone in {sum(minutes.values()):.1f} minutes ({', '.join(f'{name} {m:.1f}' for name, m in minutes.items())}).\n"
+        f"\nDone in {sum(minutes.values()):.1f} minutes "
+        f"({', '.join(f'{name} {m:.1f}' for name, m in minutes.items())}).\n"
         f"  measures:  {shown(RESULTS)}/{dataset}/{folder}/measures.csv\n"
         f"  figures:   {shown(RESULTS)}/figures/\n  notebooks: {shown(target)}/"
     )

@@ -1,9 +1,8 @@
 """How much is computed: everything that only costs time, in one place.
 
-With the environment variable UNLEARNING_QUICK=1 everything is tiny: to see that the whole works, within a minute or two. Such
-models are poor, and are kept apart from all others, since the recipe is part of what names them; the executed
-notebooks, figures and measures.csv of such a run take the place of those that lie in data/results/.
-"""
+With the environment variable UNLEARNING_QUICK=1 everything is tiny: to see that the whole works, within a minute or
+two. Such models are poor, and are kept apart from all others, since the recipe is part of what names them; the executed
+notebooks, figures and measures.csv of such a run take the place of those that lie in data/results/."""
 
 import os
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ class Sizes:
     min_passes: int = 2  # of training, over the training set
     min_steps: int = 300  # of training
     test_samples: int | None = None  # of the test half, the first ones; None: all
-    tuning_models: int = 5  # on which hyper-parameters are tuned
+    tuning_models: int = 20  # on which hyper-parameters are tuned
     shares: tuple[float, ...] = (
         0.02,
         0.05,

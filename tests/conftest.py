@@ -1,4 +1,5 @@
-"""Real digits, real training, small sizes. `workshop` is a temporary copy of the repository, in which everything is tiny.
+"""Real digits, real training, small sizes. `workshop` is a temporary copy of the repository, in which everything is
+tiny.
 
 Nothing is downloaded here: MNIST was fetched before (`make test` does), and whether a copy has the published archive of
 Colored MNIST is decided by the fixture that makes it.
@@ -63,7 +64,8 @@ def small_data(task):
 
 @pytest.fixture(scope="session")
 def whole_class(task, small_data):
-    """As `small_data` for the request "class 7": 600 sevens, more than a third of what the budget allows, no seven retained."""
+    """As `small_data` for the request "class 7": 600 sevens, more than a third of what the budget allows, no seven
+    retained."""
     part = task.data.train.pick(slice(6_000))
     sevens = part.labels == 7
     return UnlearningData(
@@ -91,7 +93,8 @@ def trained_model(small_data):
 
 
 def copy_repository(target: Path, archive: bool = False) -> Path:
-    """Code, notebooks and splits, with MNIST and, where asked for, the archive of Colored MNIST; no models, no results."""
+    """Code, notebooks and splits, with MNIST and, where asked for, the archive of Colored MNIST; no models, no
+    results."""
     target.mkdir(parents=True)
     for path in (*ROOT.glob("*.ipynb"), ROOT / "pyproject.toml", ROOT / "README.md"):
         shutil.copy(path, target)

@@ -1,8 +1,8 @@
 """Python programs for tests, each in a process of its own.
 
-They are forked from a server that has imported the large libraries, but nothing of this repository: a program then starts in a
-tenth of a second, where a new interpreter needs five to eight. Where there is no fork server (Windows) it is a new interpreter.
-"""
+They are forked from a server that has imported the large libraries, but nothing of this repository: a program then
+starts in a tenth of a second, where a new interpreter needs five to eight. Where there is no fork server (Windows) it
+is a new interpreter."""
 
 import atexit
 import multiprocessing
@@ -42,8 +42,8 @@ if FORKED:
 
 
 class Program:
-    """Runs `code` in `folder`, whose helpers it imports, with this process's environment and `env`. As subprocess.Popen, but
-    stdout and stderr are the texts so far."""
+    """Runs `code` in `folder`, whose helpers it imports, with this process's environment and `env`. As
+    subprocess.Popen, but stdout and stderr are the texts so far."""
 
     def __init__(self, folder: Path, code: str, env: dict[str, str] | None = None):
         self._place = tempfile.TemporaryDirectory()

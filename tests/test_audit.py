@@ -1,4 +1,5 @@
-"""The audit over made-up ensembles whose answers are known: unlearned = retrained, unlearned = trained, forgets too much."""
+"""The audit over made-up ensembles whose answers are known: unlearned = retrained, unlearned = trained, forgets too
+much."""
 
 from types import SimpleNamespace
 
@@ -31,7 +32,8 @@ CONFIDENCE = {
 
 
 def parts(kind, seed):
-    """Logits and labels of all parts: sure of the label everywhere, on the two forget parts by the kind's confidence."""
+    """Logits and labels of all parts: sure of the label everywhere, on the two forget parts by the kind's
+    confidence."""
     random, found = np.random.default_rng(seed), {}
     for (half, subset), size in SIZES.items():
         labels = np.full(size, 7) if subset in ("forget", "neighbours", "memorised") else np.arange(size) % 10

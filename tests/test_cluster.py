@@ -1,4 +1,5 @@
-"""A real Dask scheduler with two real workers on this machine: the same numbers as without, and what can go wrong there."""
+"""A real Dask scheduler with two real workers on this machine: the same numbers as without, and what can go wrong
+there."""
 
 import os
 import signal
@@ -113,7 +114,7 @@ from helpers.data.task import load_task
 task = load_task("cmnist")
 study = studies.open_study("s", "tuned_ascent", task, sys.argv[1])
 studies.run_trials(study, 1, "tuned_ascent", task)
-print([trial.values for trial in study.trials], study.trials[0].user_attrs["found"]["cost"])
+print([trial.values for trial in study.trials], study.trials[0].user_attrs["measured"]["cost"])
 """
     found = []
     for where, run in (("a", cluster.run), ("b", lambda code: run_python(alone[0], code))):

@@ -143,8 +143,8 @@ def test_offline_nothing_is_asked_for(downloads, monkeypatch):
 
 @pytest.fixture
 def mirror(tmp_path, monkeypatch, downloads):
-    """A real server on this machine in place of torchvision's mirrors and of the archive's host; npm is not there. Returns its
-    folder and the list of all paths that were asked for."""
+    """A real server on this machine in place of torchvision's mirrors and of the archive's host; npm is not there.
+    Returns its folder and the list of all paths that were asked for."""
     folder, asked = tmp_path / "mirror", []
     folder.mkdir()
 

@@ -31,7 +31,7 @@ print(json.dumps({
     "columns": list(tables.measures_table(results).data.columns),
     "labels": [text.get_text() for text in figure.axes[0].texts],
     "settings": list(tables.all_settings().data.index),
-    "trials": [trial.params for trial in studies.finished(study)],
+    "trials": [trial.params for trial in studies.complete(study)],
     "share": float(results.query("kind == 'mine' and measure == 'samples_share'").value.mean()),
 }))
 """

@@ -1,5 +1,5 @@
-"""Kills of everything long, damaged files, a full disk: three kills and twenty damages in `make thorough`, ten and two hundred in
-`make exhaustive` (needs a network)."""
+"""Kills of everything long, damaged files, a full disk: three kills and twenty damages in `make thorough`, ten and two
+hundred in `make exhaustive` (needs a network)."""
 
 import json
 import os
@@ -23,11 +23,15 @@ MODELS = {"few": 6, "many": 12}
 TRAIN = SETUP + 'print("ready", flush=True)\nbaseline("trained", task, {n}, stored=False)\n'
 UNLEARN = SETUP + 'print("ready", flush=True)\nunlearned("gemu", task, {n}, stored=False)\n'
 STUDY = ("tune", "tuned_ascent", "--dataset", "cmnist")
-FETCH = "import os; os.environ['UNLEARNING_OFFLINE'] = '0'; from helpers.data import mnist; print('ready', flush=True); mnist.fetch()"
+FETCH = (
+    "import os; os.environ['UNLEARNING_OFFLINE'] = '0'; from helpers.data import mnist; print('ready', "
+    "flush=True); mnist.fetch()"
+)
 
 
 def seconds_of(code, folder, env=None, said="ready"):
-    """How long an undisturbed run takes from the moment when it says that it is ready, so that the kills land inside one."""
+    """How long an undisturbed run takes from the moment when it says that it is ready, so that the kills land inside
+    one."""
     run = Program(folder, code, env)
     wait_for(lambda: said in run.stdout + run.stderr, 200)
     begin = time.monotonic()
@@ -36,8 +40,9 @@ def seconds_of(code, folder, env=None, said="ready"):
 
 
 def kill_at_random(folder, code, seconds, check, kills, env=None, said="ready"):
-    """Starts the program again and again and kills it at a random moment of the `seconds` that it works once it is ready, until
-    `kills` have hit a live process; `check` looks at what is left, and clears it away where all is done."""
+    """Starts the program again and again and kills it at a random moment of the `seconds` that it works once it is
+    ready, until `kills` have hit a live process; `check` looks at what is left, and clears it away where all is
+    done."""
     moments, landed = random.Random(0), 0
     for _ in range(4 * kills):
         run = Program(folder, code, env)
@@ -195,11 +200,12 @@ def of_splits():
 
 def of_studies():
     found = studies.open_study("cmnist-tuned_ascent", "tuned_ascent", task)
-    best = studies.chosen_trial(found)
-    return [best.number, best.values, best.params, [(t.params, t.values) for t in studies.finished(found)]]
+    best = studies.best_trial(found)
+    return [best.number, best.value, best.params, [(t.params, t.value) for t in studies.complete(found)]]
 
 
-READ = {"downloads": of_downloads, "models": of_models, "results": of_results, "splits": of_splits, "studies": of_studies}
+READ = {"downloads": of_downloads, "models": of_models, "results": of_results}
+READ |= {"splits": of_splits, "studies": of_studies}
 
 
 def files(part):
@@ -211,10 +217,14 @@ def stamps():
     return {p: (p.stat().st_mtime_ns, p.stat().st_size) for part in READ for p in files(part)}
 
 
+def flipped(b, at):
+    return b[:at] + bytes([b[at] ^ (1 << random.randrange(8))]) + b[at + 1 :]
+
+
 random.seed(0)
 HOW = {
     "cut": lambda b: b[: random.randrange(len(b))],
-    "flipped": lambda b: (lambda at: b[:at] + bytes([b[at] ^ (1 << random.randrange(8))]) + b[at + 1 :])(random.randrange(len(b))),
+    "flipped": lambda b: flipped(b, random.randrange(len(b))),
     "empty": lambda b: b"",
     "foreign": lambda b: random.randbytes(len(b)),
     "holed": lambda b: (lambda at: b[:at] + bytes(min(512, len(b) - at)) + b[at + 512 :])(random.randrange(len(b))),

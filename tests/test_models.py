@@ -54,8 +54,8 @@ def test_training_learns_the_digits(task, trained_model):
 
 @pytest.fixture
 def poisoned(task, tmp_path, monkeypatch):
-    """A small part of the task in which every forget picture of the training half is not a number: whatever is trained on one has
-    such weights. Models lie in a folder of this test's own."""
+    """A small part of the task in which every forget picture of the training half is not a number: whatever is trained
+    on one has such weights. Models lie in a folder of this test's own."""
     monkeypatch.setattr(ensembles, "MODELS", tmp_path)
     monkeypatch.setattr(ensembles, "RECIPE", SHORT)
     monkeypatch.setattr(parallel, "cores", lambda: 1)

@@ -12,7 +12,7 @@ import pytest
 from conftest import NOTEBOOKS, ROOT, SETUP
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
-from programs import run_python
+from programs import command, run_python
 
 from helpers import run
 from helpers.files import StudyError
@@ -42,19 +42,19 @@ def kernel(workshop):
     "name, flags, sentence",
     [
         ("netcomp_compare", {"USED_DATASET": "cminst"}, 'did you mean "cmnist"'),
-        ("netcomp_compare", {"N_MODELS": 0}, "N_MODELS = 0 makes no ensemble"),
+        ("netcomp_compare", {"N_MODELS": 0}, "N_MODELS must be a whole number from 2 up, for example 10, not 0"),
         ("netcomp_compare", {"N_MODELS": 999_999_999_999}, "GB, more than the whole disk has"),
-        ("netcomp_compare", {"N_MODELS": 1}, "seeds are compared with each other: set it to a whole number from 2 up"),
-        ("netcomp_compare", {"N_MODELS": "3"}, "N_MODELS = '3' makes no ensemble"),
+        ("netcomp_compare", {"N_MODELS": 1}, "not 1: models of different seeds are compared"),
+        ("netcomp_compare", {"N_MODELS": "3"}, "N_MODELS must be a whole number from 2 up, for example 10, not '3'"),
         ("netcomp_compare", {"USED_DATASET": ["mnist"]}, "USED_DATASET = ['mnist'] is not known"),
         ("netcomp_compare", {"FORGET": "crosbar"}, 'choose "crossbar"'),
-        ("netcomp_compare", {"ALLREADY_TRAINED": "False"}, "set it to True or False, without quotes"),
+        ("netcomp_compare", {"ALLREADY_TRAINED": "False"}, "ALLREADY_TRAINED must be True or False, without quotes"),
         ("netcomp_compare", {"ALLREADY_TRAINED": True, "N_MODELS": 50}, "models are stored"),
         ("netcomp_SimpleAscent", {"FORGET": "plain"}, "run netcomp_compare.ipynb with ALLREADY_TRAINED = False"),
         ("netcomp_GEMU", {"FORGET": "plain"}, "run netcomp_compare.ipynb with ALLREADY_TRAINED = False"),
         ("netcomp_GeFeU", {"FORGET": "plain"}, "run netcomp_compare.ipynb with ALLREADY_TRAINED = False"),
         ("graphics", {"FORGET": "plain"}, "run netcomp_compare.ipynb"),
-        ("generator_optim", {"N_MODELS": 0}, "N_MODELS = 0 makes no ensemble"),
+        ("generator_optim", {"N_MODELS": 0}, "N_MODELS must be a whole number from 2 up, for example 10, not 0"),
         ("generator_optim", {"FORGET": "plain", "N_TRIALS": 5}, "run netcomp_compare.ipynb"),
     ],
 )
@@ -126,6 +126,22 @@ def test_without_studies_the_notebook_of_studies_says_so_and_goes_on(workshop, e
     assert shown.count("There is no finished trial to show") >= 8 and "0: set N_TRIALS above 0" in shown
     assert "is GeFeU closer?" in shown  # its last section
     assert not (workshop / "data" / "studies").exists()
+
+
+def test_a_release_holds_the_stored_models_and_says_what_made_them(workshop, executed):
+    (workshop / "data" / "report").mkdir(exist_ok=True)
+    done = run_python(workshop, command("release", "--models", "2"))
+    assert done.returncode == 0 and "MNIST is left out: `make study DATASET=mnist" in done.stdout, done.stderr[-1000:]
+    about = json.loads((workshop / "data" / "report" / "release.json").read_text())
+    frame = pd.read_csv(workshop / "data" / "report" / "measures.csv.gz", keep_default_na=False)
+    assert (
+        list(about["sources"]) == ["cmnist"] and set(frame.dataset) == {"cmnist"} and len(set(frame.seed) - {""}) == 2
+    )
+    page = (workshop / "README.md").read_text(encoding="utf-8")
+    assert "2 models of each kind" in page and about["version"] in page
+    done = run_python(workshop, command("release", "--models", "50"))
+    assert done.returncode == 1 and "models are stored" in done.stderr.splitlines()[-1]
+    assert pd.read_csv(workshop / "data" / "report" / "measures.csv.gz", keep_default_na=False).equals(frame)
 
 
 def test_stored_work_is_loaded_without_computing(workshop, executed):

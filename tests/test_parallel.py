@@ -29,7 +29,8 @@ def two_cores(monkeypatch):
 
 
 def children() -> list:
-    """Processes that work (Python keeps a tracker of semaphores for as long as it runs, and the tests a server to fork from)."""
+    """Processes that work (Python keeps a tracker of semaphores for as long as it runs, and the tests a server to fork
+    from)."""
     found = [one for one in psutil.Process().children(recursive=True) if one.is_running()]
     helping = ("resource_tracker", "multiprocessing.forkserver")
     return [one for one in found if not any(name in " ".join(one.cmdline()) for name in helping)]

@@ -29,7 +29,8 @@ def place(installed):
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """A copy with an interpreter of its own, which imports the copy's helpers wherever it is started: (folder, python)."""
+    """A copy with an interpreter of its own, which imports the copy's helpers wherever it is started: (folder,
+    python)."""
     folder = copy_repository(tmp_path_factory.mktemp("places") / "my copy")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / ".venv")], check=True)
     python = folder / ".venv" / "bin" / "python"

@@ -32,6 +32,11 @@ def test_the_loss_attack_is_the_auc_of_the_loss():
     assert loss_attack(same[:1_000], same[1_000:]) == pytest.approx(0.5, abs=0.04)
 
 
+def test_the_loss_attack_needs_a_sample_in_every_fold():
+    assert np.isnan(loss_attack(np.ones(4), RANDOM.exponential(1.0, 100)))
+    assert np.isnan(loss_attack(np.array([np.nan] * 10), RANDOM.exponential(1.0, 100)))
+
+
 def test_the_margin_is_the_logit_of_the_probability_and_stays_exact():
     p = softmax(A, axis=-1)[:, np.arange(40), LABELS]
     assert margin(A, LABELS) == pytest.approx(np.log(p) - np.log1p(-p))

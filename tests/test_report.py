@@ -110,8 +110,8 @@ def test_figures_and_tables_stand_for_any_results(what):
     ):
         assert "<table" in table.to_html() and len(table.data)
     assert "colours" in figures.colour_figure(one, kinds)
-    assert ("no gap to close" in tables.no_gap(one)) == what.startswith("a ceiling")
-    assert ("no gap to close" in str(tables.gap_table(one).to_html())) == what.startswith("a ceiling")
+    assert ("Gap closed is undefined" in tables.no_gap(one)) == what.startswith("a ceiling")
+    assert ("Gap closed is undefined" in str(tables.gap_table(one).to_html())) == what.startswith("a ceiling")
     if {"gemu", "gefeu"} <= set(one.kind):
         assert words.conclusions(one).data and tables.paired_table(one, "gefeu", "gemu").data is not None
 
@@ -143,7 +143,7 @@ def test_the_frontier_draws_what_the_frame_says():
         assert any(
             np.allclose(line.get_xydata(), expected) for line in axis.lines if len(line.get_xdata()) == len(kinds)
         )
-    lost = frontier.point(results, "gemu", "lost on retain, points")[0]
+    lost = frontier.point(results, "gemu", "lost on retain, % points")[0]
     kept = results.query("measure == 'accuracy' and half == 'test' and subset == 'retain'").groupby("kind").value.mean()
     assert lost == pytest.approx(100 * (kept["retrained"] - kept["gemu"]))
 

@@ -71,8 +71,8 @@ def test_same_seed_same_model_another_seed_another(done, trained_model, data):
 
 
 def test_it_reads_only_what_it_declares(done, trained_model, data):
-    """With pictures of NaN and labels of -1 in place of the rest the result is the same, bit by bit; one that declares to
-    read the pictures does read them."""
+    """With pictures of NaN and labels of -1 in place of the rest the result is the same, bit by bit; one that declares
+    to read the pictures does read them."""
     name, _, model, _ = done
     reads = METHODS[name].reads
     assert reads in (IMAGES, LABELS, NOTHING)
@@ -110,6 +110,15 @@ def test_it_keeps_to_its_budget_and_repairs_with_at_least_half_of_what_is_left(d
     assert log.samples <= data.samples(settings.budget) + 1e-6  # thirds are added up
     if repaired:
         assert len(repaired) >= 0.35 * data.samples(settings.budget) // settings.batch_size
+
+
+def test_a_hundredth_is_enough_to_finish_within(done, trained_model, data):
+    """A budget below every floor: one batch of the recipe."""
+    name = done[0]
+    if "budget" in vars(METHODS[name].settings):
+        model, log = run(name, trained_model, data, budget=0.01)
+        assert log.samples <= data.samples(0.01) + 1e-6 and data.samples(0.01) == 256
+        assert all(torch.isfinite(weight).all() for weight in model.parameters())
 
 
 def test_it_declares_what_others_must_know(done):
@@ -298,7 +307,8 @@ def test_msg_draws_anew_where_the_gradients_of_both_sets_agree(trained_model, sm
 
 
 def test_msg_damps_the_gradients_of_the_other_weights(trained_model, small_data):
-    """A vanishing factor leaves them nearly where they were (Adam divides a gradient by its size: only its epsilon tells)."""
+    """A vanishing factor leaves them nearly where they were (Adam divides a gradient by its size: only its epsilon
+    tells)."""
     model, _ = run("msg", trained_model, small_data, damping=1e-12, weight_decay=0.0, budget=0.6)
     moved = (model.conv2.weight - trained_model.conv2.weight).abs().flatten()
     assert moved.quantile(0.5) < 1e-5 < moved.quantile(0.9)

@@ -1,10 +1,9 @@
 """Colored MNIST (github.com/jayaneetha/colorized-MNIST): the published archive, or the same construction.
 
-Its pictures are called `training/<digit>/<colour>_<index>.png`, where index is the index in MNIST, and are a function of
-digit and colour: white where the MNIST pixel is above 0, a pure red, green or blue ground elsewhere. So only index and colour
-are kept after the archive was read and every picture compared with that rule. Where the archive cannot be had, the same
-rule with seeded colours makes the data set (`source` tells which of the two it was).
-"""
+Its pictures are called `training/<digit>/<colour>_<index>.png`, where index is the index in MNIST, and are a function
+of digit and colour: white where the MNIST pixel is above 0, a pure red, green or blue ground elsewhere. So only index
+and colour are kept after the archive was read and every picture compared with that rule. Where the archive cannot be
+had, the same rule with seeded colours makes the data set (`source` tells which of the two it was)."""
 
 import functools
 import io
@@ -173,7 +172,8 @@ def read_archive(archive: Path, digits: dict) -> dict[str, np.ndarray]:
 
 
 def _members(archive: Path) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
-    """Name, size in bytes and a function that reads it, of every file in an archive or a folder; nothing is unpacked."""
+    """Name, size in bytes and a function that reads it, of every file in an archive or a folder; nothing is
+    unpacked."""
     if archive.is_dir():
         for path in archive.rglob("*.png"):
             yield path.as_posix(), path.stat().st_size, path.read_bytes

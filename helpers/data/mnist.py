@@ -79,7 +79,7 @@ def fetch() -> None:
                         part.write_bytes(content)
             except StudyError:
                 raise
-            except Exception as error:  # no network, no npm, a mirror that is down: told below if nothing works
+            except Exception as error:  # no network, no npm, a mirror that is down: named below if nothing works
                 tried.append(f"{source.__doc__} ({reason(error)})")
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
@@ -87,7 +87,8 @@ def fetch() -> None:
     if missing:
         wrong = "".join(f" {name} lies there, but {_fault(folder / name)}." for name in missing if there(folder / name))
         raise StudyError(
-            f"MNIST is not complete and could not be fetched: put {', '.join(missing)} into {shown(folder)}/ and run the cell "
+            f"MNIST is not complete and could not be fetched: put {', '.join(missing)} into {shown(folder)}/ and "
+            "run the cell "
             f"again.{wrong} Tried: {'; '.join(tried)}."
         )
 

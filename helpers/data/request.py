@@ -9,8 +9,8 @@
 | "NAME" | the samples listed in data/splits/NAME_train.txt and, if it is there, NAME_test.txt |
 | "crossbar, then class 3" | one after the other: `load_task` takes such words apart |
 
-A list has one index per line, in its half of MNIST (Colored MNIST has MNIST's) or of FashionMNIST; `#` begins a comment.
-"""
+A list has one index per line, in its half of MNIST (Colored MNIST has MNIST's) or of FashionMNIST; `#` begins a
+comment."""
 
 import re
 from collections.abc import Callable
@@ -30,14 +30,18 @@ SIDES = ("crossbar", "plain")
 DEFAULT = SIDES[0]
 THEN = ", then "
 HALVES = ("train", "test")
-KNOWN = '"crossbar", "plain", "class 7", "random 1 %", on Colored MNIST "red" or "red 7", or NAME of a list data/splits/NAME_train.txt'
+KNOWN = (
+    '"crossbar", "plain", "class 7", "random 1 %", on Colored MNIST "red" or "red 7", or NAME of a list '
+    "data/splits/NAME_train.txt"
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """name: the words that ask for it, always spelt alike; title: what they mean, for captions; forget: per half ("train", "test")
-    a Tensor [n] bool, True for what is to be forgotten, and False throughout the test half where that has no samples of this
-    kind; lists: fingerprint of the lists that it was read from; own_lists: whether they differ from the published ones."""
+    """name: the words that ask for it, always spelt alike; title: what they mean, for captions; forget: per half
+    ("train", "test") a Tensor [n] bool, True for what is to be forgotten, and False throughout the test half where that
+    has no samples of this kind; lists: fingerprint of the lists that it was read from; own_lists: whether they differ
+    from the published ones."""
 
     name: str
     title: str
@@ -47,7 +51,8 @@ class Request:
 
 
 def folder_of(name: str) -> str:
-    """The name as a folder, good on every file system: "random-1-percent". Names that would come out alike get different ends."""
+    """The name as a folder, good on every file system: "random-1-percent". Names that would come out alike get
+    different ends."""
     plain = re.sub(r"[^a-z0-9.]+", "-", name.replace("%", "percent")).strip("-.")
     spoken = re.fullmatch(r"[a-z0-9 .,%]+", name) and name == " ".join(name.split())
     return plain if spoken else f"{plain or 'list'}-{fingerprint(name)}"
@@ -169,8 +174,9 @@ def read_ambiguous(half: str) -> dict[int, str]:
 
 
 def read_list(path: Path, half: str, words: tuple[str, ...] = ("",)) -> dict[int, str]:
-    """Index -> word behind it, one of `words`, of a list. Line ends, byte-order mark, blank lines and comments are as any editor
-    leaves them. StudyError, with the line, where one holds something else, is out of range or was there before."""
+    """Index -> word behind it, one of `words`, of a list. Line ends, byte-order mark, blank lines and comments are as
+    any editor leaves them. StudyError, with the line, where one holds something else, is out of range or was there
+    before."""
     published = "" if path.stem.rpartition("_")[0] not in ("crossbar", "ambiguous") else (
         ", or take the published file (`git checkout data/splits`, or the repository's page)"
     )  # fmt: skip

@@ -1,17 +1,17 @@
-"""The audit: attacks and finer distances of every kind of model, each beside what chance does to retrained models.
+"""The audit: attacks and finer distances of every kind of model, each beside its null distribution: retrained against
+retrained.
 
 Per-model measures that compare with a retrained model pair model i with retrained model i + 1, another seed (retrained
 models with all others: their mean is the target). Measures
 of a whole ensemble (U-LiRA, KLoM, forgetting more than retraining does) compare a random half of the kind's models with
-the other half of the retrained ones, 20 times (with fewer than 4 models: the losses alone, all against all). Retrained
+the other half of the retrained ones, 20 times (with fewer than 6 models: the losses alone, all against all). Retrained
 models are measured in the same way against themselves: that is the *null*, and as close to it as possible is where an
 unlearned ensemble should be; their own value is the mean of the same draws. For measures of one model alone (loss
 attack, relearn time, probe) the null is where the mean of a random half of the retrained models lies.
 
-Where the test half has no samples of the kind that is forgotten (a random part, a list without a test list), measures on its
-forget set are left out, and the loss attack compares with held-out samples of the classes touched; where nothing is left of
-a class, so are those on its neighbours, and the linear probe.
-"""
+Where the test half has no samples of the kind that is forgotten (a random part, a list without a test list), measures
+on its forget set are left out, and the loss attack compares with held-out samples of the classes touched; where nothing
+is left of a class, so are those on its neighbours, and the linear probe."""
 
 import sys
 from dataclasses import dataclass, replace
@@ -44,12 +44,13 @@ from helpers.parallel import each
 from helpers.sizes import SIZES
 from helpers.unlearning import FRONTIER
 
+FEWEST = 6  # models for U-LiRA and KLoM
 SHIFTS, HALVES = 200, 200  # random draws behind the nulls of paired measures and of single models
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)  # over the samples, of loss and confidence
 KLOM_PARTS = (("train", "forget"), ("test", "forget"), ("test", "neighbours"), ("train", "retain"), ("test", "all"))
 FORGET = {half: (half, "forget") for half in ("train", "test")}  # the latter only where the test half has such samples
 HELD_OUT = ("test", "held_out")  # which stand in for it in the loss attack
-WORST = ("train", "memorised")  # the forget samples that trained models have learned by heart most
+WORST = ("train", "memorised")  # the forget samples that trained models have memorised most
 WORST_SHARE = 0.05
 U_LIRA_PARTS = (
     *FORGET.values(),
@@ -61,8 +62,8 @@ U_LIRA_PARTS = (
 
 @dataclass(frozen=True)
 class View:
-    """What the measures need of one kind. parts: (half, subset) -> logits [N, n, 10] and labels [n]; accuracy, margins, loss:
-    (half, subset) -> [N], [N, n], [N, n]; attack: AUC of the loss attack [N]."""
+    """What the measures need of one kind. parts: (half, subset) -> logits [N, n, 10] and labels [n]; accuracy, margins,
+    loss: (half, subset) -> [N], [N, n], [N, n]; attack: AUC of the loss attack [N]."""
 
     parts: dict
     accuracy: dict
@@ -88,8 +89,8 @@ class View:
 
 
 def audit(task: Task, *ensembles: Ensemble) -> pd.DataFrame:
-    """`evaluate` and all measures of the audit over all given ensembles, among them "trained" and "retrained" and all of
-    the same size. What is stored is not measured again. Returns the frame, with kind "null"."""
+    """`evaluate` and all measures of the audit over all given ensembles, among them "trained" and "retrained" and all
+    of the same size. What is stored is not measured again. Returns the frame, with kind "null"."""
     n, code = len(ensembles[0]), code_fingerprint(sys.modules[__name__], follow="helpers.evaluation")
     results = evaluate(task, *ensembles)
     every = {ensemble.kind.name: ensemble for ensemble in ensembles if ensemble.kind.name != "untrained"}
@@ -116,8 +117,8 @@ def _parts(task: Task, ensemble: Ensemble) -> dict:
 
 
 def memorised(trained: np.ndarray, retrained: np.ndarray) -> np.ndarray:
-    """Positions of the WORST_SHARE of forget samples with the largest gap of phi between trained and retrained models, [N, n]
-    each: those whose label is known by having seen them (memorisation, Feldman 2020, arXiv:1906.05271)."""
+    """Positions of the WORST_SHARE of forget samples with the largest gap of phi between trained and retrained models,
+    [N, n] each: those whose label is known by having seen them (memorisation, Feldman 2020, arXiv:1906.05271)."""
     gap = trained.mean(0) - retrained.mean(0)
     return np.argsort(-gap)[: max(1, round(WORST_SHARE * len(gap)))]
 
@@ -178,7 +179,7 @@ def _paired(view: View, oracle: View, partner: np.ndarray) -> dict[tuple[str, st
 def _of_halves(view: View, oracle: View) -> dict[tuple[str, str, str, str], list[float]]:
     """Measures of whole ensembles over random halves: (measure, half, subset, at) -> one value per draw."""
     found, n = {}, len(oracle.attack)
-    few = n < 4  # too few to leave one out of a half; the losses of all are compared with all
+    few = n < FEWEST  # a half of two, one left out, has no spread; the losses of all are compared with all
 
     def note(measure, part, value, at=""):
         found.setdefault((measure, *part, at), []).append(float(value))
@@ -232,7 +233,8 @@ def _pairs(task: Task, ensembles: tuple[Ensemble, ...], code: str) -> pd.DataFra
 
 
 def _probe(task: Task, every: dict[str, Ensemble], code: str) -> list[pd.DataFrame]:
-    """Relearn time and linear probe of the first models of each kind, and their nulls. One file each: a kill costs one."""
+    """Relearn time and linear probe of the first models of each kind, and their nulls. One file each: a kill costs
+    one."""
     jobs = [(name, seed) for seed in range(min(SIZES.probed, len(every["trained"]))) for name in every]
     keys = [fingerprint([code, SIZES.relearn_steps, SIZES.resurgence_steps, seed]) for _, seed in jobs]
     places = zip(jobs, keys, strict=True)
@@ -263,8 +265,8 @@ def _probe(task: Task, every: dict[str, Ensemble], code: str) -> list[pd.DataFra
 
 
 def probe(task: Task, state: dict, trained: dict, seed: int) -> tuple[int, float, dict[str, float]]:
-    """Of the model with these weights: relearn time, up to the loss that the trained model has, balanced accuracy of the probe,
-    and resurgence."""
+    """Of the model with these weights: relearn time, up to the loss that the trained model has, balanced accuracy of
+    the probe, and resurgence."""
     model = model_of(state).cpu()
     target = forget_loss(model_of(trained).cpu(), task)
     steps = relearn_steps(model, task, target, RECIPE, seed, SIZES.relearn_steps)

@@ -1,7 +1,7 @@
 """Formulas: how far are models from retrained ones, in outputs, decisions, weights and activations?
 
 Arrays of logits have the shape [N, n, 10]: N models, n samples. u = unlearned, r = retrained, t = trained. Every
-measure that compares kinds of models pairs *different* seeds, so that shared initial weights do not flatter anyone.
+measure that compares kinds of models pairs *different* seeds, so that shared initial weights make no kind look closer.
 """
 
 import numpy as np
@@ -61,7 +61,8 @@ def _mean_over_others(pairs: np.ndarray) -> np.ndarray:
 
 
 def gap_closed(distance: np.ndarray, floor: float, ceiling: float) -> np.ndarray:
-    """(ceiling - distance) / (ceiling - floor). 1: as good as retraining, 0: no better than doing nothing, below 0: worse.
+    """(ceiling - distance) / (ceiling - floor). 1: as good as retraining, 0: no better than doing nothing, below 0:
+    worse.
 
     ceiling: the distance of the trained models; floor: of retrained ones. nan where the two are equal.
     """
@@ -70,11 +71,12 @@ def gap_closed(distance: np.ndarray, floor: float, ceiling: float) -> np.ndarray
 
 
 def energy_distances(unlearned: np.ndarray, retrained: np.ndarray) -> np.ndarray:
-    """Energy distance between two ensembles' softmax outputs (Szekely and Rizzo 2013), as one value per unlearned model.
+    """Energy distance between two ensembles' softmax outputs (Szekely and Rizzo 2013), as one value per unlearned
+    model.
 
-    D = 2 E||p_u - p_r|| - E||p_u - p_u'|| - E||p_r - p_r'||, Euclidean norms, over pairs of models of different seeds, mean over
-    samples; [N, n, 10] twice -> [N], whose mean is D. Unbiased, so it can fall a little below 0; 0 only where the
-    *distributions over models* agree, so that an ensemble of doubters, which KL flatters, is far away.
+    D = 2 E||p_u - p_r|| - E||p_u - p_u'|| - E||p_r - p_r'||, Euclidean norms, over pairs of models of different seeds,
+    mean over samples; [N, n, 10] twice -> [N], whose mean is D. Unbiased, so it can fall a little below 0; 0 only where
+    the *distributions over models* agree, so that an ensemble of uncertain models, which KL calls close, is far away.
     """
     p, q = np.exp(log_softmax(unlearned)), np.exp(log_softmax(retrained))
     between, within, among = (_norms(a, b) for a, b in ((q, p), (p, p), (q, q)))

@@ -1,9 +1,9 @@
-"""Measures ensembles: `evaluate` what a notebook shows, `load_results` what was stored before. Both return the results frame.
+"""Measures ensembles: `evaluate` what a notebook shows, `load_results` what was stored before. Both return the results
+frame.
 
-The frame of a kind lies in data/results/<dataset>/<request>/frames/, under a name made of everything that decides what is in
-it: the models, the trained and retrained models beside them, their number, the device and the code that measures. So
-stored values are never mixed with those of other models or code.
-"""
+The frame of a kind lies in data/results/<dataset>/<request>/frames/, under a name made of everything that decides what
+is in it: the models, the trained and retrained models beside them, their number, the device and the code that measures.
+So stored values are never mixed with those of other models or code."""
 
 import functools
 import sys
@@ -144,10 +144,16 @@ def load_results(task: Task, n: int, required: tuple[str, ...] = ("retrained", *
 
 def _missing(task: Task, kind: Kind, n: int) -> str:
     folder = results_folder(task)
-    remedy = f'run {kind.notebook} with USED_DATASET = "{task.data.name}", FORGET = "{task.request.name}" and N_MODELS = {n} first.'
+    remedy = (
+        f'run {kind.notebook} with USED_DATASET = "{task.data.name}", FORGET = "{task.request.name}" and '
+        f"N_MODELS = {n} first."
+    )
     where = f"{kind.title} on {NAMES[task.data.name]}"
     if any((folder / "frames").glob(f"{kind.name}-*")):
-        return f"The stored results of {where} are of another number of models, or of other settings, split or code: {remedy}"
+        return (
+            f"The stored results of {where} are of another number of models, or of other settings, split or "
+            f"code: {remedy}"
+        )
     if there(folder / f"{kind.name}.json"):
         return f"The results in {shown(folder)} were written by version 1 of this repository: {remedy}"
     return f"There are no results of {where}: {remedy}"

@@ -3,7 +3,7 @@
 | column | what it holds |
 |---|---|
 | dataset, forget | "mnist", ...; the request, "crossbar", "class 7", ... |
-| kind | "untrained", "trained", "retrained", a method's name, or "null": what chance does to retrained models |
+| kind | "untrained", "trained", "retrained", a method, or "null": the null distribution, retrained against retrained |
 | seed | of the model; empty for a measure of an ensemble as a whole |
 | half | "train" or "test"; empty where a measure has none |
 | subset | of that half, as `Task.subsets` names them; "forget_red", ...; "memorised": worst cases |
@@ -121,7 +121,8 @@ def values(results: pd.DataFrame, kind: str, measure: str, half="", subset="", a
 
 
 def headline(results: pd.DataFrame) -> str:
-    """The half on whose forget set the main numbers are: "test" where it has samples of the kind that was forgotten, else "train"."""
+    """The half on whose forget set the main numbers are: "test" where it has samples of the kind that was forgotten,
+    else "train"."""
     tested = (results.measure == "accuracy") & (results.half == "test") & (results.subset == "forget")
     return "test" if tested.any() else "train"
 
@@ -133,9 +134,10 @@ def mean(results: pd.DataFrame, kind: str, measure: str, half="", subset="", at=
 
 
 def time_share(results: pd.DataFrame, kind: str) -> float:
-    """Mean seconds of one model of a kind over those of one retrained model; nan where these took none."""
-    whole = mean(results, "retrained", "seconds")
-    return mean(results, kind, "seconds") / whole if whole else np.nan
+    """Seconds of one model of a kind over those of one retrained model, medians over the models (the first model of a
+    process takes longer); nan where these took none."""
+    own, whole = values(results, kind, "seconds"), values(results, "retrained", "seconds")
+    return float(np.median(own) / np.median(whole)) if len(own) and len(whole) and np.median(whole) else np.nan
 
 
 def interval(sample) -> tuple[float, float]:
@@ -152,7 +154,8 @@ def interval(sample) -> tuple[float, float]:
 
 
 def null_of(results: pd.DataFrame, measure: str, half="", subset="", at="") -> tuple[float, float]:
-    """Where 95 % of what chance does to retrained models lies: of the stored null, or of the mean over their models."""
+    """95 % of the null distribution (retrained against retrained); where none is stored, the interval of the retrained
+    models' mean."""
     draws = values(results, "null", measure, half, subset, at)
     draws = draws[np.isfinite(draws)]
     if len(draws):
@@ -161,8 +164,8 @@ def null_of(results: pd.DataFrame, measure: str, half="", subset="", at="") -> t
 
 
 def forgets_more(results: pd.DataFrame, kind: str) -> bool:
-    """True where a kind's mean loss on the forget training set exceeds that of retrained models by more than two of their
-    standard deviations: over-unlearning, which singles the forgotten samples out (Streisand)."""
+    """True where a kind's mean loss on the forget training set exceeds that of retrained models by more than two of
+    their standard deviations: over-unlearning, which singles the forgotten samples out (Streisand)."""
     usual = values(results, "retrained", "loss", "train", "forget")
     spread = usual.std(ddof=1) if len(usual) > 1 else np.inf
     return bool(mean(results, kind, "loss", "train", "forget") > usual.mean() + 2 * spread)

@@ -65,8 +65,9 @@ def retain_train_sample(task: Task) -> torch.Tensor:
 
 
 def parts_of(task: Task, logits: Logits) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
-    """(half, subset) -> logits [N, n, 10] and labels [n]: every subset of the test half, on Colored MNIST its forget set by
-    colour too, and of the training half forget and, of the sample of D_r, all and the neighbours. Empty ones are left out."""
+    """(half, subset) -> logits [N, n, 10] and labels [n]: every subset of the test half, on Colored MNIST its forget
+    set by colour too, and of the training half forget and, of the sample of D_r, all and the neighbours. Empty ones are
+    left out."""
     labels, test = task.data.test.labels.numpy(), task.data.test
     where = {name: at.numpy() for name, at in task.subsets("test").items()}
     if len(test.colours) and "forget" in where:

@@ -2,7 +2,7 @@
 
 Logits have the shape [N, n, 10]: N models, n samples. A measure never stands alone: its value for retrained models is
 the target, and `halves` gives its *null*, the same measure between two halves of the retrained ensemble, which says how
-far from that target chance alone leads.
+far from that target a method as good as retraining may lie.
 
 scikit-learn is imported where it is used: it takes a second, which most notebooks need not wait for.
 """
@@ -15,15 +15,15 @@ from helpers.evaluation.distances import log_softmax
 def loss_attack(member: np.ndarray, other: np.ndarray) -> float:
     """AUC of a logistic regression on per-sample loss, forget training samples against held-out ones of the same kind.
 
-    member: [n], other: [m] losses of one model, nats. 5-fold cross-validated, seed 0; the regression sees log loss, since
-    on the loss itself, whose tail is long, it would follow a few samples. 0.5: cannot be told apart; above: members have
-    the lower loss. The target is the value of retrained models. (SCRUB, Kurmanji et al. 2023, arXiv:2302.09880, sec. 5.)
-    """
+    member: [n], other: [m] losses of one model, nats. 5-fold cross-validated, seed 0; the regression sees log loss,
+    since on the loss itself, whose tail is long, it would follow a few samples. 0.5: cannot be told apart; above:
+    members have the lower loss; nan where one side has fewer samples than folds. The target is the value of retrained
+    models. (SCRUB, Kurmanji et al. 2023, arXiv:2302.09880, sec. 5.)"""
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import StratifiedKFold
 
     losses = np.log(np.maximum(np.concatenate([member, other]), 1e-12))[:, None]
-    if not np.isfinite(losses).all():  # a model that diverged
+    if not np.isfinite(losses).all() or min(len(member), len(other)) < 5:  # a model that diverged, or too few samples
         return np.nan
     truth = np.repeat([1, 0], [len(member), len(other)])
     scores = np.empty(len(truth))
@@ -81,7 +81,8 @@ def u_lira(unlearned: np.ndarray, retrained: np.ndarray) -> dict[str, float]:
 
 
 def klom(a: np.ndarray, b: np.ndarray, bins: int = 5) -> np.ndarray:
-    """KLoM: per sample KL(histogram of a's margins || histogram of b's) over the models, in nats: [N, n], [M, n] -> [n].
+    """KLoM: per sample KL(histogram of a's margins || histogram of b's) over the models, in nats: [N, n], [M, n] ->
+    [n].
 
     Equal bins on the pooled range of the sample, margins clipped at +-100, epsilon 1e-5 in empty bins.
     5 bins suit 30 models; more are biased upwards. (Georgiev et al. 2024, arXiv:2410.23232, attribute-to-delete.)

@@ -37,8 +37,9 @@ def relearn_steps(model: CNN, task: Task, target: float, recipe: Recipe, seed: i
 
 
 def resurgence(model: CNN, task: Task, recipe: Recipe, seed: int, steps: int, batch: int = 64) -> dict[str, float]:
-    """Does it come back by itself? Accuracy on the forget set of each half that has one after `steps` steps on retained samples
-    alone, at .05 of the recipe's peak rate (arXiv:2505.22310): what was only hidden returns, what was removed does not."""
+    """Does it come back by itself? Accuracy on the forget set of each half that has one after `steps` steps on retained
+    samples alone, at .05 of the recipe's peak rate (arXiv:2505.22310): what was only hidden returns, what was removed
+    does not."""
     model = copy_of(model)
     images, labels = task.retain_set("train")
     optimizer = adam(model, 0.05 * recipe.peak_lr)
@@ -63,12 +64,12 @@ def told_apart(task: Task) -> bool:
 
 
 def linear_probe(model: CNN, task: Task) -> float:
-    """Balanced accuracy with which a linear read-out of the last hidden layer tells forget samples from their neighbours, for
-    example crossbar from plain sevens; nan where there are not both.
+    """Balanced accuracy with which a linear read-out of the last hidden layer tells forget samples from their
+    neighbours, for example crossbar from plain sevens; nan where there are not both.
 
-    Logistic regression fitted on the training half, at most PROBED samples of it, scored on the test half. Near retrained models'
-    value: the feature is as far gone as it can be; near trained models' value: only the output layer hides it. (arXiv:2503.06991.)
-    """
+    Logistic regression fitted on the training half, at most PROBED samples of it, scored on the test half. Near
+    retrained models' value: the feature is as far gone as it can be; near trained models' value: only the output layer
+    hides it. (arXiv:2503.06991.)"""
     if not told_apart(task):
         return np.nan
     data = {}

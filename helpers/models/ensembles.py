@@ -46,8 +46,8 @@ Made = tuple[dict[str, Tensor], dict]  # a model's weights, and its record
 
 @dataclass(frozen=True)
 class Kind:
-    """What an ensemble is made of. name: "trained", "gemu", ...; title: the same for readers; settings: hyper-parameters;
-    identity: fingerprint of everything that decides what its models are; notebook: which makes it."""
+    """What an ensemble is made of. name: "trained", "gemu", ...; title: the same for readers; settings:
+    hyper-parameters; identity: fingerprint of everything that decides what its models are; notebook: which makes it."""
 
     name: str
     title: str
@@ -69,14 +69,15 @@ class Ensemble:
         return len(self.models)
 
 
-def baseline(name: str, task: Task, n: int, stored: bool) -> Ensemble:
-    """The "untrained", "trained" or "retrained" ensemble of n models.
+def baseline(name: str, task: Task, n: int, stored: bool, first: int = 0) -> Ensemble:
+    """The "untrained", "trained" or "retrained" ensemble of n models, with the seeds from `first` on.
 
     stored: True loads (StudyError if fewer than n are stored), False computes and stores what is missing.
     """
     check_count(n)
     check_stored(stored)
-    return gather(baseline_kind(name, task), task, n, stored, make_baseline, lambda seed: (name, task, RECIPE, seed))
+    kind = baseline_kind(name, task)
+    return gather(kind, task, n, stored, make_baseline, lambda seed: (name, task, RECIPE, seed), first)
 
 
 def make_baseline(name: str, task: Task, recipe: Recipe, seed: int) -> Made:
@@ -139,12 +140,14 @@ def check_count(n: int) -> None:
     """StudyError unless n is a whole number from FEWEST up."""
     if isinstance(n, bool) or not isinstance(n, int) or n < FEWEST:
         raise StudyError(
-            f"N_MODELS = {n!r} makes no ensemble, in which seeds are compared with each other: set it to a whole number "
-            f"from {FEWEST} up, for example 10."
+            f"N_MODELS must be a whole number from {FEWEST} up, for example 10, not {n!r}: models of different "
+            "seeds are compared "
+            "with each other."
         )
     if n * ROOM > shutil.disk_usage(DATA.parent).total:
         raise StudyError(
-            f"N_MODELS = {n} would need about {n * ROOM / 1e9:,.0f} GB, more than the whole disk has: set it to a smaller number, "
+            f"N_MODELS = {n} would need about {n * ROOM / 1e9:,.0f} GB, more than the whole disk has: set it to a "
+            "smaller number, "
             "for example 30."
         )
 
@@ -152,19 +155,26 @@ def check_count(n: int) -> None:
 def check_stored(stored: bool) -> None:
     """StudyError unless `stored`, a notebook's ALLREADY_TRAINED, is True or False."""
     if not isinstance(stored, bool):
-        raise StudyError(f"ALLREADY_TRAINED = {stored!r} says neither: set it to True or False, without quotes.")
+        raise StudyError(f"ALLREADY_TRAINED must be True or False, without quotes, not {stored!r}.")
 
 
 def gather(
-    kind: Kind, task: Task, n: int, stored: bool, make: Callable[..., Made], arguments: Callable[[int], tuple]
+    kind: Kind,
+    task: Task,
+    n: int,
+    stored: bool,
+    make: Callable[..., Made],
+    arguments: Callable[[int], tuple],
+    first: int = 0,
 ) -> Ensemble:
-    """Loads models 0..n-1 of a kind; where `stored` is False, makes and stores those that are missing.
+    """Loads n models of a kind, with the seeds from `first` on; where `stored` is False, makes and stores those that
+    are missing.
 
-    make: a function of a module, (*arguments(seed)) -> weights, record; other processes call it. This one writes the files.
-    """
+    make: a function of a module, (*arguments(seed)) -> weights, record; other processes call it. This one writes the
+    files."""
     folder = models_folder(kind, task)
-    paths = [folder / f"{seed:03d}.pt" for seed in range(n)]
-    missing = [seed for seed, path in enumerate(paths) if not there(path)]
+    paths = {seed: folder / f"{seed:03d}.pt" for seed in range(first, first + n)}
+    missing = [seed for seed, path in paths.items() if not there(path)]
     if stored and missing:
         raise StudyError(_not_stored(kind, task, n, n - len(missing), folder))
     if missing:
@@ -187,7 +197,7 @@ def gather(
                 missing = claims.others(missing)
         return_memory()
     models, records = [], []
-    for seed, path in enumerate(paths):
+    for seed, path in paths.items():
         content = _read(path, kind, seed)
         models.append(_restore(content["state"], task.data.channels, path, kind))
         records.append(content["record"])
@@ -197,7 +207,7 @@ def gather(
 class _Claims:
     """Which models this process makes, by their locks, where another notebook may work on the same ensemble."""
 
-    def __init__(self, paths: list[Path]):
+    def __init__(self, paths: dict[int, Path]):
         self.paths, self.held = paths, {}
 
     def free(self, seeds: list[int], bar: tqdm) -> Iterator[int]:
@@ -226,7 +236,7 @@ class _Claims:
 
 
 @contextmanager
-def claimed(paths: list[Path]):
+def claimed(paths: dict[int, Path]):
     claims = _Claims(paths)
     try:
         yield claims

@@ -1,6 +1,6 @@
 """The training recipe, and training one model by it.
 
-One recipe serves trained and retrained models on both data sets: the number of passes follows from the size of the
+One recipe serves trained and retrained models on all data sets: the number of passes follows from the size of the
 training set by a rule, so that the small Colored MNIST gets enough steps.
 """
 

@@ -12,7 +12,8 @@ from helpers.report.tables import measures_table, over, overview_table
 
 
 def export(results: pd.DataFrame, task: Task) -> Markdown:
-    """Writes measures.csv (the whole frame) and tables.tex (needs the package booktabs alone) to data/results/<dataset>/<request>/."""
+    """Writes measures.csv (the whole frame) and tables.tex (needs the package booktabs alone) to
+    data/results/<dataset>/<request>/."""
     folder = results_folder(task)
     try:
         for name, text in (("measures.csv", results.to_csv(index=False)), ("tables.tex", tables_tex(results))):

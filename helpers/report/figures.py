@@ -1,7 +1,7 @@
 """Figures: each one function from the results frame to a Figure.
 
-Whatever the results are, a figure is drawn: what has no value is left out, what lies beyond an axis stands at its edge in words.
-"""
+Whatever the results are, a figure is drawn: what has no value is left out, what lies beyond an axis stands at its edge
+in words."""
 
 import numpy as np
 import pandas as pd
@@ -10,6 +10,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from helpers.data.dataset import COLOURS
+from helpers.evaluation.audit import FEWEST
 from helpers.evaluation.frame import MEASURES, forgets_more, headline, interval, mean, null_of, select, values
 from helpers.models.cnn import LAYERS
 from helpers.report.cells import kinds_in, middle
@@ -153,8 +154,8 @@ def layer_figure(results: pd.DataFrame, kinds: list[str], measure: str) -> Figur
 
 
 def class_figure(results: pd.DataFrame, kinds: list[str]) -> Figure:
-    """Accuracy per class, mean and standard deviation over the models, what is forgotten and its neighbours beside them; below,
-    what is to stay as it is, enlarged, without the kinds that lose most of it."""
+    """Accuracy per class, mean and standard deviation over the models, what is forgotten and its neighbours beside
+    them; below, what is to stay as it is, enlarged, without the kinds that lose most of it."""
     there = set(select(results, "accuracy", "test", None).subset)
     subsets = [name for name in (*map(str, range(10)), "neighbours", "forget") if name in there]
     stay = [name for name in subsets if name != "forget" and not _touched(results, name)]
@@ -180,7 +181,8 @@ def class_figure(results: pd.DataFrame, kinds: list[str]) -> Figure:
 
 
 def _touched(results: pd.DataFrame, subset: str) -> bool:
-    """Whether a class loses something in retrained models, and more than FAR points of it: what is forgotten is of it."""
+    """Whether a class loses something in retrained models, and more than FAR points of it: what is forgotten is of
+    it."""
     before, after = (mean(results, kind, "accuracy", "test", subset) for kind in ("trained", "retrained"))
     return subset.isdecimal() and 100 * (before - after) > FAR
 
@@ -202,8 +204,9 @@ def curves_figure(results: pd.DataFrame, kind: str) -> Figure:
 
 
 def heat_map(results: pd.DataFrame, half: str = "") -> Figure:
-    """KL(row || column) between all kinds on the forget set; the diagonal compares different seeds of one kind. The colours end
-    at 0.1 and 10 nats, so that a kind far from everything does not take them all; the digits give the value."""
+    """KL(row || column) between all kinds on the forget set; the diagonal compares different seeds of one kind. The
+    colours end at 0.1 and 10 nats, so that a kind far from everything does not take them all; the digits give the
+    value."""
     kinds, half = kinds_in(results), half or headline(results)
     found = select(results, "kl_pair", half, "forget", None, kinds)
     table = found.pivot_table(index="at", columns="kind", values="value").reindex(index=kinds, columns=kinds)
@@ -240,7 +243,7 @@ def audit_figure(results: pd.DataFrame) -> Figure:
             )
         about = MEASURES[part[0]]
         if not np.isfinite(select(results, *part).value).any():
-            why = "needs four models of each kind" if about.drawn else "nothing to tell apart"
+            why = f"needs {FEWEST} models of each kind" if about.drawn else "nothing to tell apart"
             axis.text(0.5, 0.5, why, ha="center", fontsize=8, transform=axis.transAxes)
         axis.set_title(about.title, fontsize=9)
         axis.set_xlabel(about.unit, fontsize=7.5)

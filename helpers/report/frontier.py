@@ -1,4 +1,5 @@
-"""What unlearning costs against what it reaches: the budget frontier that plain retraining draws, and every method beside it."""
+"""What unlearning costs against what it reaches: the budget frontier that plain retraining draws, and every method
+beside it."""
 
 import numpy as np
 import pandas as pd
@@ -16,21 +17,21 @@ LINES = ("new", "reset")
 PANELS = {  # what a panel shows -> measure, half, subset
     "energy gap closed, %": ("energy_gap", "", "forget"),  # of the half that has the headline
     "told apart by U-LiRA, accuracy": ("u_lira", "train", "forget"),
-    "lost on retain, points": ("accuracy", "test", "retain"),
+    "lost on retain, % points": ("accuracy", "test", "retain"),
 }
 EDGES = {
     "energy gap closed, %": (0, 104),
     "told apart by U-LiRA, accuracy": (0.4, 1.02),
-    "lost on retain, points": (-0.3, 2.2),
+    "lost on retain, % points": (-0.3, 2.2),
 }
 
 
 def frontier(results: pd.DataFrame) -> Figure:
     """Cost in samples against gap closed, attack and accuracy lost, one row of three panels per data set in the frame.
 
-    Lines: a new model, and one whose upper layers were drawn anew, trained on D_r with so many samples; bands and whiskers:
-    95 % intervals; grey: where retrained models lie among themselves. What lies beyond a panel stands at its edge.
-    """
+    Lines: a new model, and one whose upper layers were drawn anew, trained on D_r with so many samples; bands and
+    whiskers: 95 % intervals; grey: where retrained models lie among themselves. What lies beyond a panel stands at its
+    edge."""
     datasets = [name for name in NAMES if name in set(results.dataset)]
     made, axes = figure(len(datasets), len(PANELS), (9.6, 0.7 + 3.1 * len(datasets)))
     over = False
@@ -42,7 +43,7 @@ def frontier(results: pd.DataFrame) -> Figure:
             axis.set_xlabel("samples, % of those that retraining sees", fontsize=8)
         row[0].set_ylabel(NAMES[dataset], fontsize=10)
         if no_gap(mine):
-            row[0].set_xlabel("no gap to close: trained models are as close as retrained ones", fontsize=8)
+            row[0].set_xlabel("gap closed is undefined: trained and retrained models do not differ", fontsize=8)
     note = "Grey: retrained models among themselves. Whiskers and bands: 95 % intervals."
     made.supxlabel(note + (f" Open marker: {OVER}." if over else ""), fontsize=7)
     return made

@@ -34,8 +34,8 @@ def _show(axis, picture: Tensor) -> None:
 
 
 def forget_and_retain(task: Task, half: str = "train", k: int = 14) -> Figure:
-    """Forget samples, their neighbours (retained samples of the same classes) and the whole retain set, side by side; for the
-    crossbar also the borderline sevens, with the split's decision."""
+    """Forget samples, their neighbours (retained samples of the same classes) and the whole retain set, side by side;
+    for the crossbar also the borderline sevens, with the split's decision."""
     part, forget = task.half(half), task.forget[half]
     chosen = {"forget set": forget, "neighbours": task.neighbours(half), "retain set": ~forget}
     random = torch.Generator().manual_seed(0)
@@ -87,7 +87,8 @@ def noise_pictures(ensemble: Ensemble, data: Dataset, model: int = 0) -> Figure:
 
 
 def prediction_page(task: Task, *ensembles: Ensemble, k: int = 12) -> Figure:
-    """Forget samples with the class that most models of each kind take them for: of the test half, where that has some."""
+    """Forget samples with the class that most models of each kind take them for: of the test half, where that has
+    some."""
     half = "test" if task.forget["test"].any() else "train"
     images, at = task.forget_set(half)[0][:k], task.forget[half].nonzero().flatten()[:k].numpy()
     outputs = {ensemble.kind.title: logits_of(ensemble, task) for ensemble in ensembles}

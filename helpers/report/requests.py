@@ -1,4 +1,5 @@
-"""What is hard to forget? The same methods with the same settings on several requests, side by side, from stored results."""
+"""What is hard to forget? The same methods with the same settings on several requests, side by side, from stored
+results."""
 
 from pathlib import Path
 
@@ -21,12 +22,13 @@ KINDS = (*OURS, "reset", "new")  # ours and the plain rivals
 PANELS = {  # what a panel shows -> measure, half (empty: the headline's), subset
     "energy gap closed, %": ("energy_gap", "", "forget"),
     "told apart by U-LiRA, accuracy": ("u_lira", "train", "forget"),
-    "lost on retain, points": ("accuracy", "test", "retain"),
+    "lost on retain, % points": ("accuracy", "test", "retain"),
 }
 
 
 def stored_results(task: Task) -> pd.DataFrame:
-    """What the last run of graphics.ipynb left of a task, made and measured by the present code; StudyError otherwise."""
+    """What the last run of graphics.ipynb left of a task, made and measured by the present code; StudyError
+    otherwise."""
     path = results_folder(task) / "measures.csv"
     if not there(path):
         raise StudyError(
@@ -44,7 +46,8 @@ def stored_models(path: Path) -> int:
 
 
 def stored_requests(task: Task) -> tuple[dict[str, pd.DataFrame], list[str]]:
-    """Request -> its frame, of the REQUESTS that this data set can have and that are stored; and how to make the others."""
+    """Request -> its frame, of the REQUESTS that this data set can have and that are stored; and how to make the
+    others."""
     found, missing = {}, []
     for words in dict.fromkeys((task.request.name, *REQUESTS)):
         try:
@@ -68,7 +71,10 @@ def requests_table(task: Task) -> Styler:
             cells["accuracy on forget, %"] = cell(results, kind, "accuracy", headline(results), "forget")
             rows[f"{words} ({models_in(results)} models)", TITLES[kind]] = cells
     notes = [f"{words}: {no_gap(results)}" for words, results in found.items() if no_gap(results)]
-    note = "Mean ± standard deviation over the models; the forget set of the test half, of a random part that of the training half."
+    note = (
+        "Mean ± standard deviation over the models; the forget set of the test half, of a random part that "
+        "of the training half."
+    )
     if missing:
         note += f" Not stored: {', '.join(missing)}."
     table = pd.DataFrame(rows).T.rename_axis(index=["forgotten", "models"])
@@ -123,7 +129,8 @@ def what_is_hard(task: Task) -> Markdown:
         }
         best, worst = max(gaps, key=gaps.get), min(gaps, key=gaps.get)
         lines.append(
-            f"On {NAMES[task.data.name]} {TITLES[kind]} comes closest to retraining where it forgets *{best}* ({gaps[best]:.0f} % of "
+            f"On {NAMES[task.data.name]} {TITLES[kind]} comes closest to retraining where it forgets *{best}* "
+            f"({gaps[best]:.0f} % of "
             f"the energy gap) and stays farthest from it at *{worst}* ({gaps[worst]:.0f} %)."
         )
     return Markdown("\n".join(f"{place}. {line}" for place, line in enumerate(lines, 1)))

@@ -17,8 +17,9 @@ BASE = {
     "retrained": ("#000000", "*"),
     "null": ("#BBBBBB", "_"),
 }
-# Seen with deuteranopia and protanopia the first nine differ by at least 13 in CIEDE2000, from each other and from BASE; what two
-# colours leave open, on screens and in print, the shape says: both lists are gone through at once, and their lengths differ.
+# Seen with deuteranopia and protanopia the first nine differ by at least 13 in CIEDE2000, from each other and from
+# BASE; what two colours leave open, on screens and in print, the shape says: both lists are gone through at once, and
+# their lengths differ.
 COLOURS = [
     "#009E73",
     "#D987B8",
@@ -84,7 +85,8 @@ def save_figure(made: Figure, path) -> None:
 
 
 def store(made: Figure, task: Task, name: str) -> Figure:
-    """Stores a figure as PDF under data/results/figures/ and returns it for showing, also where nothing may be written."""
+    """Stores a figure as PDF under data/results/figures/ and returns it for showing, also where nothing may be
+    written."""
     try:
         save_figure(made, RESULTS / "figures" / f"{task.data.name}-{task.folder}-{name}.pdf")
     except StudyError as error:

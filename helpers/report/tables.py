@@ -1,8 +1,7 @@
 """Tables: selections of the results frame, pivoted and shown by pandas.
 
-Each function returns a Styler: a notebook shows it, `.data` is the DataFrame behind it. Cells hold mean ± standard deviation
-over the models.
-"""
+Each function returns a Styler: a notebook shows it, `.data` is the DataFrame behind it. Cells hold mean ± standard
+deviation over the models."""
 
 import time
 from dataclasses import asdict, fields
@@ -14,6 +13,7 @@ from pandas.io.formats.style import Styler
 
 from helpers.data.task import NAMES, Task
 from helpers.device import STARTED, describe, pick_device
+from helpers.evaluation.audit import FEWEST
 from helpers.evaluation.frame import (
     MEASURES,
     Measure,
@@ -55,7 +55,7 @@ PARTS = tuple(("test", subset) for subset in ("all", "retain", "neighbours", "fo
 
 
 def over(results: pd.DataFrame) -> str:
-    """How many models a table is over, and where there is no gap that a share could be of."""
+    """How many models a table is over, and a note where gap closed is undefined."""
     data, n = results.iloc[0], models_in(results)
     text = f"Mean ± standard deviation over {n} models; {NAMES[data.dataset]}, forgotten: {data.forget}."
     if headline(results) == "train":
@@ -75,8 +75,9 @@ def no_gap(results: pd.DataFrame, subset: str = "forget", half: str = "") -> str
         floor, ceiling = (mean(results, kind, measure, half, subset) for kind in ("retrained", "trained"))
         if ceiling <= floor:
             return (
-                f"There is no gap to close on {subset} ({half}): trained models are no further from retrained ones than those "
-                "are from each other, so shares of it mean nothing."
+                f"Gap closed is undefined on {subset} ({half}): trained and retrained models do not differ there "
+                "more than "
+                "retrained models among themselves."
             )
     return ""
 
@@ -93,7 +94,7 @@ def cell(results: pd.DataFrame, kind: str, measure: str, half="", subset="", at=
     if not about.drawn:
         return spread(found, digits=about.digits)
     if not np.isfinite(found).any():
-        return "needs 4 models"
+        return f"needs {FEWEST} models"
     return f"{np.nanmean(found):.{about.digits}f} ({span(*middle(found), about.digits)})"
 
 
@@ -117,8 +118,8 @@ def subsets_table(results: pd.DataFrame, measure: str = "accuracy") -> Styler:
 
 
 def gap_table(results: pd.DataFrame, subset: str = "forget", half: str = "") -> Styler:
-    """Distance to retrained models on a subset, and the share of the gap to them that is closed, with the interval of its
-    mean: in energy distance and in KL divergence."""
+    """Distance to retrained models on a subset, and the share of the gap to them that is closed, with the interval of
+    its mean: in energy distance and in KL divergence."""
     kinds, cells, half = kinds_in(results), {}, half or headline(results)
     if not len(values(results, "trained", "accuracy", half, subset)):
         return styled(
@@ -137,14 +138,15 @@ def gap_table(results: pd.DataFrame, subset: str = "forget", half: str = "") -> 
 
 def measures_table(results: pd.DataFrame) -> Styler:
     """Every measure (rows) of every kind (columns), beside its null; bold: the methods closest to what retrained models
-    have, and those whose value lies within the interval of the closest; methods that forget more than retraining are marked."""
+    have, and those whose value lies within the interval of the closest; methods that forget more than retraining are
+    marked."""
     kinds, rows, bold = [kind for kind in kinds_in(results) if kind != "untrained"], {}, {}
     names = {kind: name_of(results, kind) for kind in kinds}
     for part in SHOWN:
         measure, half, subset, at = part
         about = MEASURES[measure]
         found = {kind: values(results, kind, *part) for kind in kinds}
-        if not any(len(each) for each in found.values()) and not (about.drawn and models_in(results) < 4):
+        if not any(len(each) for each in found.values()) and not (about.drawn and models_in(results) < FEWEST):
             continue
         label = f"{about.title}{f' {at}' * bool(at)}, {subset} ({half})" if half else about.title
         null = [about.scale * end for end in null_of(results, *part)] if about.aim else (np.nan, np.nan)
@@ -156,16 +158,18 @@ def measures_table(results: pd.DataFrame) -> Styler:
     for label, columns in bold.items():
         marks.loc[label, columns] = "font-weight: bold"
     note = (
-        f"{over(results)} Relearn time (given up after {SIZES.relearn_steps} steps) and probe: {SIZES.probed} models. Measures of an "
-        "ensemble: mean and 95 % range over random halves. Null: what retrained models give among themselves, or the interval of "
+        f"{over(results)} Relearn time (given up after {SIZES.relearn_steps} steps) and probe: {SIZES.probed} "
+        "models. Measures of an "
+        "ensemble: mean and 95 % range over random halves. Null: what retrained models give among themselves, or "
+        "the interval of "
         "their mean. Bold: closest to Retrained without forgetting more than it (over)."
     )
     return styled(table, note).apply(lambda _: marks, axis=None)
 
 
 def _closest(results: pd.DataFrame, found: dict[str, np.ndarray], about: Measure) -> list[str]:
-    """The method whose mean is closest to that of retrained models, of those that do not over-forget, and those whose mean
-    lies within its interval (of the mean over models, or of the draws)."""
+    """The method whose mean is closest to that of retrained models, of those that do not over-forget, and those whose
+    mean lies within its interval (of the mean over models, or of the draws)."""
     means = {kind: each.mean() for kind, each in found.items() if len(each) and np.isfinite(each.mean())}
     methods = [kind for kind in means if kind in METHODS and not forgets_more(results, kind)]
     if not about.aim or not methods or "retrained" not in means:
@@ -176,7 +180,8 @@ def _closest(results: pd.DataFrame, found: dict[str, np.ndarray], about: Measure
 
 
 def best_plain(results: pd.DataFrame) -> str | None:
-    """The method without a notebook of its own that closes most of the energy gap without forgetting more than retraining."""
+    """The method without a notebook of its own that closes most of the energy gap without forgetting more than
+    retraining."""
     plain = [kind for kind in kinds_in(results) if kind in METHODS and kind not in OURS]
     plain = [kind for kind in plain if not forgets_more(results, kind)]
     return max(plain, key=lambda kind: mean(results, kind, "energy_gap", headline(results), "forget"), default=None)
@@ -192,7 +197,7 @@ def overview_table(results: pd.DataFrame) -> Styler:
             name: spread(values(results, kind, measure, half, "forget"), 100, 1) for name, measure in shown.items()
         }
         lost, share = oracle - values(results, kind, "accuracy", "test", "retain"), 100 * time_share(results, kind)
-        cells["lost on retain, points"] = spread(lost, 100)
+        cells["lost on retain, % points"] = spread(lost, 100)
         cells["time, % of retraining"] = f"{share:.1f}" if kind in METHODS and np.isfinite(share) else NONE
         rows[name_of(results, kind)] = cells
     null = {name: null_of(results, measure, half, "forget") for name, measure in shown.items()}
@@ -211,7 +216,7 @@ def paired_table(results: pd.DataFrame, a: str, b: str, measures=("energy_gap", 
             difference = f"{(first - second).mean():+.1f} ({low:+.1f} to {high:+.1f})"
             cells = [spread(first, digits=1), spread(second, digits=1), difference, word]
             rows[f"{MEASURES[measure].title}, forget ({half}), %"] = cells
-    columns = [TITLES[a], TITLES[b], "difference, points (95 % interval)", f"is {TITLES[a]} closer?"]
+    columns = [TITLES[a], TITLES[b], "difference, % points (95 % interval)", f"is {TITLES[a]} closer?"]
     return styled(pd.DataFrame.from_dict(rows, "index", columns=columns), f"Paired by model. {over(results)}")
 
 

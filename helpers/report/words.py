@@ -15,7 +15,8 @@ def conclusions(results: pd.DataFrame) -> Markdown:
     read = {kind: 100 * mean(results, kind, "accuracy", half, "forget") for kind in ("retrained", "gemu", "gefeu")}
     gap = {kind: 100 * mean(results, kind, "energy_gap", half, "forget") for kind in ("gemu", "gefeu")}
     lines = [
-        f"On {name} GEMU closes {gap['gemu']:.0f} % and GeFeU {gap['gefeu']:.0f} % of the energy distance to retrained models; "
+        f"On {name} GEMU closes {gap['gemu']:.0f} % and GeFeU {gap['gefeu']:.0f} % of the energy distance to "
+        "retrained models; "
         f"they still read {read['gemu']:.0f} % and {read['gefeu']:.0f} % of the forgotten samples, retrained models "
         f"{read['retrained']:.0f} %."
     ]
@@ -25,14 +26,15 @@ def conclusions(results: pd.DataFrame) -> Markdown:
         low, high = interval(mine - theirs)
         verdict = "closer than" if low > 0 else "not as close as" if high < 0 else "not told apart from"
         lines.append(
-            f"{TITLES[ours]} is {verdict} the best plain method, {TITLES[best]} ({theirs.mean():.0f} %): "
-            f"the difference is {(mine - theirs).mean():+.1f} points ({low:+.1f} to {high:+.1f})."
+            f"{TITLES[ours]} is {verdict} the best of the rivals, {TITLES[best]} ({theirs.mean():.0f} %): "
+            f"the difference is {(mine - theirs).mean():+.1f} percentage points ({low:+.1f} to {high:+.1f})."
         )
     attack = {kind: mean(results, kind, "u_lira", "train", "forget") for kind in ("gemu", "gefeu")}
     low, high = null_of(results, "u_lira", "train", "forget")
     if attack["gemu"] == attack["gemu"]:  # not nan, as with fewer than four models
         lines.append(
-            f"An attacker (U-LiRA) tells GEMU's models from retrained ones with accuracy {attack['gemu']:.2f} and GeFeU's with "
+            f"An attacker (U-LiRA) tells GEMU's models from retrained ones with accuracy {attack['gemu']:.2f} and "
+            "GeFeU's with "
             f"{attack['gefeu']:.2f}; retrained models among themselves give {low:.2f} to {high:.2f}."
         )
     return Markdown("\n".join(f"{place}. {line}" for place, line in enumerate(lines, 1)))

@@ -76,8 +76,8 @@ def unlearn(name: str, model: CNN, data: UnlearningData, settings: Any, seed: in
 
 
 def unlearned(name: str, task: Task, n: int, stored: bool, settings: Any = None) -> Ensemble:
-    """The ensemble that method `name` makes out of the trained one; model i starts from trained model i, and where something
-    was to be forgotten before, from the model that the method left then.
+    """The ensemble that method `name` makes out of the trained one; model i starts from trained model i, and where
+    something was to be forgotten before, from the model that the method left then.
 
     settings: hyper-parameters, the method's defaults if None. Raises StudyError if the trained models are missing.
     """
@@ -118,7 +118,7 @@ def kind_of(name: str, task: Task, settings: Any = None) -> Kind:
 
 
 def every_ensemble(task: Task, n: int, stored: bool) -> list[Ensemble]:
-    """All kinds of models that there are, those of the frontier last; baselines and methods with a notebook of their own are loaded,
-    the others are made where `stored` is False and they are missing."""
+    """All kinds of models that there are, those of the frontier last; baselines and methods with a notebook of their
+    own are loaded, the others are made where `stored` is False and they are missing."""
     known = [baseline(name, task, n, stored=True) for name in BASELINES]
     return known + [unlearned(name, task, n, stored or name in OURS) for name in METHODS | FRONTIER]

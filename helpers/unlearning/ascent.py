@@ -1,9 +1,8 @@
 """Simple Gradient Ascent: train on the forget set with the sign turned round. The naive baseline; it over-forgets.
 
-One pass over D_f with optimizer, batch size and learning rate of the training recipe, each step ascending
-CE(f(x), y) (Golatkar et al. 2020, arXiv:1911.04933, call it NegGrad). It alone has no budget: its cost is that of D_f. Tuned
-Ascent is the same with the rate at which a study found that it should stop, and reads at most its budget of D_f.
-"""
+One pass over D_f with optimizer, batch size and learning rate of the training recipe, each step ascending CE(f(x), y)
+(Golatkar et al. 2020, arXiv:1911.04933, call it NegGrad). It alone has no budget: its cost is that of D_f. Tuned Ascent
+is the same with the rate at which a study found that it should stop, and reads at most its budget of D_f."""
 
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ from helpers.unlearning.method import Log, Method, UnlearningData, copy_of, samp
 
 @dataclass(frozen=True)
 class AscentSettings:
-    passes: int = setting(1, "passes over the forget set", 1, 4)
+    passes: int = setting(1, "passes over the forget set", 1, 4, within=(0, 100))
     lr: float = setting(1.0, "learning rate, multiple of the recipe's peak", 0.001, 2.0, log=True)
 
 

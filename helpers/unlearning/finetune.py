@@ -2,7 +2,7 @@
 
 - Fine-tuning: training goes on (Golatkar et al. 2020, arXiv:1911.04933).
 - Freeze (CF-k, Goel et al. 2022, arXiv:2201.06640): only the last k layers go on.
-- Reset (after EU-k of the same paper): the last k layers are drawn anew. EU-k then trains these alone; here all layers train.
+- Reset (after EU-k of the same paper): the last k layers are drawn anew, then all train (in EU-k these alone).
 - New model: all of it is drawn anew, which is retraining on a budget.
 """
 

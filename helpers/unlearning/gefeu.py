@@ -1,9 +1,8 @@
 """GeFeU: Generator Feature Unlearning. The noise is labelled with what the trained model says of forgotten pictures.
 
-y of noise sample k in `generator.py` is the trained model's own output softmax f(x_k), x_k in D_f, where the error is maximised
-and where the model is impaired. The forgotten images are read once, for these outputs; where reading all of D_f would cost more
-than a tenth of the budget, a random sample of D_f is read.
-"""
+y of noise sample k in `generator.py` is the trained model's own output softmax f(x_k), x_k in D_f, where the error is
+maximised and where the model is impaired. The forgotten images are read once, for these outputs; where reading all of
+D_f would cost more than a tenth of the budget, a random sample of D_f is read."""
 
 from dataclasses import dataclass
 

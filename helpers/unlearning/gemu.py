@@ -1,7 +1,7 @@
 """GEMU: Generator fast yet Effective Machine Unlearning. The noise is labelled as the forget set is.
 
-y of noise sample k in `generator.py` is the one-hot label of a forgotten sample: the forgotten class, or, where the forget set
-has several, each as often as there. Of the forget set GEMU sees the labels, never the images (zero-glance).
+y of noise sample k in `generator.py` is the one-hot label of a forgotten sample: the forgotten class, or, where the
+forget set has several, each as often as there. Of the forget set GEMU sees the labels, never the images (zero-glance).
 """
 
 from torch.nn.functional import one_hot

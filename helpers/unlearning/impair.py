@@ -1,8 +1,8 @@
 """Impair and repair (Tarun et al. 2021, arXiv:2111.08947, section 4), which UNSIR, GEMU and GeFeU share.
 
-Impair trains the last k layers on noise labelled as what is to be forgotten, mixed with class-balanced samples of D_r, at a
-high and constant rate; repair trains all layers on D_r alone, with what is left of the budget: at least half of it.
-"""
+Impair trains the last k layers on noise labelled as what is to be forgotten, mixed with class-balanced samples of D_r,
+at a high and constant rate; repair trains all layers on D_r alone, with what is left of the budget: at least half of
+it."""
 
 import math
 from collections.abc import Callable

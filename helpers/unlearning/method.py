@@ -1,10 +1,10 @@
 """What every unlearning method gets, declares and may report.
 
-Budgets are shares of the samples that retraining sees and learning rates are multiples of the training recipe's
-peak, so that one setting means the same effort on every data set. What a method reads of the forget set D_f is a part of its
-own budget, for a class or a fifth of the data may have more samples than the whole budget allows: then it reads a random
-sample of D_f (`forget_sample`). Simple Gradient Ascent, one epoch over D_f by definition, is the only exception.
-"""
+Budgets are shares of the samples that retraining sees and learning rates are multiples of the training recipe's peak,
+so that one setting means the same effort on every data set (on a small one a share may be less than a batch: then it is
+one). What a method reads of the forget set D_f is a part of its own budget, for a class or a fifth of the data may have
+more samples than the whole budget allows: then it reads a random sample of D_f (`forget_sample`). Simple Gradient
+Ascent, one epoch over D_f by definition, is the only exception."""
 
 import copy
 from collections.abc import Callable
@@ -27,9 +27,8 @@ IMAGES, LABELS, NOTHING = "images and labels", "labels", "nothing"  # what a met
 def setting(default, meaning: str, low=None, high=None, log: bool = False, choices: tuple = (), within: tuple = ()):
     """A field of a method's settings: default, meaning with unit, and the range (or the choices) that studies search.
 
-    A field without range or choices is not searched. Values outside its range may be set by hand, but not outside `within`
-    (low, high], where nothing else makes sense.
-    """
+    A field without range or choices is not searched. Values outside its range may be set by hand, but not outside
+    `within` (low, high], where nothing else makes sense."""
     about = {"meaning": meaning, "low": low, "high": high, "log": log, "choices": choices, "within": within}
     return field(default=default, metadata=about)
 
@@ -123,17 +122,17 @@ class UnlearningData:
 class Log:
     """What a method reports while it works.
 
-    samples: samples that went forward and backward through the classifier, generated ones included, one that only went forward
-    counting a third; curves: phase -> loss per step; noise: generated samples, Tensor [snapshots, k, c, 28, 28].
-    """
+    samples: samples that went forward and backward through the classifier, generated ones included, one that only went
+    forward counting a third; curves: phase -> loss per step; noise: generated samples, Tensor [snapshots, k, c, 28,
+    28]."""
 
     samples: float = 0
     curves: dict[str, list[Tensor]] = field(default_factory=dict)
     noise: list[Tensor] = field(default_factory=list)
 
     def step(self, phase: str, loss: Tensor, samples: int, looks: int = 0) -> None:
-        """Notes one step on `samples`, for which `looks` others (or other models) went forward only; the loss stays on the
-        device (no synchronisation)."""
+        """Notes one step on `samples`, for which `looks` others (or other models) went forward only; the loss stays on
+        the device (no synchronisation)."""
         self.curves.setdefault(phase, []).append(loss.detach())
         self.samples += samples + looks / 3
 
@@ -181,8 +180,8 @@ def sample(size: int, n: int, generator: torch.Generator) -> Tensor:
 
 
 def forget_sample(data: UnlearningData, most: float, generator: torch.Generator) -> Tensor:
-    """Positions (Tensor [n] int64) of the samples of D_f that a method reads: all of them, in their order, where they are
-    at most `most`, else so many in random order; at least one."""
+    """Positions (Tensor [n] int64) of the samples of D_f that a method reads: all of them, in their order, where they
+    are at most `most`, else so many in random order; at least one."""
     n, most = len(data.forget_labels), max(1, int(most))
     return torch.arange(n) if n <= most else sample(n, most, generator)
 
@@ -222,7 +221,8 @@ def fit(
 def repair(
     model: CNN, data: UnlearningData, settings: Descent, samples: int, seed: torch.Generator, log: Log, **options
 ) -> CNN:
-    """Minimises CE on so many samples of D_r, in random order; `model` is changed in place and returned, ready for use."""
+    """Minimises CE on so many samples of D_r, in random order; `model` is changed in place and returned, ready for
+    use."""
     order = sample(len(data.retain_labels), samples, seed)
     if len(order):
         fit(model, data.retain_images, data.retain_labels, order, data.recipe, settings, log, "repair", **options)

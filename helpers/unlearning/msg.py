@@ -1,7 +1,7 @@
-"""MSG, masked small gradients (Cadet et al. 2024, arXiv:2410.01276): where the gradients of CE on D_r and on D_f agree most, weights
-are drawn anew, since they serve what is to be forgotten as much as the rest.
+"""MSG, masked small gradients (Cadet et al. 2024, arXiv:2410.01276): where the gradients of CE on D_r and on D_f agree
+most, weights are drawn anew, since they serve what is to be forgotten as much as the rest.
 
-1. For the weights of every convolution: |gradient of CE(D_r) - CE(D_f)|; the part of them with the smallest is drawn anew.
+1. Of every convolution the weights with the smallest |gradient of CE(D_r) - CE(D_f)| are drawn anew.
 2. Train on D_r; the gradients of the other convolution weights are damped.
 """
 

@@ -1,4 +1,5 @@
-"""l1-sparse fine-tuning (Jia et al. 2023, arXiv:2304.04934, eq. 3): minimise CE(D_r) + gamma ||theta||_1, gamma falling linearly to 0."""
+"""l1-sparse fine-tuning (Jia et al. 2023, arXiv:2304.04934, eq. 3): minimise CE(D_r) + gamma ||theta||_1, gamma falling
+linearly to 0."""
 
 from dataclasses import dataclass
 

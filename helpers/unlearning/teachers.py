@@ -1,14 +1,13 @@
 """Two methods in which teachers tell the student what to say: SCRUB and the bad teacher.
 
-SCRUB (Kurmanji et al. 2023, arXiv:2302.09880, eq. 1 and 2): the trained model is the teacher. The student takes, in turn, steps that
-maximise KL(teacher || student) on D_f, and steps that minimise a CE + (1 - a) KL(teacher || student) on D_r; at the end only the
-latter. There is no rewind (section 3.3): it needs samples like those of D_f that no model was trained on and that are not test
-samples, and there are none. At most half of the budget goes into the steps on D_f; where they allow less than D_f, a random
-sample of it is read.
+SCRUB (Kurmanji et al. 2023, arXiv:2302.09880, eq. 1 and 2): the trained model is the teacher. The student takes, in
+turn, steps that maximise KL(teacher || student) on D_f, and steps that minimise a CE + (1 - a) KL(teacher || student)
+on D_r; at the end only the latter. There is no rewind (section 3.3): it needs samples like those of D_f that no model
+was trained on and that are not test samples, and there are none. At most half of the budget goes into the steps on D_f;
+where they allow less than D_f, a random sample of it is read.
 
-Bad teacher (Chundawat et al. 2022, arXiv:2205.08096, eq. 2): the student minimises KL to a random network on D_f and to the trained
-model on D_r.
-"""
+Bad teacher (Chundawat et al. 2022, arXiv:2205.08096, eq. 2): the student minimises KL to a random network on D_f and to
+the trained model on D_r."""
 
 from dataclasses import dataclass
 
@@ -36,7 +35,7 @@ from helpers.unlearning.method import (
 class ScrubSettings(Descent):
     warm_up: float = setting(0.0, "part of the steps on D_r in which the rate rises")
     ce_part: float = setting(0.5, "a, weight of CE on D_r; 1 - a is that of KL to the teacher", 0.0, 1.0)
-    ascent_passes: int = setting(2, "passes over D_f that maximise KL", 1, 4)
+    ascent_passes: int = setting(2, "passes over D_f that maximise KL", 1, 4, within=(0, 10))
     ascent_lr: float = setting(0.1, "their learning rate, multiple of the recipe's peak", 0.001, 1.0, log=True)
 
 
