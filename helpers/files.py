@@ -8,6 +8,7 @@ import functools
 import gzip
 import hashlib
 import inspect
+import io
 import json
 import os
 import sys
@@ -160,8 +161,10 @@ def _check_zip(path: Path) -> None:
 
 def save_torch(path: Path, value: dict) -> None:
     """Stores a dictionary of tensors and plain values."""
+    buffer = io.BytesIO()  # on a full disk torch itself raises a RuntimeError that does not say so
+    torch.save(value, buffer)
     with written_whole(path) as part:
-        torch.save(value, part)
+        part.write_bytes(buffer.getvalue())
 
 
 def load_torch(path: Path, remedy: str) -> dict:
