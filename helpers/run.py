@@ -152,6 +152,7 @@ def report() -> None:
     page = page_with({"results": results_text(results, about), "methods": methods})
     save_figure(frontier(results), REPORT / "frontier.png")
     write_page(page)
+    print(f"README.md and {shown(REPORT)}/frontier.png show release {about['version']}.")
 
 
 def rounded(results: pd.DataFrame) -> pd.DataFrame:

@@ -85,7 +85,7 @@ def open_study(name: str, method: str, task: Task, storage: str | None = None, l
         known = study.user_attrs.get("identity", {})
     if known != identity:
         changed = ", ".join(key for key in identity if known.get(key) != identity[key])
-        raise StudyError(f'The study "{name}" was made with another {changed}: choose a new STUDY_NAME.')
+        raise StudyError(f'The study "{name}" was made with another {changed}: choose a new STUDY_NAME (--study).')
     return study
 
 

@@ -11,7 +11,7 @@ from helpers.evaluation.frame import forgets_more, headline, interval, mean, nul
 from helpers.report.cells import middle
 from helpers.report.style import OVER, Figure, colour_of, figure, marker_of
 from helpers.report.tables import no_gap
-from helpers.unlearning import FRONTIER, METHODS, OURS, TITLES
+from helpers.unlearning import METHODS, OURS, TITLES
 
 LINES = ("new", "reset")
 PANELS = {  # what a panel shows -> measure, half, subset
@@ -72,6 +72,12 @@ def cost(results: pd.DataFrame, kind: str) -> float:
     return 100 * mean(results, kind, "samples_share")
 
 
+def budgets(known: set[str], base: str) -> list[str]:
+    """The kinds of a line that are in the frame, whatever budgets the present code would measure: "new_02", "
+    ""new_05", ..."""
+    return sorted(kind for kind in known if kind.startswith(f"{base}_"))
+
+
 def _panel(axis, results: pd.DataFrame, title: str) -> bool:
     """Draws one panel; True where a method in it forgets more than retraining does."""
     known, part = set(results.kind), part_of(results, title)
@@ -83,7 +89,7 @@ def _panel(axis, results: pd.DataFrame, title: str) -> bool:
     if np.isfinite(null).all():
         axis.axhspan(null.min(), null.max(), color="0.87", lw=0, zorder=0)
     for base in LINES:
-        kinds = [kind for kind in FRONTIER if kind.startswith(base) and kind in known]
+        kinds = budgets(known, base)
         if kinds:
             x, ends = [cost(results, kind) for kind in kinds], np.array([point(results, kind, title) for kind in kinds])
             axis.plot(
@@ -113,7 +119,7 @@ def _panel(axis, results: pd.DataFrame, title: str) -> bool:
     axis.minorticks_off()
     if part[0] == "energy_gap":
         for base in LINES:
-            kinds = [kind for kind in FRONTIER if kind.startswith(base) and kind in known]
+            kinds = budgets(known, base)
             if kinds:
                 below = base == LINES[0]  # the lower line's name stands below its first point, the other's above
                 y = point(results, kinds[0], title)[0] + (-3 if below else 3)
