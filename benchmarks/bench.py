@@ -13,7 +13,8 @@ a whole notebook, is run once, beside the rates of the rounds):
 Rates of the usual way and of the limit are measured on a few thousand samples in each round and scaled to the number of
 samples of the line. In the same rounds the network that this repository had before is trained in place of the present
 one (`Former`), so that the gain can be seen on any machine. Writes data/results/benchmark.json,
-data/report/cost_growth.png and the README's performance table."""
+data/report/cost_growth.png and the README's performance table.
+"""
 
 import argparse
 import functools

@@ -1,7 +1,8 @@
 """Where things are stored, and how: whole or not at all, checked when read, never executed.
 
 Weights and arrays are zip archives, frames are gzip files: both carry checksums of what they hold, which are verified
-here when a file is opened, so that a cut or altered one is named in one sentence."""
+here when a file is opened, so that a cut or altered one is named in one sentence.
+"""
 
 import ast
 import functools

@@ -122,12 +122,9 @@ class Objective:
             # by itself one process computes one trial, and a second process on the same study uses the second core
             made += [result for _, result in sorted(each(outputs, jobs, here=True), key=lambda job: job[0])]
             found = self._measured(made, found.goals)
-            if (
-                not found.goals
-                or best
-                and look < self.looks[-1]
-                and is_worse(found.goals[-1], best.goals[len(found.goals) - 1])
-            ):
+            if not found.goals or look == self.looks[-1]:
+                break
+            if best and is_worse(found.goals[-1], best.goals[len(found.goals) - 1]):
                 break
         return found
 

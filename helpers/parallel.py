@@ -160,8 +160,7 @@ def _client(address: str):
     except (OSError, ValueError, TimeoutError) as error:
         raise StudyError(
             f"No Dask scheduler answers at SCHEDULER={address} ({type(error).__name__}): start one with `dask "
-            "scheduler`, or leave "
-            "SCHEDULER out."
+            "scheduler`, or leave SCHEDULER out."
         ) from None
     if not workers:
         client.close()
@@ -185,15 +184,13 @@ def _told(error: Exception) -> str:
     kind = type(error).__name__
     if kind in ("TerminatedWorkerError", "BrokenProcessPool", "KilledWorker"):
         return (
-            "A worker process was stopped from outside (out of memory?): run the cell again, which goes on where "
-            "it stopped; on "
-            "fewer cores (LOKY_MAX_CPU_COUNT) less memory is needed."
+            "A worker process was stopped from outside (out of memory?): run the cell again, which goes on where it "
+            "stopped; on fewer cores (LOKY_MAX_CPU_COUNT) less memory is needed."
         )
     if kind in ("CancelledError", "FutureCancelledError", "CommClosedError", "ClosedClientError", "TimeoutError"):
         _client.cache_clear()
         return (
             f"The connection to the scheduler at {scheduler()} was lost: what was finished is stored, and the same "
-            "command goes on "
-            "when the scheduler runs again."
+            "command goes on when the scheduler runs again."
         )
     return ""

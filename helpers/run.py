@@ -2,7 +2,8 @@
 
 `study` writes executed copies to data/results/notebooks/; `refresh` executes the committed notebooks in place, so that
 they carry the outputs of one complete run; `release` collects the stored results in data/report/, and `report` writes
-the README's tables and figure from there."""
+the README's tables and figure from there.
+"""
 
 import importlib.metadata
 import json

@@ -2,7 +2,8 @@
 
 With the environment variable UNLEARNING_QUICK=1 everything is tiny: to see that the whole works, within a minute or
 two. Such models are poor, and are kept apart from all others, since the recipe is part of what names them; the executed
-notebooks, figures and measures.csv of such a run take the place of those that lie in data/results/."""
+notebooks, figures and measures.csv of such a run take the place of those that lie in data/results/.
+"""
 
 import os
 from dataclasses import dataclass

@@ -10,7 +10,7 @@ A study is shared by all processes that open its storage: each runs trials until
 import os
 import time
 import warnings
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 from urllib.parse import quote
@@ -62,26 +62,17 @@ def open_study(name: str, method: str, task: Task, storage: str | None = None, l
     where = storage.split("@")[-1] if isinstance(storage, str) and storage else shown(STORAGE)
     with _told(f"{where} cannot be opened as a study", Exception):  # drivers raise many kinds
         address, options = _address(storage)
-        there = not look or _has_tables(address, options)  # Optuna makes its tables wherever it only looks
-        absent = NoStudy(f'{where} holds no study "{name}": set N_TRIALS above 0 to begin it.')
-        if not there:
-            raise absent
-        with (
-            nullcontext() if look else locked(STORAGE)
-        ):  # which makes its folder; two processes must not make the same tables
-            kept = optuna.storages.RDBStorage(
-                address,
-                heartbeat_interval=SIZES.heartbeat,
-                grace_period=SIZES.grace,
-                heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
-                engine_kwargs=options,
-            )
-            if look and name not in optuna.get_all_study_names(kept):
-                raise absent
-            study = optuna.create_study(study_name=name, storage=kept, direction="minimize", load_if_exists=True)
-            if "identity" not in study.user_attrs and not study.get_trials(deepcopy=False) and not look:
-                study.set_user_attr("identity", identity)
-                study.set_metric_names([GOAL])
+        if look:
+            if not _has_tables(address, options) or name not in optuna.get_all_study_names(_storage(address, options)):
+                raise NoStudy(f'{where} holds no study "{name}": set N_TRIALS above 0 to begin it.')
+            study = optuna.load_study(study_name=name, storage=_storage(address, options))
+        else:
+            with locked(STORAGE):  # two processes must not make the same tables
+                kept = _storage(address, options)
+                study = optuna.create_study(study_name=name, storage=kept, direction="minimize", load_if_exists=True)
+                if "identity" not in study.user_attrs and not study.get_trials(deepcopy=False):
+                    study.set_user_attr("identity", identity)
+                    study.set_metric_names([GOAL])
         known = study.user_attrs.get("identity", {})
     if known != identity:
         changed = ", ".join(key for key in identity if known.get(key) != identity[key])
@@ -116,8 +107,18 @@ def _address(storage: str | None) -> tuple[str, dict]:
     return storage, {}
 
 
+def _storage(address: str, options: dict) -> optuna.storages.RDBStorage:
+    return optuna.storages.RDBStorage(
+        address,
+        heartbeat_interval=SIZES.heartbeat,
+        grace_period=SIZES.grace,
+        heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
+        engine_kwargs=options,
+    )
+
+
 def _has_tables(address: str, options: dict) -> bool:
-    """Whether there are studies."""
+    """Whether there are studies; Optuna makes its tables wherever it only looks."""
     url = make_url(address)
     file = str(STORAGE) if options else url.database
     if url.get_backend_name() == "sqlite" and not os.path.exists(file):
@@ -143,8 +144,10 @@ def run_trials(study: optuna.Study, n_trials: int, method: str, task: Task, join
     check_trials(n_trials)
     if n_trials == 0 and not join:
         return
-    name = f'The storage of the study "{study.study_name}" could not be used'
-    with _told(name, SQLAlchemyError, optuna.exceptions.StorageInternalError):
+    failed = (
+        f'The storage of the study "{study.study_name}" failed; finished trials are kept, and the same cell goes on'
+    )
+    with _told(failed, SQLAlchemyError, optuna.exceptions.StorageInternalError):
         with locked(STORAGE):  # two processes must not both find the study empty
             target = study.user_attrs.get("target", 0)
             if not join:
@@ -190,7 +193,7 @@ def _told(what: str, *kinds: type[Exception]):
         usual = "see that the address is right, its disk has space, it may be written to, and its server runs"
         text = f"{text} {reason}".lower().replace("not a database", "malformed")
         remedy = next((remedy for sign, remedy in REMEDIES.items() if sign in text), usual)
-        raise StudyError(f"{what} ({reason}): {remedy}; finished trials are kept.") from None
+        raise StudyError(f"{what} ({reason}): {remedy}.") from None
 
 
 def _work_until(study: optuna.Study, target: int, objective: Objective, method: str) -> None:

@@ -2,7 +2,8 @@
 
 They are forked from a server that has imported the large libraries, but nothing of this repository: a program then
 starts in a tenth of a second, where a new interpreter needs five to eight. Where there is no fork server (Windows) it
-is a new interpreter."""
+is a new interpreter.
+"""
 
 import atexit
 import multiprocessing

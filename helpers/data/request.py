@@ -10,7 +10,8 @@
 | "crossbar, then class 3" | one after the other: `load_task` takes such words apart |
 
 A list has one index per line, in its half of MNIST (Colored MNIST has MNIST's) or of FashionMNIST; `#` begins a
-comment."""
+comment.
+"""
 
 import re
 from collections.abc import Callable

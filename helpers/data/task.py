@@ -29,11 +29,13 @@ SUBSETS = ("all", "retain", "forget", *map(str, range(10)), "neighbours", "held_
 class Task:
     """A data set and a request: what of it is to be forgotten.
 
-    data: Dataset; request: Request; forget: per half ("train", "test") a Tensor [n] bool, True for the forget set D_f;
-    the rest is the retain set D_r; fingerprint: identifies data source, lists and request; stored with every model and
-    result; before: the task that was unlearned first, whose unlearned models are the start of this one; None: trained
-    models are; origin: how to make it again, which is what travels to other processes; empty for one that was changed
-    by hand."""
+    data: Dataset; request: Request;
+    forget: per half ("train", "test") a Tensor [n] bool, True for the forget set D_f; the rest is the retain set D_r;
+    fingerprint: identifies data source, lists and request; stored with every model and result;
+    before: the task that was unlearned first, whose unlearned models are the start of this one; None: trained models
+    are;
+    origin: how to make it again, which is what travels to other processes; empty for one that was changed by hand.
+    """
 
     data: Dataset
     request: Request
@@ -86,7 +88,8 @@ class Task:
 
         `neighbours`: retained samples of the classes touched; `held_out`: where the test half has no forget set, its
         samples of those classes, which stand in where a measure needs samples like the forgotten ones that no model has
-        seen."""
+        seen.
+        """
         labels, forget = self.half(half).labels, self.forget[half]
         masks = {
             "all": torch.ones_like(forget),
@@ -111,7 +114,8 @@ def load_task(dataset: str, forget: str = DEFAULT) -> Task:
     `helpers/data/request.py`; "A, then B" is B after A was unlearned.
 
     Raises StudyError for an unknown name or request, for data that cannot be had, and for lists that are missing or
-    damaged."""
+    damaged.
+    """
     return _from(task_of(load_data(dataset), forget), dataset, forget)
 
 
@@ -161,8 +165,7 @@ def _there(origin: tuple[str, ...], expected: str) -> Task:
     if task.fingerprint != expected:
         raise StudyError(
             f"The worker on {platform.node()} has {task.data.source} or split lists that differ from those here: "
-            "give it the same "
-            "data/downloads and data/splits, and start it again."
+            "give it the same data/downloads and data/splits, and start it again."
         )
     return task
 

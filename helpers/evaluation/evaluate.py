@@ -3,7 +3,8 @@ frame.
 
 The frame of a kind lies in data/results/<dataset>/<request>/frames/, under a name made of everything that decides what
 is in it: the models, the trained and retrained models beside them, their number, the device and the code that measures.
-So stored values are never mixed with those of other models or code."""
+So stored values are never mixed with those of other models or code.
+"""
 
 import functools
 import sys
@@ -151,8 +152,8 @@ def _missing(task: Task, kind: Kind, n: int) -> str:
     where = f"{kind.title} on {NAMES[task.data.name]}"
     if any((folder / "frames").glob(f"{kind.name}-*")):
         return (
-            f"The stored results of {where} are of another number of models, or of other settings, split or "
-            f"code: {remedy}"
+            f"The stored results of {where} are of another number of models, or of other settings, split or code: "
+            f"{remedy}"
         )
     if there(folder / f"{kind.name}.json"):
         return f"The results in {shown(folder)} were written by version 1 of this repository: {remedy}"

@@ -69,7 +69,8 @@ def linear_probe(model: CNN, task: Task) -> float:
 
     Logistic regression fitted on the training half, at most PROBED samples of it, scored on the test half. Near
     retrained models' value: the feature is as far gone as it can be; near trained models' value: only the output layer
-    hides it. (arXiv:2503.06991.)"""
+    hides it. (arXiv:2503.06991.)
+    """
     if not told_apart(task):
         return np.nan
     data = {}

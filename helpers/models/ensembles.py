@@ -47,7 +47,8 @@ Made = tuple[dict[str, Tensor], dict]  # a model's weights, and its record
 @dataclass(frozen=True)
 class Kind:
     """What an ensemble is made of. name: "trained", "gemu", ...; title: the same for readers; settings:
-    hyper-parameters; identity: fingerprint of everything that decides what its models are; notebook: which makes it."""
+    hyper-parameters;
+    identity: fingerprint of everything that decides what its models are; notebook: which makes it."""
 
     name: str
     title: str
@@ -140,15 +141,13 @@ def check_count(n: int) -> None:
     """StudyError unless n is a whole number from FEWEST up."""
     if isinstance(n, bool) or not isinstance(n, int) or n < FEWEST:
         raise StudyError(
-            f"N_MODELS must be a whole number from {FEWEST} up, for example 10, not {n!r}: models of different "
-            "seeds are compared "
-            "with each other."
+            f"N_MODELS must be a whole number from {FEWEST} up, for example 10, not {n!r}: models of different seeds "
+            "are compared with each other."
         )
     if n * ROOM > shutil.disk_usage(DATA.parent).total:
         raise StudyError(
             f"N_MODELS = {n} would need about {n * ROOM / 1e9:,.0f} GB, more than the whole disk has: set it to a "
-            "smaller number, "
-            "for example 30."
+            "smaller number, for example 30."
         )
 
 

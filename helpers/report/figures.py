@@ -1,7 +1,8 @@
 """Figures: each one function from the results frame to a Figure.
 
 Whatever the results are, a figure is drawn: what has no value is left out, what lies beyond an axis stands at its edge
-in words."""
+in words.
+"""
 
 import numpy as np
 import pandas as pd

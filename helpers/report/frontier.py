@@ -31,7 +31,8 @@ def frontier(results: pd.DataFrame) -> Figure:
 
     Lines: a new model, and one whose upper layers were drawn anew, trained on D_r with so many samples; bands and
     whiskers: 95 % intervals; grey: where retrained models lie among themselves. What lies beyond a panel stands at its
-    edge."""
+    edge.
+    """
     datasets = [name for name in NAMES if name in set(results.dataset)]
     made, axes = figure(len(datasets), len(PANELS), (9.6, 0.7 + 3.1 * len(datasets)))
     over = False

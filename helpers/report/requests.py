@@ -72,8 +72,8 @@ def requests_table(task: Task) -> Styler:
             rows[f"{words} ({models_in(results)} models)", TITLES[kind]] = cells
     notes = [f"{words}: {no_gap(results)}" for words, results in found.items() if no_gap(results)]
     note = (
-        "Mean ± standard deviation over the models; the forget set of the test half, of a random part that "
-        "of the training half."
+        "Mean ± standard deviation over the models; the forget set of the test half, of a random part that of the "
+        "training half."
     )
     if missing:
         note += f" Not stored: {', '.join(missing)}."
@@ -130,7 +130,6 @@ def what_is_hard(task: Task) -> Markdown:
         best, worst = max(gaps, key=gaps.get), min(gaps, key=gaps.get)
         lines.append(
             f"On {NAMES[task.data.name]} {TITLES[kind]} comes closest to retraining where it forgets *{best}* "
-            f"({gaps[best]:.0f} % of "
-            f"the energy gap) and stays farthest from it at *{worst}* ({gaps[worst]:.0f} %)."
+            f"({gaps[best]:.0f} % of the energy gap) and stays farthest from it at *{worst}* ({gaps[worst]:.0f} %)."
         )
     return Markdown("\n".join(f"{place}. {line}" for place, line in enumerate(lines, 1)))

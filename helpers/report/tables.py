@@ -1,7 +1,8 @@
 """Tables: selections of the results frame, pivoted and shown by pandas.
 
 Each function returns a Styler: a notebook shows it, `.data` is the DataFrame behind it. Cells hold mean ± standard
-deviation over the models."""
+deviation over the models.
+"""
 
 import time
 from dataclasses import asdict, fields
@@ -76,8 +77,7 @@ def no_gap(results: pd.DataFrame, subset: str = "forget", half: str = "") -> str
         if ceiling <= floor:
             return (
                 f"Gap closed is undefined on {subset} ({half}): trained and retrained models do not differ there "
-                "more than "
-                "retrained models among themselves."
+                "more than retrained models among themselves."
             )
     return ""
 
@@ -159,10 +159,9 @@ def measures_table(results: pd.DataFrame) -> Styler:
         marks.loc[label, columns] = "font-weight: bold"
     note = (
         f"{over(results)} Relearn time (given up after {SIZES.relearn_steps} steps) and probe: {SIZES.probed} "
-        "models. Measures of an "
-        "ensemble: mean and 95 % range over random halves. Null: what retrained models give among themselves, or "
-        "the interval of "
-        "their mean. Bold: closest to Retrained without forgetting more than it (over)."
+        "models. Measures of an ensemble: mean and 95 % range over random halves. Null: what retrained models give "
+        "among themselves, or the interval of their mean. Bold: closest to Retrained without forgetting more than "
+        "it (over)."
     )
     return styled(table, note).apply(lambda _: marks, axis=None)
 

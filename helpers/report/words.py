@@ -16,9 +16,8 @@ def conclusions(results: pd.DataFrame) -> Markdown:
     gap = {kind: 100 * mean(results, kind, "energy_gap", half, "forget") for kind in ("gemu", "gefeu")}
     lines = [
         f"On {name} GEMU closes {gap['gemu']:.0f} % and GeFeU {gap['gefeu']:.0f} % of the energy distance to "
-        "retrained models; "
-        f"they still read {read['gemu']:.0f} % and {read['gefeu']:.0f} % of the forgotten samples, retrained models "
-        f"{read['retrained']:.0f} %."
+        f"retrained models; they still read {read['gemu']:.0f} % and {read['gefeu']:.0f} % of the forgotten samples, "
+        f"retrained models {read['retrained']:.0f} %."
     ]
     best, ours = best_plain(results), max(gap, key=gap.get)
     if best:
@@ -34,7 +33,6 @@ def conclusions(results: pd.DataFrame) -> Markdown:
     if attack["gemu"] == attack["gemu"]:  # not nan, as with fewer than four models
         lines.append(
             f"An attacker (U-LiRA) tells GEMU's models from retrained ones with accuracy {attack['gemu']:.2f} and "
-            "GeFeU's with "
-            f"{attack['gefeu']:.2f}; retrained models among themselves give {low:.2f} to {high:.2f}."
+            f"GeFeU's with {attack['gefeu']:.2f}; retrained models among themselves give {low:.2f} to {high:.2f}."
         )
     return Markdown("\n".join(f"{place}. {line}" for place, line in enumerate(lines, 1)))

@@ -2,7 +2,8 @@
 
 One pass over D_f with optimizer, batch size and learning rate of the training recipe, each step ascending CE(f(x), y)
 (Golatkar et al. 2020, arXiv:1911.04933, call it NegGrad). It alone has no budget: its cost is that of D_f. Tuned Ascent
-is the same with the rate at which a study found that it should stop, and reads at most its budget of D_f."""
+is the same with the rate at which a study found that it should stop, and reads at most its budget of D_f.
+"""
 
 from dataclasses import dataclass
 

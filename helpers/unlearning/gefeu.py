@@ -2,7 +2,8 @@
 
 y of noise sample k in `generator.py` is the trained model's own output softmax f(x_k), x_k in D_f, where the error is
 maximised and where the model is impaired. The forgotten images are read once, for these outputs; where reading all of
-D_f would cost more than a tenth of the budget, a random sample of D_f is read."""
+D_f would cost more than a tenth of the budget, a random sample of D_f is read.
+"""
 
 from dataclasses import dataclass
 

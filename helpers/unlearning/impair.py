@@ -2,7 +2,8 @@
 
 Impair trains the last k layers on noise labelled as what is to be forgotten, mixed with class-balanced samples of D_r,
 at a high and constant rate; repair trains all layers on D_r alone, with what is left of the budget: at least half of
-it."""
+it.
+"""
 
 import math
 from collections.abc import Callable

@@ -28,7 +28,8 @@ def setting(default, meaning: str, low=None, high=None, log: bool = False, choic
     """A field of a method's settings: default, meaning with unit, and the range (or the choices) that studies search.
 
     A field without range or choices is not searched. Values outside its range may be set by hand, but not outside
-    `within` (low, high], where nothing else makes sense."""
+    `within` (low, high], where nothing else makes sense.
+    """
     about = {"meaning": meaning, "low": low, "high": high, "log": log, "choices": choices, "within": within}
     return field(default=default, metadata=about)
 
@@ -124,7 +125,8 @@ class Log:
 
     samples: samples that went forward and backward through the classifier, generated ones included, one that only went
     forward counting a third; curves: phase -> loss per step; noise: generated samples, Tensor [snapshots, k, c, 28,
-    28]."""
+    28].
+    """
 
     samples: float = 0
     curves: dict[str, list[Tensor]] = field(default_factory=dict)

@@ -2,7 +2,8 @@
 
 Random labels (Amnesiac unlearning, Graves et al. 2021, arXiv:2010.10981): train on D_r, and on D_f relabelled uniformly
 among the wrong classes. SalUn (Fan et al. 2023, arXiv:2310.12508, eq. 3 and 4): the same, changing only the weights
-with the largest |gradient of CE on D_f|."""
+with the largest |gradient of CE on D_f|.
+"""
 
 from dataclasses import dataclass
 

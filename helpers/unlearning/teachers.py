@@ -7,7 +7,8 @@ was trained on and that are not test samples, and there are none. At most half o
 where they allow less than D_f, a random sample of it is read.
 
 Bad teacher (Chundawat et al. 2022, arXiv:2205.08096, eq. 2): the student minimises KL to a random network on D_f and to
-the trained model on D_r."""
+the trained model on D_r.
+"""
 
 from dataclasses import dataclass
 

@@ -3,7 +3,8 @@ learned.
 
 Pixels N start as N(0, 1) and minimise -CE(f(N), y) + lambda mean N^2 by Adam in 40 steps (eq. 2; the paper sums the
 squares of a picture, here they are averaged, so that lambda means the same for one channel and three); then impair,
-with the batch shown over and over, and repair."""
+with the batch shown over and over, and repair.
+"""
 
 from dataclasses import dataclass
 
