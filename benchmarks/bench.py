@@ -112,12 +112,12 @@ def former_training(task: Task, steps: int = STEPS) -> float:
 
 
 @functools.cache
-def usual_data(half: bool) -> MNIST:
-    """The data set as most tutorials load it; half: True for training."""
+def usual_data(split: bool) -> MNIST:
+    """The data set as most tutorials load it; split: True for training."""
     steps = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))])
     with tempfile.TemporaryDirectory() as place:
         shutil.copytree(DOWNLOADS / "mnist", Path(place) / "MNIST" / "raw")
-        return MNIST(place, train=half, transform=steps)
+        return MNIST(place, train=split, transform=steps)
 
 
 def usual_training(device: str, steps: int = STEPS) -> float:
@@ -265,8 +265,8 @@ def whole_notebook(models: int) -> float:
 
 def growth(task: Task) -> dict:
     """Seconds against the number of models and against the size of the training set, with the slope of the logarithms
-    (1: proportional). Models: train, unlearn by GEMU, all measures of a notebook, on an eighth of the training half, in
-    one process (others would be sent the data with every model: only a whole data set is loaded by name). Size: one
+    (1: proportional). Models: train, unlearn by GEMU, all measures of a notebook, on an eighth of the training split
+    in one process (others would be sent the data with every model: only a whole data set is loaded by name). Size: one
     pass of training. Peak memory: of all processes together with 30 models of each kind on Colored MNIST."""
     by_models, by_size, peak = {}, {}, {}
     small = first(task, len(task.data.train) // 8)
@@ -292,9 +292,9 @@ def growth(task: Task) -> dict:
 
 def first(task: Task, n: int) -> Task:
     """The task with the first n training samples only."""
-    half = task.data.train.pick(slice(0, n))
+    split = task.data.train.pick(slice(0, n))
     masks = task.forget | {"train": task.forget["train"][:n]}
-    data = replace(task.data, train=half, source=f"{task.data.source}, the first {n}")
+    data = replace(task.data, train=split, source=f"{task.data.source}, the first {n}")
     return replace(task, data=data, forget=masks, fingerprint=f"{task.fingerprint}-{n}")
 
 
@@ -317,7 +317,7 @@ def _stored_in(place: Path):
 
 
 class _PeakMemory:
-    """Largest sum of the memory of this process and its children, looked at every half second; what processes share
+    """Largest sum of the memory of this process and its children, looked at every split second; what processes share
     counts once where the system tells (Linux), else not at all."""
 
     def __enter__(self):

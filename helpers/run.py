@@ -174,7 +174,7 @@ def results_text(results: pd.DataFrame, about: dict) -> str:
         parts += [f"**{title}**, forgotten: {mine.iloc[0].forget}, {models_in(mine)} models of each kind", table]
         parts += [conclusions(mine).data]
     made = f"Release {about['version']} of {about['date']}; {about['machine']}."
-    parts.append(f"Test half, mean ± standard deviation over the models. {made}")
+    parts.append(f"Test split, mean ± standard deviation over the models. {made}")
     return "\n\n".join(parts)
 
 

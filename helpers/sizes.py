@@ -13,7 +13,7 @@ from dataclasses import dataclass
 class Sizes:
     min_passes: int = 2  # of training, over the training set
     min_steps: int = 300  # of training
-    test_samples: int | None = None  # of the test half, the first ones; None: all
+    test_samples: int | None = None  # of the test split, the first ones; None: all
     tuning_models: int = 20  # on which hyper-parameters are tuned
     shares: tuple[float, ...] = (
         0.02,

@@ -1,8 +1,8 @@
 """Optuna studies of the hyper-parameters: create or resume, run, look at.
 
 A study minimises one number (`objective.py`) on the *tuning task* (task.tuning_task): its models are trained on nine
-tenths of the training half and are never reported; the held-out tenth stands in for the test half, which no study sees.
-Its best trial is the one with the lowest number.
+tenths of the training split and are never reported; the held-out tenth stands in for the test split, which no study
+sees. Its best trial is the one with the lowest number.
 
 A study is shared by all processes that open its storage: each runs trials until as many are complete as were asked for.
 """

@@ -35,11 +35,11 @@ def parts(kind, seed):
     """Logits and labels of all parts: sure of the label everywhere, on the two forget parts by the kind's
     confidence."""
     random, found = np.random.default_rng(seed), {}
-    for (half, subset), size in SIZES.items():
+    for (split, subset), size in SIZES.items():
         labels = np.full(size, 7) if subset in ("forget", "neighbours", "memorised") else np.arange(size) % 10
         logits = random.normal(size=(N, size, 10)) + np.random.default_rng(0).normal(size=(1, size, 10))
         logits[:, np.arange(size), labels] += CONFIDENCE[kind] if subset in ("forget", "memorised") else 8.0
-        found[half, subset] = logits, labels
+        found[split, subset] = logits, labels
     return found
 
 
@@ -68,7 +68,9 @@ UNCHANGED = [("u_lira", "train", subset, "") for subset in ("retain", "neighbour
     ("klom", "test", "all", ""),
 ]
 UNCHANGED += [("loss_attack", "train", "forget", "")]
-OTHERS = [("klom", half, "forget", "0.95") for half in ("train", "test")] + [("u_lira_tpr", "train", "forget", "0.05")]
+OTHERS = [("klom", split, "forget", "0.95") for split in ("train", "test")] + [
+    ("u_lira_tpr", "train", "forget", "0.05")
+]
 
 
 @pytest.mark.parametrize("part", PAIRED + ENSEMBLE + OTHERS + UNCHANGED)

@@ -297,15 +297,15 @@ def test_colours_follow_the_rule_pixel_by_pixel():
 
 @needs_published
 def test_published_pictures_agree_with_the_construction_all_18835():
-    digits = {half: mnist.read(half) for half in ("train", "test")}
+    digits = {split: mnist.read(split) for split in ("train", "test")}
     seen = 0
     with tarfile.open(PUBLISHED) as tar:
         for member in tar:
             if not member.name.endswith(".png"):
                 continue
-            half, digit, name = member.name.split("/")[-3:]
+            split, digit, name = member.name.split("/")[-3:]
             colour, index = name.removesuffix(".png").split("_")
-            pixels, labels = digits["train" if half == "training" else "test"]
+            pixels, labels = digits["train" if split == "training" else "test"]
             assert int(labels[int(index)]) == int(digit)
             published = np.array(Image.open(io.BytesIO(tar.extractfile(member).read())).convert("RGB"))
             ground = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}[colour]
@@ -322,11 +322,11 @@ def test_the_coloured_forget_set_is_the_mnist_one_restricted(task, with_mnist):
     shutil.copy(PUBLISHED, with_mnist)
     coloured = load_task("cmnist")
     assert coloured.data.source == "published pictures"
-    for half in ("train", "test"):
-        part = coloured.half(half)
-        grey = set(task.half(half).index[task.forget[half]].tolist())
-        assert set(part.index[coloured.forget[half]].tolist()) == grey & set(part.index.tolist())
-        n = len(coloured.forget_set(half)[1]) + len(coloured.retain_set(half)[1])
+    for split in ("train", "test"):
+        part = coloured.split(split)
+        grey = set(task.split(split).index[task.forget[split]].tolist())
+        assert set(part.index[coloured.forget[split]].tolist()) == grey & set(part.index.tolist())
+        n = len(coloured.forget_set(split)[1]) + len(coloured.retain_set(split)[1])
         assert n == len(part) == len(set(part.index.tolist()))
     assert len(coloured.data.train) == 8_835 and len(coloured.data.test) == 10_000
     (with_mnist / PUBLISHED.name).unlink()  # the second time the small index file is enough
@@ -340,7 +340,7 @@ def test_the_coloured_forget_set_is_the_mnist_one_restricted(task, with_mnist):
 def test_a_cut_archive_is_named(tmp_path, cut):
     archive = tmp_path / "colorized-MNIST.tar.gz"
     archive.write_bytes(PUBLISHED.read_bytes()[:cut])
-    digits = {half: mnist.read(half) for half in ("train", "test")}
+    digits = {split: mnist.read(split) for split in ("train", "test")}
     with pytest.raises(StudyError, match="damaged or is not the published"):
         read_archive(archive, digits)
 
@@ -364,7 +364,7 @@ def colour_archive(path, members):
 
 
 def test_a_strange_archive_is_named_and_nothing_of_it_is_unpacked(tmp_path):
-    digits = {half: mnist.read(half) for half in ("train", "test")}
+    digits = {split: mnist.read(split) for split in ("train", "test")}
     place = tmp_path / "downloads"
     place.mkdir()
     archive = place / "colorized-MNIST.tar.gz"
@@ -404,7 +404,7 @@ def test_an_archive_that_stops_to_be_a_compressed_one_is_named(tmp_path):
         pytest.raises(zlib.error),
     ):  # the error that no reader of archives turns into its own
         tar.extractfile(tar.next()).read()
-    digits = {half: mnist.read(half) for half in ("train", "test")}
+    digits = {split: mnist.read(split) for split in ("train", "test")}
     with pytest.raises(StudyError, match="damaged or is not the published"):
         read_archive(archive, digits)
 
@@ -418,7 +418,7 @@ def test_a_flipped_archive_is_named(tmp_path, seed):
     for at in random.integers(0, 300_000, 10):
         content[at] ^= 255
     archive.write_bytes(content)
-    digits = {half: mnist.read(half) for half in ("train", "test")}
+    digits = {split: mnist.read(split) for split in ("train", "test")}
     with pytest.raises(StudyError, match="damaged or is not the published"):
         read_archive(archive, digits)
 
@@ -443,10 +443,10 @@ def test_a_fetched_archive_that_is_not_the_published_one_is_dropped(mirror, with
 
 
 def test_forget_and_retain_cover_everything_once(task):
-    for half in ("train", "test"):
-        index = torch.cat([task.half(half).index[task.forget[half]], task.half(half).index[~task.forget[half]]])
-        assert index.sort().values.equal(torch.arange(len(task.half(half))))
-        subsets = task.subsets(half)
+    for split in ("train", "test"):
+        index = torch.cat([task.split(split).index[task.forget[split]], task.split(split).index[~task.forget[split]]])
+        assert index.sort().values.equal(torch.arange(len(task.split(split))))
+        subsets = task.subsets(split)
         assert len(subsets["7"]) == len(subsets["forget"]) + len(subsets["neighbours"])
     assert set(task.data.train.labels[task.forget["train"]].tolist()) == {7}
 
@@ -459,11 +459,11 @@ def test_the_other_side_forgets_the_other_sevens(task):
 
 
 def test_the_committed_fingerprint_and_counts_are_those_of_the_lists():
-    told = (request.SPLITS / "README.md").read_text(encoding="utf-8")
-    assert fingerprint({half: read_split(half) for half in ("train", "test")}) == request.PUBLISHED_SPLIT
+    told = (request.LISTS / "README.md").read_text(encoding="utf-8")
+    assert fingerprint({split: read_split(split) for split in ("train", "test")}) == request.PUBLISHED_SPLIT
     assert request.PUBLISHED_SPLIT in told
-    for half, sevens in (("train", 6_265), ("test", 1_028)):
-        crossbar, decisions = len(read_split(half)), list(read_ambiguous(half).values())
+    for split, sevens in (("train", 6_265), ("test", 1_028)):
+        crossbar, decisions = len(read_split(split)), list(read_ambiguous(split).values())
         counts = (
             sevens,
             crossbar,
@@ -472,7 +472,7 @@ def test_the_committed_fingerprint_and_counts_are_those_of_the_lists():
             decisions.count("crossbar"),
             decisions.count("plain"),
         )
-        assert f"| {half} | " + " | ".join(map(str, counts)) + " |" in told
+        assert f"| {split} | " + " | ".join(map(str, counts)) + " |" in told
 
 
 def test_an_unknown_side_is_refused():
@@ -481,9 +481,9 @@ def test_an_unknown_side_is_refused():
 
 
 def test_borderline_decisions_agree_with_the_lists():
-    for half in ("train", "test"):
-        crossbar = set(read_split(half))
-        for index, decision in read_ambiguous(half).items():
+    for split in ("train", "test"):
+        crossbar = set(read_split(split))
+        for index, decision in read_ambiguous(split).items():
             assert (index in crossbar) == (decision == "crossbar")
 
 
@@ -498,16 +498,16 @@ def test_borderline_decisions_agree_with_the_lists():
     ],
 )
 def test_a_damaged_split_list_is_named(tmp_path, monkeypatch, text, complaint):
-    shutil.copytree(request.SPLITS, tmp_path / "splits")
-    monkeypatch.setattr(request, "SPLITS", tmp_path / "splits")
+    shutil.copytree(request.LISTS, tmp_path / "splits")
+    monkeypatch.setattr(request, "LISTS", tmp_path / "splits")
     (tmp_path / "splits" / "crossbar_train.txt").write_text(text)
     with pytest.raises(StudyError, match=complaint):
         load_task("mnist")
 
 
 def test_a_list_of_ones_own_is_taken_and_said(tmp_path, monkeypatch, task):
-    shutil.copytree(request.SPLITS, tmp_path / "splits")
-    monkeypatch.setattr(request, "SPLITS", tmp_path / "splits")
+    shutil.copytree(request.LISTS, tmp_path / "splits")
+    monkeypatch.setattr(request, "LISTS", tmp_path / "splits")
     (tmp_path / "splits" / "crossbar_train.txt").write_bytes(b"\xef\xbb\xbf38 # mine\r\n\r\n148  \r\n")
     mine = load_task("mnist")
     assert mine.data.train.index[mine.forget["train"]].tolist() == [38, 148]
@@ -516,8 +516,8 @@ def test_a_list_of_ones_own_is_taken_and_said(tmp_path, monkeypatch, task):
 
 
 def test_each_side_is_what_its_lists_say(task):
-    for half in ("train", "test"):
-        assert task.half(half).index[task.forget[half]].tolist() == read_split(half)
+    for split in ("train", "test"):
+        assert task.split(split).index[task.forget[split]].tolist() == read_split(split)
 
 
 def test_tuning_sees_no_test_sample(task):

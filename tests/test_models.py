@@ -54,7 +54,7 @@ def test_training_learns_the_digits(task, trained_model):
 
 @pytest.fixture
 def poisoned(task, tmp_path, monkeypatch):
-    """A small part of the task in which every forget picture of the training half is not a number: whatever is trained
+    """A small part of the task in which every forget picture of the training split is not a number: whatever is trained
     on one has such weights. Models lie in a folder of this test's own."""
     monkeypatch.setattr(ensembles, "MODELS", tmp_path)
     monkeypatch.setattr(ensembles, "RECIPE", SHORT)

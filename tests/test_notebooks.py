@@ -114,7 +114,7 @@ print(json.dumps([float((predict(m, images).argmax(1) == labels).float().mean())
     right = json.loads(run_python(workshop, code).stdout.splitlines()[-1])
     folder = workshop / "data" / "results" / "cmnist" / "crossbar"
     frame = pd.read_csv(folder / "measures.csv", keep_default_na=False, na_values=[""])
-    mine = frame.query("kind == 'gemu' and measure == 'accuracy' and half == 'test' and subset == 'forget'")
+    mine = frame.query("kind == 'gemu' and measure == 'accuracy' and split == 'test' and subset == 'forget'")
     assert mine.value.tolist() == pytest.approx(right) and mine.seed.tolist() == [0, 1]
     assert set(frame.kind) >= {"untrained", "trained", "retrained", "gemu", "ssd", "null"}
     assert "booktabs" in (folder / "tables.tex").read_text()

@@ -130,8 +130,8 @@ def test_relearning_takes_longer_the_more_was_forgotten(task, trained_model):
 def test_the_probe_finds_the_crossbar_in_features_that_hold_it(task, trained_model):
     found = linear_probe(trained_model, task)
     shuffled = torch.Generator().manual_seed(0)
-    scrambled = {half: mask.clone() for half, mask in task.forget.items()}
-    for half, mask in scrambled.items():
-        sevens = (task.half(half).labels == 7).nonzero().flatten()
+    scrambled = {split: mask.clone() for split, mask in task.forget.items()}
+    for split, mask in scrambled.items():
+        sevens = (task.split(split).labels == 7).nonzero().flatten()
         mask[sevens] = mask[sevens[torch.randperm(len(sevens), generator=shuffled)]]
     assert found > 0.85 and linear_probe(trained_model, replace(task, forget=scrambled)) == pytest.approx(0.5, abs=0.1)

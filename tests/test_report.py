@@ -44,20 +44,20 @@ def made_up(kinds, n=5, gap=0.9, floor=0.4, ceiling=5.0, dataset="mnist", second
     for kind in kinds:
         rows, noise = Rows(), spread * random.normal(size=n)
         closed = {"trained": 0.0, "retrained": 1.0, "untrained": 0.7}.get(kind, gap)
-        for half, subset in [("test", s) for s in SUBSETS] + [("train", "forget"), ("train", "retain")]:
-            rows.add("accuracy", 0.9 + 0.1 * noise, half, subset)
-            rows.add("loss", 1.0 + noise, half, subset)
+        for split, subset in [("test", s) for s in SUBSETS] + [("train", "forget"), ("train", "retain")]:
+            rows.add("accuracy", 0.9 + 0.1 * noise, split, subset)
+            rows.add("loss", 1.0 + noise, split, subset)
             for measure, ends in (("kl", (floor, ceiling)), ("energy", (0.0, 1.6))):
-                rows.add(measure, ends[1] - closed * (ends[1] - ends[0]) + 0.01 * noise, half, subset)
-                rows.add(f"{measure}_gap", closed + noise if ends[0] != ends[1] else np.full(n, np.nan), half, subset)
+                rows.add(measure, ends[1] - closed * (ends[1] - ends[0]) + 0.01 * noise, split, subset)
+                rows.add(f"{measure}_gap", closed + noise if ends[0] != ends[1] else np.full(n, np.nan), split, subset)
         for layer in LAYERS:
             rows.add("weight_distance", 1 + noise, at=layer)
             rows.add("activation_change", 1 + noise, "test", "all", layer)
         for digit in range(10):
             rows.add("predicted", np.full(n, 0.1), "test", "forget", str(digit))
-        for half in ("train", "test"):
+        for split in ("train", "test"):
             for other in kinds:
-                rows.add("kl_pair", abs(1 + noise), half, "forget", other)
+                rows.add("kl_pair", abs(1 + noise), split, "forget", other)
         rows.add("u_lira", np.full(20, 0.7), "train", "forget", by="step")
         rows.add("curve", [1.0, 2.0], at="impair", by="step")
         rows.add("seconds", np.full(n, seconds * (0.1 if kind in METHODS else 1)))
@@ -128,7 +128,7 @@ def test_the_frontier_draws_what_the_frame_says():
     axis = frontier.frontier(results).axes[0]
     by_hand = (
         100
-        * results.query("measure == 'energy_gap' and half == 'test' and subset == 'forget'")
+        * results.query("measure == 'energy_gap' and split == 'test' and subset == 'forget'")
         .groupby("kind")
         .value.mean()
     )
@@ -144,14 +144,16 @@ def test_the_frontier_draws_what_the_frame_says():
             np.allclose(line.get_xydata(), expected) for line in axis.lines if len(line.get_xdata()) == len(kinds)
         )
     lost = frontier.point(results, "gemu", "lost on retain, % points")[0]
-    kept = results.query("measure == 'accuracy' and half == 'test' and subset == 'retain'").groupby("kind").value.mean()
+    kept = (
+        results.query("measure == 'accuracy' and split == 'test' and subset == 'retain'").groupby("kind").value.mean()
+    )
     assert lost == pytest.approx(100 * (kept["retrained"] - kept["gemu"]))
 
 
 def test_a_selection_is_what_pandas_gives(committed):
     for dataset in ("mnist", "cmnist"):
         one = committed[committed.dataset == dataset]
-        plain = one.query("kind == 'gemu' and measure == 'accuracy' and half == 'test' and subset == 'forget'").value
+        plain = one.query("kind == 'gemu' and measure == 'accuracy' and split == 'test' and subset == 'forget'").value
         assert values(one, "gemu", "accuracy", "test", "forget").tolist() == plain.tolist()
         assert len(plain) == tables.models_in(one) >= 10
         assert mean(one, "gemu", "accuracy", "test", "forget") == pytest.approx(plain.mean())
@@ -162,10 +164,10 @@ def test_the_committed_frame_is_what_it_says(committed, about):
     assert COMMITTED.stat().st_size < 1_000_000
     assert list(committed.columns) == list(COLUMNS)
     assert set(committed.dataset) == set(about["sources"]) >= {"mnist", "cmnist"}
-    assert set(committed.half) == {"", "train", "test"}
+    assert set(committed.split) == {"", "train", "test"}
     assert about["version"] and about["date"] and "torch" in about["machine"]
     for _, one in committed.groupby("dataset"):
-        accuracies = one[one.measure == "accuracy"].groupby(["kind", "half", "subset"]).seed.nunique()
+        accuracies = one[one.measure == "accuracy"].groupby(["kind", "split", "subset"]).seed.nunique()
         assert (accuracies == tables.models_in(one)).all()
         assert {*BASE, "gemu", "gefeu", "ascent", "null"} <= set(one.kind)
     shares = committed[committed.measure.isin(["accuracy", "predicted", "u_lira", "beyond", "probe"])]
@@ -180,7 +182,7 @@ def test_the_readme_is_made_from_the_committed_frame(committed, about):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     block = text.split("<!-- results -->")[1].split("<!-- /results -->")[0]
     frame = pd.read_csv(COMMITTED)
-    frame = frame[(frame.half == "test") & frame.measure.isin(["energy_gap", "kl_gap", "accuracy"])]
+    frame = frame[(frame.split == "test") & frame.measure.isin(["energy_gap", "kl_gap", "accuracy"])]
     table = 100 * frame.pivot_table(index=["dataset", "kind", "seed"], columns=["measure", "subset"], values="value")
     for dataset in ("mnist", "cmnist"):
         oracle = table.loc[dataset, "retrained"]["accuracy", "retain"].mean()

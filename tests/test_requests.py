@@ -30,23 +30,23 @@ LABELS = {"train": "train-labels-idx1-ubyte", "test": "t10k-labels-idx1-ubyte"}
 @pytest.fixture(scope="session")
 def digits(task):
     """The first 3,000 and 1,000 digits."""
-    halves = {half: task.half(half).pick(slice(n)) for half, n in (("train", 3_000), ("test", 1_000))}
-    return replace(task.data, source="the first MNIST digits", **halves)
+    splits = {split: task.split(split).pick(slice(n)) for split, n in (("train", 3_000), ("test", 1_000))}
+    return replace(task.data, source="the first MNIST digits", **splits)
 
 
 @pytest.fixture(scope="session")
 def colours(digits):
     """The same digits on grounds of made-up colours."""
-    halves = {}
-    for half in ("train", "test"):
-        part = digits.half(half)
-        halves[half] = replace(part, images=part.images.repeat(1, 3, 1, 1), colours=torch.arange(len(part)) % 3)
-    return replace(digits, name="cmnist", source="digits in colours", **halves)
+    splits = {}
+    for split in ("train", "test"):
+        part = digits.split(split)
+        splits[split] = replace(part, images=part.images.repeat(1, 3, 1, 1), colours=torch.arange(len(part)) % 3)
+    return replace(digits, name="cmnist", source="digits in colours", **splits)
 
 
 @pytest.fixture
 def lists(tmp_path, monkeypatch):
-    monkeypatch.setattr(request, "SPLITS", tmp_path)
+    monkeypatch.setattr(request, "LISTS", tmp_path)
     return tmp_path
 
 
@@ -64,18 +64,18 @@ def here(tmp_path, monkeypatch):
         cache.cache_clear()
 
 
-def labels_of(half):
+def labels_of(split):
     """Read by hand from the file."""
-    path = request.DATA / "downloads" / "mnist" / LABELS[half]
+    path = request.DATA / "downloads" / "mnist" / LABELS[split]
     return np.frombuffer(path.read_bytes(), np.uint8, offset=8)
 
 
 @pytest.mark.parametrize("number", [0, 7])
 def test_a_class_is_all_its_samples(task, number):
     found = task_of(task.data, f"class {number}")
-    for half in ("train", "test"):
-        assert found.forget[half].numpy().tolist() == (labels_of(half) == number).tolist()
-        assert not found.neighbours(half).any() and "neighbours" not in found.subsets(half)
+    for split in ("train", "test"):
+        assert found.forget[split].numpy().tolist() == (labels_of(split) == number).tolist()
+        assert not found.neighbours(split).any() and "neighbours" not in found.subsets(split)
     assert found.classes.tolist() == [number]
 
 
@@ -94,13 +94,13 @@ def test_a_random_part_has_its_size_and_follows_its_seed(task):
 
 def test_a_colour_and_a_colour_within_a_class(colours):
     red, sevens = task_of(colours, "red"), task_of(colours, "Red 7")
-    for half in ("train", "test"):
-        place = np.arange(len(colours.half(half)))
-        assert red.forget[half].numpy().tolist() == (place % 3 == 0).tolist()
-        wanted = (place % 3 == 0) & (labels_of(half)[: len(place)] == 7)
-        assert sevens.forget[half].numpy().tolist() == wanted.tolist()
-        kept = (place % 3 != 0) & (labels_of(half)[: len(place)] == 7)
-        assert sevens.neighbours(half).numpy().tolist() == kept.tolist()
+    for split in ("train", "test"):
+        place = np.arange(len(colours.split(split)))
+        assert red.forget[split].numpy().tolist() == (place % 3 == 0).tolist()
+        wanted = (place % 3 == 0) & (labels_of(split)[: len(place)] == 7)
+        assert sevens.forget[split].numpy().tolist() == wanted.tolist()
+        kept = (place % 3 != 0) & (labels_of(split)[: len(place)] == 7)
+        assert sevens.neighbours(split).numpy().tolist() == kept.tolist()
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_the_trainings_see_what_the_request_says(digits, here, monkeypatch, want
     """The pictures that reach the optimizer: of retrained models, and of GEMU, which reads no forgotten picture, and
     random labels, which read just those that this request names."""
     if wanted == "mine":
-        monkeypatch.setattr(request, "SPLITS", tmp_path)
+        monkeypatch.setattr(request, "LISTS", tmp_path)
         (tmp_path / "mine_train.txt").write_text("\n".join(map(str, range(0, 3_000, 10))))
     task, seen = task_of(digits, wanted), []
     real = training.classification_step
@@ -263,9 +263,9 @@ def test_all_measures_tables_and_figures_hold_for_it(digits, colours, here, want
     every += [unlearned(name, task, 6, stored=False) for name in ("gemu", "gefeu", "finetune")]
     results = audit(task, *every)
     assert results.value.notna().all(), results[results.value.isna()].drop_duplicates(["measure", "subset"])
-    half = headline(results)
-    assert half == ("train" if "random" in wanted else "test")
-    assert len(values(results, "gemu", "energy_gap", half, "forget")) == 6
+    split = headline(results)
+    assert split == ("train" if "random" in wanted else "test")
+    assert len(values(results, "gemu", "energy_gap", split, "forget")) == 6
     attack = values(results, "trained", "loss_attack", "train", "forget")
     assert len(attack) == 6 and ((attack >= 0) & (attack <= 1)).all()
     whole = "class" in wanted

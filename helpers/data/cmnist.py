@@ -44,8 +44,8 @@ OTHER_NAMES = tuple(
     for suffix in (".tar.gz", ".tar", ".zip", "")
 )
 URL = "https://codeload.github.com/jayaneetha/colorized-MNIST/tar.gz/refs/heads/master"
-TRAINING = 8_835  # pictures in its training half; its test half is MNIST's, 10,000
-FINGERPRINT = "45a804ec58"  # of the (half, index, digit, colour) of all 18,835 published pictures
+TRAINING = 8_835  # pictures in its training split; its test split is MNIST's, 10,000
+FINGERPRINT = "45a804ec58"  # of the (split, index, digit, colour) of all 18,835 published pictures
 LARGEST_PICTURE = 100_000  # bytes; the published ones have some hundreds
 COLOUR_SEED = 0  # of the constructed colours
 KEYS = ("train_index", "train_colours", "test_index", "test_colours")
@@ -54,7 +54,7 @@ _unreachable = set()  # addresses that failed in this process: each attempt may 
 
 def load() -> Dataset:
     """Colored MNIST, 8,835 and 10,000 pictures in three channels."""
-    digits = {half: mnist.read(half) for half in ("train", "test")}
+    digits = {split: mnist.read(split) for split in ("train", "test")}
     found = _published(digits)
     source = "published pictures"
     if not found:
@@ -62,13 +62,13 @@ def load() -> Dataset:
             f"constructed from MNIST, colour seed {COLOUR_SEED}",
             torch.Generator().manual_seed(COLOUR_SEED),
         )
-        for half, n in (("train", TRAINING), ("test", len(digits["test"][1]))):
-            found[f"{half}_index"] = torch.arange(n).numpy()
-            found[f"{half}_colours"] = torch.randint(3, (n,), generator=random).numpy()
+        for split, n in (("train", TRAINING), ("test", len(digits["test"][1]))):
+            found[f"{split}_index"] = torch.arange(n).numpy()
+            found[f"{split}_colours"] = torch.randint(3, (n,), generator=random).numpy()
     raw = {}
-    for half, (pixels, labels) in digits.items():
-        index, colours = (torch.from_numpy(found[f"{half}_{key}"].astype(np.int64)) for key in ("index", "colours"))
-        raw[half] = (colourise(pixels[index], colours), labels[index], index, colours)
+    for split, (pixels, labels) in digits.items():
+        index, colours = (torch.from_numpy(found[f"{split}_{key}"].astype(np.int64)) for key in ("index", "colours"))
+        raw[split] = (colourise(pixels[index], colours), labels[index], index, colours)
     return standardised("cmnist", source, raw)
 
 
@@ -136,7 +136,7 @@ def read_archive(archive: Path, digits: dict) -> dict[str, np.ndarray]:
     """Reads the published pictures and compares each with the construction, pixel for pixel.
 
     archive: .tar, .tar.gz or .zip, or the folder that one unpacked to;
-    digits: per half "train"/"test" the pixels Tensor [n, 28, 28] uint8 and labels Tensor [n] of MNIST.
+    digits: per split "train"/"test" the pixels Tensor [n, 28, 28] uint8 and labels Tensor [n] of MNIST.
     Returns train_index, train_colours, test_index, test_colours: int32 arrays, ordered by index.
     Raises StudyError if the archive is cut, holds other pictures, or a picture disagrees with MNIST.
     """
@@ -153,20 +153,20 @@ def read_archive(archive: Path, digits: dict) -> dict[str, np.ndarray]:
                 continue
             if size > LARGEST_PICTURE:
                 raise damaged
-            half = "train" if match[1] == "training" else "test"
+            split = "train" if match[1] == "training" else "test"
             index, colour = int(match[4]), COLOURS.index(match[3])
             with Image.open(io.BytesIO(read())) as picture:
                 pixels = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
-            expected = colourise(digits[half][0][index][None], torch.tensor([colour]))[0]
-            if int(match[2]) != digits[half][1][index] or not torch.equal(pixels, expected):
+            expected = colourise(digits[split][0][index][None], torch.tensor([colour]))[0]
+            if int(match[2]) != digits[split][1][index] or not torch.equal(pixels, expected):
                 raise damaged
-            rows[half].append((index, colour))
+            rows[split].append((index, colour))
     except Exception:  # tarfile, zlib and Pillow have a dozen kinds for what is not as it should be
         raise damaged from None
     found = {}
-    for half, pairs in rows.items():
+    for split, pairs in rows.items():
         table = np.array(sorted(pairs), dtype=np.int32).reshape(-1, 2)
-        found[f"{half}_index"], found[f"{half}_colours"] = table[:, 0], table[:, 1]
+        found[f"{split}_index"], found[f"{split}_colours"] = table[:, 0], table[:, 1]
     if _fingerprint(found) != FINGERPRINT:
         raise damaged
     return found

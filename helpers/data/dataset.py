@@ -1,4 +1,4 @@
-"""What a data set is here: both halves as tensors in memory, standardised."""
+"""What a data set is here: both splits as tensors in memory, standardised."""
 
 from dataclasses import dataclass
 
@@ -10,12 +10,12 @@ DIGITS = tuple("0123456789")
 
 
 @dataclass(frozen=True)
-class Half:
-    """One half (training or test) of a data set.
+class Split:
+    """One split (training or test) of a data set.
 
-    images: Tensor [n, c, 28, 28] float32, standardised per channel with mean and deviation of the training half
+    images: Tensor [n, c, 28, 28] float32, standardised per channel with mean and deviation of the training split
     labels: Tensor [n] int64, the class 0..9
-    index: Tensor [n] int64, the sample's index in the same half of MNIST, or of FashionMNIST
+    index: Tensor [n] int64, the sample's index in the same split of MNIST, or of FashionMNIST
     colours: Tensor [n] int64, 0 red, 1 green, 2 blue; empty where there are none
     """
 
@@ -27,9 +27,9 @@ class Half:
     def __len__(self):
         return len(self.labels)
 
-    def pick(self, where: Tensor | slice) -> "Half":
+    def pick(self, where: Tensor | slice) -> "Split":
         """The samples at these positions."""
-        return Half(*(value[where] if len(value) else value for value in vars(self).values()))
+        return Split(*(value[where] if len(value) else value for value in vars(self).values()))
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,14 @@ class Dataset:
 
     name: str
     source: str
-    train: Half
-    test: Half
+    train: Split
+    test: Split
     mean: Tensor
     std: Tensor
     classes: tuple[str, ...] = DIGITS
 
-    def half(self, half: str) -> Half:
-        return {"train": self.train, "test": self.test}[half]
+    def split(self, split: str) -> Split:
+        return {"train": self.train, "test": self.test}[split]
 
     def describe(self) -> str:
         """Source and sizes in words."""
@@ -68,8 +68,8 @@ def standardised(
     """The data set of raw pictures. raw: "train", "test" -> pixels Tensor [n, c, 28, 28] uint8, labels, index,
     colours."""
     std, mean = torch.std_mean(raw["train"][0].float().div_(255), dim=(0, 2, 3))
-    halves = {}
-    for half, (pixels, *rest) in raw.items():
+    splits = {}
+    for split, (pixels, *rest) in raw.items():
         images = pixels.float().div_(255).sub_(mean.view(-1, 1, 1)).div_(std.view(-1, 1, 1))
-        halves[half] = Half(images.contiguous(memory_format=torch.channels_last), *rest)
-    return Dataset(name, source, halves["train"], halves["test"], mean, std, classes)
+        splits[split] = Split(images.contiguous(memory_format=torch.channels_last), *rest)
+    return Dataset(name, source, splits["train"], splits["test"], mean, std, classes)

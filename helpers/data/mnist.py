@@ -38,16 +38,16 @@ pooch.get_logger().setLevel("ERROR")  # its bar tells enough
 def load() -> Dataset:
     """MNIST as published, 60,000 and 10,000 pictures in one channel."""
     raw = {}
-    for half in ("train", "test"):
-        digits, labels = read(half)
-        raw[half] = (digits[:, None], labels, torch.arange(len(labels)), torch.empty(0, dtype=torch.int64))
+    for split in ("train", "test"):
+        digits, labels = read(split)
+        raw[split] = (digits[:, None], labels, torch.arange(len(labels)), torch.empty(0, dtype=torch.int64))
     return standardised("mnist", TITLE, raw)
 
 
-def read(half: str) -> tuple[Tensor, Tensor]:
+def read(split: str) -> tuple[Tensor, Tensor]:
     """Tensor [n, 28, 28] uint8 of pixels, Tensor [n] int64 of labels, of "train" or "test"."""
     fetch()
-    prefix = "train" if half == "train" else "t10k"
+    prefix = "train" if split == "train" else "t10k"
     folder = DOWNLOADS / "mnist"
     pixels = np.fromfile(folder / f"{prefix}-images-idx3-ubyte", np.uint8, offset=16)
     labels = np.fromfile(folder / f"{prefix}-labels-idx1-ubyte", np.uint8, offset=8)

@@ -4,12 +4,12 @@
 |---|---|
 | "crossbar", "plain" | the sevens with a crossbar, or those without (MNIST and Colored MNIST) |
 | "class 7" | a class, by number or name |
-| "random 1 %", "random 500", "random 1 % seed 3" | a random part of the training half |
+| "random 1 %", "random 500", "random 1 % seed 3" | a random part of the training split |
 | "red", "red 7" | a ground colour, or a colour within a class (Colored MNIST) |
 | "NAME" | the samples listed in data/splits/NAME_train.txt and, if it is there, NAME_test.txt |
 | "crossbar, then class 3" | one after the other: `load_task` takes such words apart |
 
-A list has one index per line, in its half of MNIST (Colored MNIST has MNIST's) or of FashionMNIST; `#` begins a
+A list has one index per line, in its split of MNIST (Colored MNIST has MNIST's) or of FashionMNIST; `#` begins a
 comment.
 """
 
@@ -24,13 +24,13 @@ from torch import Tensor
 from helpers.data.dataset import COLOURS, Dataset
 from helpers.files import DATA, StudyError, fingerprint, shown, there
 
-SPLITS = DATA / "splits"
+LISTS = DATA / "splits"
 PUBLISHED_SPLIT = "d80a595218"  # fingerprint of the committed lists of crossbar sevens
 FEATURE_CLASS = 7
 SIDES = ("crossbar", "plain")
 DEFAULT = SIDES[0]
 THEN = ", then "
-HALVES = ("train", "test")
+SPLITS = ("train", "test")
 KNOWN = (
     '"crossbar", "plain", "class 7", "random 1 %", on Colored MNIST "red" or "red 7", or NAME of a list '
     "data/splits/NAME_train.txt"
@@ -39,8 +39,8 @@ KNOWN = (
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """name: the words that ask for it, always spelt alike; title: what they mean, for captions; forget: per half
-    ("train", "test") a Tensor [n] bool, True for what is to be forgotten, and False throughout the test half where that
+    """name: the words that ask for it, always spelt alike; title: what they mean, for captions; forget: per split
+    ("train", "test") a Tensor [n] bool, True for what is to be forgotten, and False throughout a test split that
     has no samples of this kind; lists: fingerprint of the lists that it was read from; own_lists: whether they differ
     from the published ones."""
 
@@ -71,7 +71,7 @@ def request_of(words: str, data: Dataset) -> Request:
     else:
         found = _listed(data, words)
     if not found.forget["train"].any():
-        raise StudyError(f"FORGET = {words!r}: the training half of {data.source} has no such sample.")
+        raise StudyError(f"FORGET = {words!r}: the training split of {data.source} has no such sample.")
     if found.forget["train"].all():
         raise StudyError(f"FORGET = {words!r} names every training sample: leave some to retain.")
     return found
@@ -83,13 +83,13 @@ def _feature(data: Dataset, side: str) -> Request:
         raise StudyError(
             f'FORGET = "{side}" is a feature of digits: for {data.source} choose another, for example "class sneaker".'
         )
-    for half in HALVES:
-        part, lists[half] = data.half(half), read_split(half)
-        seven, crossbar = part.labels == FEATURE_CLASS, torch.isin(part.index, torch.tensor(lists[half]))
+    for split in SPLITS:
+        part, lists[split] = data.split(split), read_split(split)
+        seven, crossbar = part.labels == FEATURE_CLASS, torch.isin(part.index, torch.tensor(lists[split]))
         if (crossbar & ~seven).any():
             wrong = int(part.index[crossbar & ~seven][0])
-            raise StudyError(f"{shown(split_path(half))} names sample {wrong}, which is not a seven: take it out.")
-        forget[half] = crossbar if side == "crossbar" else seven & ~crossbar
+            raise StudyError(f"{shown(split_path(split))} names sample {wrong}, which is not a seven: take it out.")
+        forget[split] = crossbar if side == "crossbar" else seven & ~crossbar
     mine = fingerprint(lists)
     title = f"sevens {'with' if side == 'crossbar' else 'without'} a crossbar"
     return Request(side, title, forget, mine, mine != PUBLISHED_SPLIT)
@@ -100,7 +100,7 @@ def _class(data: Dataset, word: str) -> Request:
     name = f"class {which}"
     called = data.classes[which]
     title = f"{name} ({called})" if called != str(which) else name
-    return Request(name, title, {half: data.half(half).labels == which for half in HALVES})
+    return Request(name, title, {split: data.split(split).labels == which for split in SPLITS})
 
 
 def _class_number(data: Dataset, word: str) -> int:
@@ -132,11 +132,11 @@ def _colour(data: Dataset, colour: str, word: str | None) -> Request:
     if not len(data.train.colours):
         raise StudyError(f'FORGET = "{colour}": {data.source} has no colours; set USED_DATASET = "cmnist".')
     which = None if word is None else _class_number(data, word)
-    for half in HALVES:
-        part = data.half(half)
-        forget[half] = part.colours == COLOURS.index(colour)
+    for split in SPLITS:
+        part = data.split(split)
+        forget[split] = part.colours == COLOURS.index(colour)
         if which is not None:
-            forget[half] &= part.labels == which
+            forget[split] &= part.labels == which
     name = colour if which is None else f"{colour} {which}"
     return Request(name, f"{colour} pictures" + ("" if which is None else f" of class {data.classes[which]}"), forget)
 
@@ -145,10 +145,10 @@ def _listed(data: Dataset, name: str) -> Request:
     if re.search(r'[/\\:*?"<>|]', name) or not there(split_path("train", name)):
         raise StudyError(f"FORGET = {name!r} is not known: choose {KNOWN}.")
     forget, lists = {}, {}
-    for half in HALVES:
-        part, path = data.half(half), split_path(half, name)
-        lists[half] = sorted(read_list(path, half)) if half == "train" or there(path) else []
-        forget[half] = torch.isin(part.index, torch.tensor(lists[half], dtype=torch.int64))
+    for split in SPLITS:
+        part, path = data.split(split), split_path(split, name)
+        lists[split] = sorted(read_list(path, split)) if split == "train" or there(path) else []
+        forget[split] = torch.isin(part.index, torch.tensor(lists[split], dtype=torch.int64))
     return Request(name, f'the list "{name}"', forget, fingerprint(lists))
 
 
@@ -160,21 +160,21 @@ PATTERNS: dict[str, Callable[..., Request]] = {
 }
 
 
-def split_path(half: str, name: str = "crossbar") -> Path:
-    return SPLITS / f"{name}_{half}.txt"
+def split_path(split: str, name: str = "crossbar") -> Path:
+    return LISTS / f"{name}_{split}.txt"
 
 
-def read_split(half: str) -> list[int]:
+def read_split(split: str) -> list[int]:
     """The MNIST indices of the crossbar sevens of "train" or "test", ascending."""
-    return sorted(read_list(split_path(half), half))
+    return sorted(read_list(split_path(split), split))
 
 
-def read_ambiguous(half: str) -> dict[int, str]:
+def read_ambiguous(split: str) -> dict[int, str]:
     """MNIST index -> decision ("crossbar" or "plain") of the borderline sevens of "train" or "test"."""
-    return read_list(split_path(half, "ambiguous"), half, SIDES)
+    return read_list(split_path(split, "ambiguous"), split, SIDES)
 
 
-def read_list(path: Path, half: str, words: tuple[str, ...] = ("",)) -> dict[int, str]:
+def read_list(path: Path, split: str, words: tuple[str, ...] = ("",)) -> dict[int, str]:
     """Index -> word behind it, one of `words`, of a list. Line ends, byte-order mark, blank lines and comments are as
     any editor leaves them. StudyError, with the line, where one holds something else, is out of range or was there
     before."""
@@ -187,7 +187,7 @@ def read_list(path: Path, half: str, words: tuple[str, ...] = ("",)) -> dict[int
         raise StudyError(f"{shown(path)} cannot be read ({error.strerror}): mend it{published}.") from None
     except ValueError:
         raise StudyError(f"{shown(path)} is no text (UTF-8): mend it{published}.") from None
-    found, size = {}, 60_000 if half == "train" else 10_000
+    found, size = {}, 60_000 if split == "train" else 10_000
     for number, line in enumerate(lines, 1):
         index, _, word = line.partition("#")[0].strip().partition(" ")
         if not index:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from helpers.data import cmnist, fashion, mnist
-from helpers.data.dataset import Dataset, Half
-from helpers.data.request import DEFAULT, HALVES, THEN, Request, folder_of, request_of
+from helpers.data.dataset import Dataset, Split
+from helpers.data.request import DEFAULT, SPLITS, THEN, Request, folder_of, request_of
 from helpers.device import return_memory
 from helpers.files import StudyError, fingerprint
 from helpers.sizes import SIZES
@@ -30,7 +30,7 @@ class Task:
     """A data set and a request: what of it is to be forgotten.
 
     data: Dataset; request: Request;
-    forget: per half ("train", "test") a Tensor [n] bool, True for the forget set D_f; the rest is the retain set D_r;
+    forget: per split ("train", "test") a Tensor [n] bool, True for the forget set D_f; the rest is the retain set D_r;
     fingerprint: identifies data source, lists and request; stored with every model and result;
     before: the task that was unlearned first, whose unlearned models are the start of this one; None: trained models
     are;
@@ -59,43 +59,43 @@ class Task:
         """The classes that the request touches, ascending."""
         return self.data.train.labels[self.forget["train"]].unique()
 
-    def half(self, half: str) -> Half:
-        return self.data.half(half)
+    def split(self, split: str) -> Split:
+        return self.data.split(split)
 
-    def forget_set(self, half: str = "train") -> tuple[Tensor, Tensor]:
-        """Images [n, c, 28, 28] and labels [n] of D_f; none where the test half has no samples of this kind."""
-        return self._part(half, self.forget[half])
+    def forget_set(self, split: str = "train") -> tuple[Tensor, Tensor]:
+        """Images [n, c, 28, 28] and labels [n] of D_f; none where the test split has no samples of this kind."""
+        return self._part(split, self.forget[split])
 
-    def retain_set(self, half: str = "train") -> tuple[Tensor, Tensor]:
+    def retain_set(self, split: str = "train") -> tuple[Tensor, Tensor]:
         """Images [n, c, 28, 28] and labels [n] of D_r."""
-        return self._part(half, ~self.forget[half])
+        return self._part(split, ~self.forget[split])
 
     def asked(self) -> tuple[Tensor, Tensor]:
         """Images and labels of what this request adds to those before it: what a method gets as D_f."""
         earlier = self.before.forget["train"] if self.before else torch.zeros_like(self.forget["train"])
         return self._part("train", self.forget["train"] & ~earlier)
 
-    def neighbours(self, half: str) -> Tensor:
+    def neighbours(self, split: str) -> Tensor:
         """Tensor [n] bool: retained samples of the classes that the request touches; none for a whole class."""
-        return torch.isin(self.half(half).labels, self.classes) & ~self.forget[half]
+        return torch.isin(self.split(split).labels, self.classes) & ~self.forget[split]
 
-    def _part(self, half: str, mask: Tensor) -> tuple[Tensor, Tensor]:
-        part = self.half(half)
+    def _part(self, split: str, mask: Tensor) -> tuple[Tensor, Tensor]:
+        part = self.split(split)
         return part.images[mask], part.labels[mask]
 
-    def subsets(self, half: str = "test") -> dict[str, Tensor]:
+    def subsets(self, split: str = "test") -> dict[str, Tensor]:
         """Positions (Tensor int64) of every reported subset that has samples.
 
-        `neighbours`: retained samples of the classes touched; `held_out`: where the test half has no forget set, its
+        `neighbours`: retained samples of the classes touched; `held_out`: where the test split has no forget set, its
         samples of those classes, which stand in where a measure needs samples like the forgotten ones that no model has
         seen.
         """
-        labels, forget = self.half(half).labels, self.forget[half]
+        labels, forget = self.split(split).labels, self.forget[split]
         masks = {
             "all": torch.ones_like(forget),
             "retain": ~forget,
             "forget": forget,
-            "neighbours": self.neighbours(half),
+            "neighbours": self.neighbours(split),
         }
         masks |= {str(number): labels == number for number in range(10)}
         masks["held_out"] = masks["neighbours"] & (not forget.any())
@@ -103,9 +103,9 @@ class Task:
 
     def describe(self) -> str:
         """Sizes in one sentence."""
-        f, ft = (int(self.forget[half].sum()) for half in HALVES)
+        f, ft = (int(self.forget[split].sum()) for split in SPLITS)
         lists = "; the lists in data/splits are not the published ones" if self.request.own_lists else ""
-        there = f"{f:,} and {ft:,}" if ft else f"{f:,} of the training half"
+        there = f"{f:,} and {ft:,}" if ft else f"{f:,} of the training split"
         return f"{self.data.describe()}, of which {there} are to be forgotten ({self.request.title}){lists}"
 
 
@@ -135,7 +135,7 @@ def task_of(data: Dataset, words: str) -> Task:
     if not then:
         return Task(data, request, request.forget, fingerprint([data.name, data.source, request.lists, request.name]))
     before = task_of(data, first)
-    forget = {half: request.forget[half] | before.forget[half] for half in HALVES}
+    forget = {split: request.forget[split] | before.forget[split] for split in SPLITS}
     if torch.equal(forget["train"], before.forget["train"]):
         raise StudyError(f"FORGET = {words!r}: nothing is left of {request.title} after what comes before it.")
     if forget["train"].all():
@@ -183,9 +183,9 @@ def check_name(name: str) -> None:
 
 
 def tuning_task(task: Task) -> Task:
-    """The task on which hyper-parameters are tuned: no sample of the test half occurs in it.
+    """The task on which hyper-parameters are tuned: no sample of the test split occurs in it.
 
-    One tenth of the training half (drawn with seed 0) stands in for the test half; models are trained on the rest.
+    One tenth of the training split (drawn with seed 0) stands in for the test split; models are trained on the rest.
     """
     n = len(task.data.train)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
@@ -193,9 +193,9 @@ def tuning_task(task: Task) -> Task:
     data = replace(
         task.data,
         source=f"{task.data.source}, tuning",
-        **{half: task.data.train.pick(where) for half, where in parts.items()},
+        **{split: task.data.train.pick(where) for split, where in parts.items()},
     )
-    masks = {half: task.forget["train"][where] for half, where in parts.items()}
+    masks = {split: task.forget["train"][where] for split, where in parts.items()}
     origin = (*task.origin, TUNING) if task.origin else ()
     before = tuning_task(task.before) if task.before else None
     made = replace(task, data=data, forget=masks, fingerprint=fingerprint([task.fingerprint, TUNING]), before=before)

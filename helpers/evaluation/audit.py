@@ -9,7 +9,7 @@ models are measured in the same way against themselves: that is the *null*, and 
 unlearned ensemble should be; their own value is the mean of the same draws. For measures of one model alone (loss
 attack, relearn time, probe) the null is where the mean of a random half of the retrained models lies.
 
-Where the test half has no samples of the kind that is forgotten (a random part, a list without a test list), measures
+Where the test split has no samples of the kind that is forgotten (a random part, a list without a test list), measures
 on its forget set are left out, and the loss attack compares with held-out samples of the classes touched; where nothing
 is left of a class, so are those on its neighbours, and the linear probe."""
 
@@ -48,7 +48,9 @@ FEWEST = 6  # models for U-LiRA and KLoM
 SHIFTS, HALVES = 200, 200  # random draws behind the nulls of paired measures and of single models
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)  # over the samples, of loss and confidence
 KLOM_PARTS = (("train", "forget"), ("test", "forget"), ("test", "neighbours"), ("train", "retain"), ("test", "all"))
-FORGET = {half: (half, "forget") for half in ("train", "test")}  # the latter only where the test half has such samples
+FORGET = {
+    split: (split, "forget") for split in ("train", "test")
+}  # the latter only where the test split has such samples
 HELD_OUT = ("test", "held_out")  # which stand in for it in the loss attack
 WORST = ("train", "memorised")  # the forget samples that trained models have memorised most
 WORST_SHARE = 0.05
@@ -62,8 +64,9 @@ U_LIRA_PARTS = (
 
 @dataclass(frozen=True)
 class View:
-    """What the measures need of one kind. parts: (half, subset) -> logits [N, n, 10] and labels [n]; accuracy, margins,
-    loss: (half, subset) -> [N], [N, n], [N, n]; attack: AUC of the loss attack [N]."""
+    """What the measures need of one kind. parts: (split, subset) ->
+    logits [N, n, 10] and labels [n]; accuracy, margins,
+    loss: (split, subset) -> [N], [N, n], [N, n]; attack: AUC of the loss attack [N]."""
 
     parts: dict
     accuracy: dict
@@ -138,12 +141,12 @@ def compare(task: Task, name: str, view: View, oracle: View) -> pd.DataFrame:
     rows, n = Rows(), len(oracle.attack)
     shifts = range(1, n) if name == "retrained" else (1,)  # the target itself: the mean over all others
     paired = [_paired(view, oracle, np.roll(np.arange(n), -shift)) for shift in shifts]
-    for measure, half in paired[0]:
-        rows.add(measure, np.mean([found[measure, half] for found in paired], axis=0), half, "forget")
+    for measure, split in paired[0]:
+        rows.add(measure, np.mean([found[measure, split] for found in paired], axis=0), split, "forget")
     rows.add("loss_attack", view.attack, "train", "forget")
     rows.add("energy", energy_distances(view.parts[WORST][0], oracle.parts[WORST][0]), *WORST)
-    for (measure, half, subset, at), draws in _of_halves(view, oracle).items():
-        rows.add(measure, draws, half, subset, at, by="step")
+    for (measure, split, subset, at), draws in _of_halves(view, oracle).items():
+        rows.add(measure, draws, split, subset, at, by="step")
     for measure, found in (("loss", view.loss), ("margin", view.margins)):
         for quantile in QUANTILES:
             over_samples = np.quantile(found["train", "forget"].mean(0), quantile)
@@ -152,8 +155,8 @@ def compare(task: Task, name: str, view: View, oracle: View) -> pd.DataFrame:
     if name == "retrained":
         rows, random = Rows(), np.random.default_rng(0)
         shifts = [_paired(oracle, oracle, _derangement(n, random)) for _ in range(SHIFTS)]
-        for measure, half in shifts[0]:
-            rows.add(measure, [shift[measure, half].mean() for shift in shifts], half, "forget", by="step")
+        for measure, split in shifts[0]:
+            rows.add(measure, [shift[measure, split].mean() for shift in shifts], split, "forget", by="step")
         rows.add("loss_attack", of_random_halves(oracle.attack), "train", "forget", by="step")
         halved = frames[0][frames[0].step.notna()].assign(kind="null")  # what halves of the retrained ones give
         frames += [rows.frame(task, "null"), halved]
@@ -161,23 +164,23 @@ def compare(task: Task, name: str, view: View, oracle: View) -> pd.DataFrame:
 
 
 def _paired(view: View, oracle: View, partner: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
-    """Measures of model i against retrained model partner[i]: (measure, half) -> [N]."""
+    """Measures of model i against retrained model partner[i]: (measure, split) -> [N]."""
     found = {}
-    for half, forget in ((half, part) for half, part in FORGET.items() if part in view.loss):
+    for split, forget in ((split, part) for split, part in FORGET.items() if part in view.loss):
         compared = (forget, ("train", "retain"), ("test", "all"))
         mine = {part: view.accuracy[part] for part in compared}
         target = {part: oracle.accuracy[part][partner] for part in compared}
-        found["tow", half] = tug_of_war(mine, target)
+        found["tow", split] = tug_of_war(mine, target)
         mine["attack"], target["attack"] = view.attack, oracle.attack[partner]
-        found["average_gap", half] = average_gap(mine, target)
+        found["average_gap", split] = average_gap(mine, target)
         logits, other = view.parts[forget][0], oracle.parts[forget][0][partner]
-        found["activation_distance", half] = activation_distance(logits, other)
-        found["js", half] = jensen_shannon(logits, other)
+        found["activation_distance", split] = activation_distance(logits, other)
+        found["js", split] = jensen_shannon(logits, other)
     return found
 
 
 def _of_halves(view: View, oracle: View) -> dict[tuple[str, str, str, str], list[float]]:
-    """Measures of whole ensembles over random halves: (measure, half, subset, at) -> one value per draw."""
+    """Measures of whole ensembles over random halves: (measure, split, subset, at) -> one value per draw."""
     found, n = {}, len(oracle.attack)
     few = n < FEWEST  # a half of two, one left out, has no spread; the losses of all are compared with all
 
@@ -248,8 +251,8 @@ def _probe(task: Task, every: dict[str, Ensemble], code: str) -> list[pd.DataFra
     )
     for at, (steps, balanced, back) in each(probe, calls):
         (name, seed), rows = jobs[at], Rows()
-        for half, reached in back.items():
-            rows.add("resurgence", reached, half, "forget", by="")
+        for split, reached in back.items():
+            rows.add("resurgence", reached, split, "forget", by="")
         rows.add("relearn_steps", steps, "train", "forget", by="")
         if told_apart(task):
             rows.add("probe", balanced, "test", "forget", by="")
@@ -257,10 +260,10 @@ def _probe(task: Task, every: dict[str, Ensemble], code: str) -> list[pd.DataFra
     found = [read_frame(path, name) for (name, _), path in zip(jobs, paths, strict=True)]
     frame, rows = pd.concat(found, ignore_index=True), Rows()
     probes = (("relearn_steps", "train", "forget"), ("probe", "test", "forget"))
-    for measure, half, subset in (*probes, *(("resurgence", *part) for part in FORGET.values())):
-        mine = select(frame, measure, half, subset, kinds=["retrained"]).value.to_numpy()
+    for measure, split, subset in (*probes, *(("resurgence", *part) for part in FORGET.values())):
+        mine = select(frame, measure, split, subset, kinds=["retrained"]).value.to_numpy()
         if len(mine):
-            rows.add(measure, of_random_halves(mine), half, subset, by="step")
+            rows.add(measure, of_random_halves(mine), split, subset, by="step")
     return [frame, rows.frame(task, "null")]
 
 

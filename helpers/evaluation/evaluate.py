@@ -96,12 +96,12 @@ def _code() -> str:
 
 
 def _measure_outputs(rows: Rows, parts: dict) -> None:
-    for (half, subset), (logits, labels) in parts.items():
-        rows.add("accuracy", accuracy(logits, labels), half, subset)
-        rows.add("loss", cross_entropies(logits, labels).mean(1), half, subset)
-    half = "test" if ("test", "forget") in parts else "train"
-    for number, shares in enumerate(predicted_shares(parts[half, "forget"][0]).T):
-        rows.add("predicted", shares, half, "forget", str(number))
+    for (split, subset), (logits, labels) in parts.items():
+        rows.add("accuracy", accuracy(logits, labels), split, subset)
+        rows.add("loss", cross_entropies(logits, labels).mean(1), split, subset)
+    split = "test" if ("test", "forget") in parts else "train"
+    for number, shares in enumerate(predicted_shares(parts[split, "forget"][0]).T):
+        rows.add("predicted", shares, split, "forget", str(number))
 
 
 def _measure_models(rows: Rows, ensemble: Ensemble, trained: Ensemble, images: torch.Tensor) -> None:

@@ -5,8 +5,8 @@
 | dataset, forget | "mnist", ...; the request, "crossbar", "class 7", ... |
 | kind | "untrained", "trained", "retrained", a method, or "null": the null distribution, retrained against retrained |
 | seed | of the model; empty for a measure of an ensemble as a whole |
-| half | "train" or "test"; empty where a measure has none |
-| subset | of that half, as `Task.subsets` names them; "forget_red", ...; "memorised": worst cases |
+| split | "train" or "test"; empty where a measure has none |
+| subset | of that split, as `Task.subsets` names them; "forget_red", ...; "memorised": worst cases |
 | measure | `MEASURES` below; accuracies and shares from 0 to 1, losses and divergences in nats |
 | at | what else a measure is of: a layer, a predicted class, a phase, a quantile, another kind; else empty |
 | step | of a curve; or which of the random draws of halves, for a measure of an ensemble; else empty |
@@ -26,7 +26,7 @@ from helpers.sizes import SIZES
 
 RESULTS = DATA / "results"
 COLUMNS = dict.fromkeys(("dataset", "forget", "kind"), "str") | {"seed": "Int64"}
-COLUMNS |= dict.fromkeys(("half", "subset", "measure", "at"), "str") | {"step": "Int64", "value": "float64"}
+COLUMNS |= dict.fromkeys(("split", "subset", "measure", "at"), "str") | {"step": "Int64", "value": "float64"}
 
 
 @dataclass(frozen=True)
@@ -83,14 +83,14 @@ class Rows:
     def __init__(self):
         self.rows = []
 
-    def add(self, measure: str, values, half: str = "", subset: str = "", at: str = "", by: str = "seed") -> None:
+    def add(self, measure: str, values, split: str = "", subset: str = "", at: str = "", by: str = "seed") -> None:
         """values: [N], one per model (by="seed"), per draw or step (by="step"), or one number (by="")."""
         for place, value in enumerate(np.atleast_1d(np.asarray(values, float))):
             seed, step = (place if by == column else pd.NA for column in ("seed", "step"))
-            self.rows.append((seed, half, subset, measure, at, step, float(value)))
+            self.rows.append((seed, split, subset, measure, at, step, float(value)))
 
     def frame(self, task: Task, kind: str) -> pd.DataFrame:
-        columns = ["seed", "half", "subset", "measure", "at", "step", "value"]
+        columns = ["seed", "split", "subset", "measure", "at", "step", "value"]
         found = pd.DataFrame(self.rows, columns=columns)
         return found.assign(dataset=task.data.name, forget=task.request.name, kind=kind)[list(COLUMNS)].astype(COLUMNS)
 
@@ -100,10 +100,10 @@ def results_folder(task: Task) -> Path:
     return RESULTS / task.data.name / task.folder
 
 
-def select(results: pd.DataFrame, measure: str, half="", subset="", at="", kinds=None) -> pd.DataFrame:
-    """The rows of one measure; kinds: these alone, in this order. A half or subset of None takes all."""
+def select(results: pd.DataFrame, measure: str, split="", subset="", at="", kinds=None) -> pd.DataFrame:
+    """The rows of one measure; kinds: these alone, in this order. A split or subset of None takes all."""
     found = results[results.measure == measure]
-    for column, wanted in (("half", half), ("subset", subset), ("at", at)):
+    for column, wanted in (("split", split), ("subset", subset), ("at", at)):
         if wanted is not None:
             found = found[found[column] == wanted]
     if kinds is None:
@@ -112,24 +112,24 @@ def select(results: pd.DataFrame, measure: str, half="", subset="", at="", kinds
     return found[found.kind.isin(order)].sort_values("kind", key=lambda kind: kind.map(order), kind="stable")
 
 
-def values(results: pd.DataFrame, kind: str, measure: str, half="", subset="", at="") -> np.ndarray:
+def values(results: pd.DataFrame, kind: str, measure: str, split="", subset="", at="") -> np.ndarray:
     """The values of one kind, in the order of seeds or draws: [N]; empty where it was not measured."""
     rows = (results.measure.to_numpy() == measure).nonzero()[0]  # by numpy, since tables ask thousands of times
-    for column, wanted in {"kind": kind, "half": half, "subset": subset, "at": at}.items():
+    for column, wanted in {"kind": kind, "split": split, "subset": subset, "at": at}.items():
         rows = rows[results[column].to_numpy()[rows] == wanted]
     return results.value.to_numpy()[rows]
 
 
 def headline(results: pd.DataFrame) -> str:
-    """The half on whose forget set the main numbers are: "test" where it has samples of the kind that was forgotten,
+    """The split on whose forget set the main numbers are: "test" where it has samples of the kind that was forgotten,
     else "train"."""
-    tested = (results.measure == "accuracy") & (results.half == "test") & (results.subset == "forget")
+    tested = (results.measure == "accuracy") & (results.split == "test") & (results.subset == "forget")
     return "test" if tested.any() else "train"
 
 
-def mean(results: pd.DataFrame, kind: str, measure: str, half="", subset="", at="") -> float:
+def mean(results: pd.DataFrame, kind: str, measure: str, split="", subset="", at="") -> float:
     """The mean over the models or draws; nan where it was not measured."""
-    found = values(results, kind, measure, half, subset, at)
+    found = values(results, kind, measure, split, subset, at)
     return float(found.mean()) if len(found) else np.nan
 
 
@@ -153,14 +153,14 @@ def interval(sample) -> tuple[float, float]:
     return float(found.low), float(found.high)
 
 
-def null_of(results: pd.DataFrame, measure: str, half="", subset="", at="") -> tuple[float, float]:
+def null_of(results: pd.DataFrame, measure: str, split="", subset="", at="") -> tuple[float, float]:
     """95 % of the null distribution (retrained against retrained); where none is stored, the interval of the retrained
     models' mean."""
-    draws = values(results, "null", measure, half, subset, at)
+    draws = values(results, "null", measure, split, subset, at)
     draws = draws[np.isfinite(draws)]
     if len(draws):
         return tuple(np.quantile(draws, [0.025, 0.975]).tolist())
-    return interval(values(results, "retrained", measure, half, subset, at))
+    return interval(values(results, "retrained", measure, split, subset, at))
 
 
 def forgets_more(results: pd.DataFrame, kind: str) -> bool:

@@ -20,8 +20,8 @@ RETAIN_TRAIN_SAMPLE = 2_000  # retained training samples on which outputs are ke
 class Logits:
     """Of an ensemble, float32 arrays.
 
-    test: [N, n_test, 10] on the test half, forget_train: [N, n_f, 10] on D_f of the training half,
-    retain_train: [N, 2000, 10] on a fixed sample of D_r of the training half.
+    test: [N, n_test, 10] on the test split, forget_train: [N, n_f, 10] on D_f of the training split,
+    retain_train: [N, 2000, 10] on a fixed sample of D_r of the training split.
     """
 
     test: np.ndarray
@@ -59,15 +59,15 @@ def _predict(ensemble: Ensemble, task: Task) -> Logits:
 
 
 def retain_train_sample(task: Task) -> torch.Tensor:
-    """Positions in the training half of the fixed sample of D_r on which outputs are kept."""
+    """Positions in the training split of the fixed sample of D_r on which outputs are kept."""
     retain = (~task.forget["train"]).nonzero().flatten()
     return retain[torch.randperm(len(retain), generator=seeded(0))[:RETAIN_TRAIN_SAMPLE]]
 
 
 def parts_of(task: Task, logits: Logits) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
-    """(half, subset) -> logits [N, n, 10] and labels [n]: every subset of the test half, on Colored MNIST its forget
-    set by colour too, and of the training half forget and, of the sample of D_r, all and the neighbours. Empty ones are
-    left out."""
+    """(split, subset) -> logits [N, n, 10] and labels [n]: every subset of the test split, on Colored MNIST its forget
+    set by colour too, and of the training split forget and, of the sample of D_r, all and the neighbours. Empty ones
+    are left out."""
     labels, test = task.data.test.labels.numpy(), task.data.test
     where = {name: at.numpy() for name, at in task.subsets("test").items()}
     if len(test.colours) and "forget" in where:

@@ -22,9 +22,9 @@ def relearn_steps(model: CNN, task: Task, target: float, recipe: Recipe, seed: i
     arXiv:2302.09880.)
     """
     model, random = copy_of(model), seeded(seed)
-    half = task.half("train")
+    split = task.split("train")
     forget, retain = (mask.nonzero().flatten() for mask in (task.forget["train"], ~task.forget["train"]))
-    seen = half.images[forget[:READ]], half.labels[forget[:READ]]
+    seen = split.images[forget[:READ]], split.labels[forget[:READ]]
     optimizer = adam(model, recipe.peak_lr / 10)
     for step in range(most):
         if _loss(model, *seen) <= target:
@@ -32,25 +32,25 @@ def relearn_steps(model: CNN, task: Task, target: float, recipe: Recipe, seed: i
         model.train()
         f, r = sample(len(forget), 16, random), torch.randint(len(retain), (batch,), generator=random)
         at = torch.cat([forget[f], retain[r]])
-        classification_step(model, optimizer, half.images[at], half.labels[at])
+        classification_step(model, optimizer, split.images[at], split.labels[at])
     return most
 
 
 def resurgence(model: CNN, task: Task, recipe: Recipe, seed: int, steps: int, batch: int = 64) -> dict[str, float]:
-    """Does it come back by itself? Accuracy on the forget set of each half that has one after `steps` steps on retained
-    samples alone, at .05 of the recipe's peak rate (arXiv:2505.22310): what was only hidden returns, what was removed
+    """Does it come back by itself? Accuracy on the forget set of each split that has one after `steps` steps on
+    retained samples alone, at .05 of the recipe's peak rate (arXiv:2505.22310): what was only hidden returns, what was removed
     does not."""
     model = copy_of(model)
     images, labels = task.retain_set("train")
     optimizer = adam(model, 0.05 * recipe.peak_lr)
     for at in sample(len(labels), steps * batch, seeded(seed)).split(batch):
         classification_step(model, optimizer, images[at], labels[at])
-    parts = {half: task.forget_set(half) for half in ("train", "test") if task.forget[half].any()}
-    return {half: float((predict(model, x).argmax(1) == y).float().mean()) for half, (x, y) in parts.items()}
+    parts = {split: task.forget_set(split) for split in ("train", "test") if task.forget[split].any()}
+    return {split: float((predict(model, x).argmax(1) == y).float().mean()) for split, (x, y) in parts.items()}
 
 
 def forget_loss(model: CNN, task: Task) -> float:
-    """Mean cross-entropy in nats on the first READ forget samples of the training half."""
+    """Mean cross-entropy in nats on the first READ forget samples of the training split."""
     return _loss(model, *(part[:READ] for part in task.forget_set("train")))
 
 
@@ -59,26 +59,26 @@ def _loss(model: CNN, images: torch.Tensor, labels: torch.Tensor) -> float:
 
 
 def told_apart(task: Task) -> bool:
-    """Whether there is something that a probe could tell apart: forget samples and their neighbours in both halves."""
-    return all(bool(task.forget[half].any() and task.neighbours(half).any()) for half in ("train", "test"))
+    """Whether there is something that a probe could tell apart: forget samples and their neighbours in both splits."""
+    return all(bool(task.forget[split].any() and task.neighbours(split).any()) for split in ("train", "test"))
 
 
 def linear_probe(model: CNN, task: Task) -> float:
     """Balanced accuracy with which a linear read-out of the last hidden layer tells forget samples from their
     neighbours, for example crossbar from plain sevens; nan where there are not both.
 
-    Logistic regression fitted on the training half, at most PROBED samples of it, scored on the test half. Near
+    Logistic regression fitted on the training split, at most PROBED samples of it, scored on the test split. Near
     retrained models' value: the feature is as far gone as it can be; near trained models' value: only the output layer
     hides it. (arXiv:2503.06991.)
     """
     if not told_apart(task):
         return np.nan
     data = {}
-    for half in ("train", "test"):
-        touched = (task.forget[half] | task.neighbours(half)).nonzero().flatten()
+    for split in ("train", "test"):
+        touched = (task.forget[split] | task.neighbours(split)).nonzero().flatten()
         touched = touched[torch.randperm(len(touched), generator=seeded(0))[:PROBED].sort().values]
-        features = predict(model, task.half(half).images[touched], layer=CNN.features).numpy()
-        data[half] = features, task.forget[half][touched].numpy()
+        features = predict(model, task.split(split).images[touched], layer=CNN.features).numpy()
+        data[split] = features, task.forget[split][touched].numpy()
     if not all(np.isfinite(features).all() for features, _ in data.values()):  # a model that diverged
         return np.nan
     probe = logistic_regression(max_iter=200, C=0.1)

@@ -20,7 +20,7 @@ from helpers.report.tables import no_gap
 from helpers.unlearning import METHODS, TITLES
 
 FAR = 10.0  # points of retain accuracy; a kind that loses more would hide the others
-PANELS = (  # of the audit: measure, half, subset
+PANELS = (  # of the audit: measure, split, subset
     ("loss_attack", "train", "forget"),
     ("u_lira", "train", "forget"),
     ("klom", "train", "forget"),
@@ -48,9 +48,9 @@ def _axis_label(measure: str) -> str:
     return f"{about.title}, {about.unit}" if about.unit else about.title
 
 
-def _dots(axis, results: pd.DataFrame, kinds: list[str], measure: str, half: str, subset: str) -> None:
+def _dots(axis, results: pd.DataFrame, kinds: list[str], measure: str, split: str, subset: str) -> None:
     """One column of dots per kind, one dot per model, a line at the mean."""
-    found = _titled(select(results, measure, half, subset, kinds=kinds), kinds, MEASURES[measure].scale)
+    found = _titled(select(results, measure, split, subset, kinds=kinds), kinds, MEASURES[measure].scale)
     random = np.random.default_rng(0)
     for x, name in enumerate(found["hue_order"]):
         y = found["data"].query("models == @name").value
@@ -66,26 +66,26 @@ def accuracy_figure(results: pd.DataFrame, kinds: list[str] | None = None) -> Fi
     parts = (("test", "retain"), ("test", "neighbours"), ("test", "forget"), ("train", "forget"))
     parts = [part for part in parts if len(values(results, "trained", "accuracy", *part))]
     made, axes = figure(1, len(parts), (max(2.4, 0.9 + 0.24 * len(kinds)) * len(parts), 3.0))
-    for axis, (half, subset) in zip(axes[0], parts, strict=True):
-        _dots(axis, results, kinds, "accuracy", half, subset)
-        axis.set_title(f"{subset} ({half})")
+    for axis, (split, subset) in zip(axes[0], parts, strict=True):
+        _dots(axis, results, kinds, "accuracy", split, subset)
+        axis.set_title(f"{subset} ({split})")
     axes[0, 0].set_ylabel("accuracy, %")
     return made
 
 
 def gap_figure(results: pd.DataFrame, kinds: list[str] | None = None) -> Figure:
     """Distance of each model to retrained ones on the forget set: energy distance, and KL between floor and ceiling."""
-    kinds, half = list(kinds or kinds_in(results)), headline(results)
+    kinds, split = list(kinds or kinds_in(results)), headline(results)
     made, axes = figure(1, 2, (2 * (1.6 + 0.6 * len(kinds)), 3.4))
     for axis, measure in zip(axes[0], ("energy", "kl"), strict=True):
-        _dots(axis, results, kinds, measure, half, "forget")
-        axis.set_ylabel(f"{_axis_label(measure)}, forget ({half})", fontsize=8)
+        _dots(axis, results, kinds, measure, split, "forget")
+        axis.set_ylabel(f"{_axis_label(measure)}, forget ({split})", fontsize=8)
         for kind, word, side in (("retrained", "floor: retrained", "top"), ("trained", "ceiling: trained", "bottom")):
-            end = mean(results, kind, measure, half, "forget")
+            end = mean(results, kind, measure, split, "forget")
             axis.axhline(end, color=colour_of(kind), lw=0.8, ls="--")
             beside = axis.get_yaxis_transform()
             axis.text(1.02, end, word, va=side, fontsize=7, color=colour_of(kind), transform=beside)
-    if select(results, "kl", half, "forget", kinds=kinds).value.gt(0).all():
+    if select(results, "kl", split, "forget", kinds=kinds).value.gt(0).all():
         axes[0, 1].set_yscale("log")
         axes[0, 1].yaxis.set_major_formatter("{x:g}")
     if no_gap(results):
@@ -104,12 +104,12 @@ def _bars(axis, found: pd.DataFrame, kinds: list[str], x: str, order: list[str],
 
 
 def predictions_figure(results: pd.DataFrame, kinds: list[str]) -> Figure:
-    """What each kind of model takes the forget samples for (of the test half, where that has some)."""
+    """What each kind of model takes the forget samples for (of the test split, where that has some)."""
     made, axes = figure(1, 1, (8.0, 2.8))
-    half = headline(results)
-    found = select(results, "predicted", half, "forget", None, kinds)
+    split = headline(results)
+    found = select(results, "predicted", split, "forget", None, kinds)
     _bars(axes[0, 0], found, kinds, "at", list(map(str, range(10))), 100)
-    axes[0, 0].set(xlabel=f"predicted class of the forget samples ({half})", ylabel="share, %", ylim=(0, 104))
+    axes[0, 0].set(xlabel=f"predicted class of the forget samples ({split})", ylabel="share, %", ylim=(0, 104))
     return made
 
 
@@ -122,7 +122,7 @@ def colour_figure(results: pd.DataFrame, kinds: list[str]) -> Figure | str:
         return "There are no colours here: on Colored MNIST this shows the forget set by colour."
     made, axes = figure(1, 1, (6.5, 2.8))
     _bars(axes[0, 0], found, kinds, "subset", subsets, 100)
-    axes[0, 0].set(ylabel="accuracy on forget, %", xlabel="forget samples of the test half by ground colour")
+    axes[0, 0].set(ylabel="accuracy on forget, %", xlabel="forget samples of the test split by ground colour")
     axes[0, 0].set_xticks(range(len(COLOURS)), COLOURS)
     return made
 
@@ -130,7 +130,7 @@ def colour_figure(results: pd.DataFrame, kinds: list[str]) -> Figure | str:
 def loss_figure(results: pd.DataFrame, kinds: list[str]) -> Figure:
     """Mean cross-entropy of each kind minus that of the retrained models, per subset."""
     found = select(results, "loss", None, None, kinds=kinds)
-    found = found.assign(part=found.subset + " (" + found.half + ")")
+    found = found.assign(part=found.subset + " (" + found.split + ")")
     target = found[found.kind == "retrained"].groupby("part").value.mean()
     found = found.assign(value=found.value - found.part.map(target))[found.kind != "retrained"]
     made, axes = figure(1, 1, (8.0, 2.8))
@@ -204,12 +204,12 @@ def curves_figure(results: pd.DataFrame, kind: str) -> Figure:
     return made
 
 
-def heat_map(results: pd.DataFrame, half: str = "") -> Figure:
+def heat_map(results: pd.DataFrame, split: str = "") -> Figure:
     """KL(row || column) between all kinds on the forget set; the diagonal compares different seeds of one kind. The
     colours end at 0.1 and 10 nats, so that a kind far from everything does not take them all; the digits give the
     value."""
-    kinds, half = kinds_in(results), half or headline(results)
-    found = select(results, "kl_pair", half, "forget", None, kinds)
+    kinds, split = kinds_in(results), split or headline(results)
+    found = select(results, "kl_pair", split, "forget", None, kinds)
     table = found.pivot_table(index="at", columns="kind", values="value").reindex(index=kinds, columns=kinds)
     made, axes = figure(1, 1, (2.6 + 0.58 * len(kinds), 1.4 + 0.42 * len(kinds)))
     words = table.map(lambda v: f"{v:.{2 if v < 9.995 else 1 if v < 99.95 else 0}f}")
@@ -218,7 +218,7 @@ def heat_map(results: pd.DataFrame, half: str = "") -> Figure:
     sns.heatmap(
         table.clip(lower=1e-3).rename(index=TITLES, columns=TITLES), annot=words, ax=axes[0, 0], cbar_kws=bar, **looks
     )
-    axes[0, 0].set(title=f"KL(row || column) on forget ({half}), nats", xlabel="", ylabel="")
+    axes[0, 0].set(title=f"KL(row || column) on forget ({split}), nats", xlabel="", ylabel="")
     axes[0, 0].set_xticks(axes[0, 0].get_xticks(), map(TITLES.get, kinds), rotation=40, ha="right")
     return made
 

@@ -14,8 +14,8 @@ from helpers.report.tables import no_gap
 from helpers.unlearning import METHODS, OURS, TITLES
 
 LINES = ("new", "reset")
-PANELS = {  # what a panel shows -> measure, half, subset
-    "energy gap closed, %": ("energy_gap", "", "forget"),  # of the half that has the headline
+PANELS = {  # what a panel shows -> measure, split, subset
+    "energy gap closed, %": ("energy_gap", "", "forget"),  # of the split that has the headline
     "told apart by U-LiRA, accuracy": ("u_lira", "train", "forget"),
     "lost on retain, % points": ("accuracy", "test", "retain"),
 }
@@ -51,8 +51,8 @@ def frontier(results: pd.DataFrame) -> Figure:
 
 
 def part_of(results: pd.DataFrame, title: str) -> tuple[str, str, str]:
-    measure, half, subset = PANELS[title]
-    return measure, half or headline(results), subset
+    measure, split, subset = PANELS[title]
+    return measure, split or headline(results), subset
 
 
 def point(results: pd.DataFrame, kind: str, title: str) -> tuple[float, float, float]:

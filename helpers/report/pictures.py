@@ -33,11 +33,11 @@ def _show(axis, picture: Tensor) -> None:
     axis.imshow(picture.permute(1, 2, 0).squeeze(), cmap="gray_r" if len(picture) == 1 else None)
 
 
-def forget_and_retain(task: Task, half: str = "train", k: int = 14) -> Figure:
+def forget_and_retain(task: Task, split: str = "train", k: int = 14) -> Figure:
     """Forget samples, their neighbours (retained samples of the same classes) and the whole retain set, side by side;
     for the crossbar also the borderline sevens, with the split's decision."""
-    part, forget = task.half(half), task.forget[half]
-    chosen = {"forget set": forget, "neighbours": task.neighbours(half), "retain set": ~forget}
+    part, forget = task.split(split), task.forget[split]
+    chosen = {"forget set": forget, "neighbours": task.neighbours(split), "retain set": ~forget}
     random = torch.Generator().manual_seed(0)
     rows, captions = {}, {}
 
@@ -51,18 +51,18 @@ def forget_and_retain(task: Task, half: str = "train", k: int = 14) -> Figure:
     for title, mask in chosen.items():
         draw(title, mask, str)
     if task.request.name in SIDES:
-        decisions = read_ambiguous(half)
+        decisions = read_ambiguous(split)
         borderline = torch.isin(part.index, torch.tensor(list(decisions)))
         draw("borderline sevens, with the split's decision", borderline, decisions.get)
     return picture_grid(rows, task.data, captions=captions)
 
 
-def contact_sheet(task: Task, which: str = "forget", half: str = "train", page: int = 0, columns: int = 20) -> Figure:
+def contact_sheet(task: Task, which: str = "forget", split: str = "train", page: int = 0, columns: int = 20) -> Figure:
     """A page of 200 samples with their index, to look through: of the forget set, or of the sevens of one list of MNIST
     ("crossbar", "plain" or "ambiguous")."""
-    part, mask = task.half(half), task.forget[half]
+    part, mask = task.split(split), task.forget[split]
     if which != "forget":
-        listed = read_ambiguous(half) if which == "ambiguous" else read_split(half)
+        listed = read_ambiguous(split) if which == "ambiguous" else read_split(split)
         mask = (part.labels == FEATURE_CLASS) & (
             torch.isin(part.index, torch.tensor(list(listed))) ^ (which == "plain")
         )
@@ -87,12 +87,12 @@ def noise_pictures(ensemble: Ensemble, data: Dataset, model: int = 0) -> Figure:
 
 
 def prediction_page(task: Task, *ensembles: Ensemble, k: int = 12) -> Figure:
-    """Forget samples with the class that most models of each kind take them for: of the test half, where that has
+    """Forget samples with the class that most models of each kind take them for: of the test split, where that has
     some."""
-    half = "test" if task.forget["test"].any() else "train"
-    images, at = task.forget_set(half)[0][:k], task.forget[half].nonzero().flatten()[:k].numpy()
+    split = "test" if task.forget["test"].any() else "train"
+    images, at = task.forget_set(split)[0][:k], task.forget[split].nonzero().flatten()[:k].numpy()
     outputs = {ensemble.kind.title: logits_of(ensemble, task) for ensemble in ensembles}
-    seen = {title: each.test[:, at] if half == "test" else each.forget_train[:, :k] for title, each in outputs.items()}
+    seen = {title: each.test[:, at] if split == "test" else each.forget_train[:, :k] for title, each in outputs.items()}
     votes = {title: each.argmax(-1) for title, each in seen.items()}
     columns, shown = -(-k // 2), slice(2, 26)  # around the digit two pixels on each side are always ground
     made, axes = figure(2, columns, (10, 2 * (10 / columns + 0.13 * len(votes))))

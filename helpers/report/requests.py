@@ -19,7 +19,7 @@ from helpers.unlearning import OURS, TITLES
 
 REQUESTS = ("crossbar", "plain", "class 7", "random 1 %", "red")
 KINDS = (*OURS, "reset", "new")  # ours and the plain rivals
-PANELS = {  # what a panel shows -> measure, half (empty: the headline's), subset
+PANELS = {  # what a panel shows -> measure, split (empty: the headline's), subset
     "energy gap closed, %": ("energy_gap", "", "forget"),
     "told apart by U-LiRA, accuracy": ("u_lira", "train", "forget"),
     "lost on retain, % points": ("accuracy", "test", "retain"),
@@ -72,8 +72,8 @@ def requests_table(task: Task) -> Styler:
             rows[f"{words} ({models_in(results)} models)", TITLES[kind]] = cells
     notes = [f"{words}: {no_gap(results)}" for words, results in found.items() if no_gap(results)]
     note = (
-        "Mean ± standard deviation over the models; the forget set of the test half, of a random part that of the "
-        "training half."
+        "Mean ± standard deviation over the models; the forget set of the test split, of a random part that of the "
+        "training split."
     )
     if missing:
         note += f" Not stored: {', '.join(missing)}."
@@ -82,9 +82,9 @@ def requests_table(task: Task) -> Styler:
 
 
 def _cell(results: pd.DataFrame, kind: str, title: str) -> str:
-    measure, half, subset = PANELS[title]
+    measure, split, subset = PANELS[title]
     if measure != "accuracy":
-        return cell(results, kind, measure, half or headline(results), subset)
+        return cell(results, kind, measure, split or headline(results), subset)
     low, high = interval(100 * (mean(results, "retrained", *PANELS[title]) - values(results, kind, *PANELS[title])))
     return f"{low:.2f} to {high:.2f}"
 
@@ -93,12 +93,12 @@ def requests_figure(task: Task) -> Figure:
     """The same as dots with 95 % intervals, one panel per measure."""
     found, _ = stored_requests(task)
     made, axes = figure(1, len(PANELS), (9.6, 1.2 + 0.5 * len(found)), sharey=True)
-    for axis, (title, (measure, half, subset)) in zip(axes[0], PANELS.items(), strict=True):
+    for axis, (title, (measure, split, subset)) in zip(axes[0], PANELS.items(), strict=True):
         for place, kind in enumerate(KINDS):
             for row, results in enumerate(found.values()):
-                sample = values(results, kind, measure, half or headline(results), subset)
+                sample = values(results, kind, measure, split or headline(results), subset)
                 if measure == "accuracy":
-                    sample = mean(results, "retrained", measure, half, subset) - sample
+                    sample = mean(results, "retrained", measure, split, subset) - sample
                 sample = sample[np.isfinite(sample)] * (1 if measure == "u_lira" else 100)
                 if not len(sample) or no_gap(results) and measure == "energy_gap":
                     continue

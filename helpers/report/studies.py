@@ -62,9 +62,9 @@ def compare_settings(method: str, study: optuna.Study | None, task: Task, n: int
         results = evaluate(task, unlearned(method, task, n, stored=False, settings=point))
         oracle = mean(results, "retrained", "accuracy", "test", "retain")
         gaps = {
-            f"{word} gap closed, forget ({half}), %": spread(values(results, method, measure, half, "forget"), 100, 1)
+            f"{word} gap closed, forget ({split}), %": spread(values(results, method, measure, split, "forget"), 100, 1)
             for word, measure in (("energy", "energy_gap"), ("KL", "kl_gap"))
-            for half in ("test", "train")
+            for split in ("test", "train")
         }
         lost = {
             "lost on retain, % points": spread(100 * (oracle - values(results, method, "accuracy", "test", "retain")))

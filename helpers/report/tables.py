@@ -31,22 +31,22 @@ from helpers.report.cells import NONE, kinds_in, middle, span, spread, styled
 from helpers.sizes import SIZES
 from helpers.unlearning import METHODS, OURS, TITLES
 
-# what the table of all measures shows: measure, half, subset, at
+# what the table of all measures shows: measure, split, subset, at
 SHOWN = (
-    *((measure, half, "forget", "") for measure in ("energy_gap", "kl_gap", "kl") for half in ("test", "train")),
-    *(("accuracy", half, subset, "") for half, subset in (("test", "forget"), ("train", "forget"))),
+    *((measure, split, "forget", "") for measure in ("energy_gap", "kl_gap", "kl") for split in ("test", "train")),
+    *(("accuracy", split, subset, "") for split, subset in (("test", "forget"), ("train", "forget"))),
     *(("accuracy", "test", subset, "") for subset in ("neighbours", "retain")),
-    *((measure, half, "forget", "") for measure in ("tow", "average_gap") for half in ("train", "test")),
+    *((measure, split, "forget", "") for measure in ("tow", "average_gap") for split in ("train", "test")),
     ("loss_attack", "train", "forget", ""),
-    *(("u_lira", half, "forget", "") for half in ("train", "test")),
+    *(("u_lira", split, "forget", "") for split in ("train", "test")),
     *((measure, "train", "memorised", "") for measure in ("energy", "u_lira")),
     *(("u_lira", "train", subset, "") for subset in ("neighbours", "retain")),
-    *(("resurgence", half, "forget", "") for half in ("train", "test")),
+    *(("resurgence", split, "forget", "") for split in ("train", "test")),
     *(("u_lira_tpr", "train", "forget", rate) for rate in ("0.01", "0.05")),
-    *(("klom", half, "forget", at) for half in ("train", "test") for at in ("", "0.95")),
-    *(("klom", half, subset, "") for half, subset in (("test", "neighbours"), ("train", "retain"), ("test", "all"))),
-    *((measure, half, "forget", "") for measure in ("activation_distance", "js") for half in ("train", "test")),
-    *((measure, half, "forget", "") for measure in ("excess", "beyond") for half in ("train", "test")),
+    *(("klom", split, "forget", at) for split in ("train", "test") for at in ("", "0.95")),
+    *(("klom", split, subset, "") for split, subset in (("test", "neighbours"), ("train", "retain"), ("test", "all"))),
+    *((measure, split, "forget", "") for measure in ("activation_distance", "js") for split in ("train", "test")),
+    *((measure, split, "forget", "") for measure in ("excess", "beyond") for split in ("train", "test")),
     ("relearn_steps", "train", "forget", ""),
     ("probe", "test", "forget", ""),
     ("samples_share", "", "", ""),
@@ -60,7 +60,7 @@ def over(results: pd.DataFrame) -> str:
     data, n = results.iloc[0], models_in(results)
     text = f"Mean ± standard deviation over {n} models; {NAMES[data.dataset]}, forgotten: {data.forget}."
     if headline(results) == "train":
-        text += " The test half has no samples of that kind: forget means the training half's."
+        text += " The test split has no samples of that kind: forget means the training split's."
     return f"{text} {no_gap(results)}".strip()
 
 
@@ -69,14 +69,14 @@ def models_in(results: pd.DataFrame) -> int:
     return int(results.seed.max()) + 1
 
 
-def no_gap(results: pd.DataFrame, subset: str = "forget", half: str = "") -> str:
+def no_gap(results: pd.DataFrame, subset: str = "forget", split: str = "") -> str:
     """A warning where trained models are no further from retrained ones than these are from each other; else empty."""
-    half = half or headline(results)
+    split = split or headline(results)
     for measure in ("energy", "kl"):
-        floor, ceiling = (mean(results, kind, measure, half, subset) for kind in ("retrained", "trained"))
+        floor, ceiling = (mean(results, kind, measure, split, subset) for kind in ("retrained", "trained"))
         if ceiling <= floor:
             return (
-                f"Gap closed is undefined on {subset} ({half}): trained and retrained models do not differ there "
+                f"Gap closed is undefined on {subset} ({split}): trained and retrained models do not differ there "
                 "more than retrained models among themselves."
             )
     return ""
@@ -87,10 +87,10 @@ def name_of(results: pd.DataFrame, kind: str) -> str:
     return TITLES[kind] + " (over)" * (kind in METHODS and forgets_more(results, kind))
 
 
-def cell(results: pd.DataFrame, kind: str, measure: str, half="", subset="", at="") -> str:
+def cell(results: pd.DataFrame, kind: str, measure: str, split="", subset="", at="") -> str:
     """Mean and spread over the models, or mean and 95 % range over the draws, in the measure's unit."""
     about = MEASURES[measure]
-    found = about.scale * values(results, kind, measure, half, subset, at)
+    found = about.scale * values(results, kind, measure, split, subset, at)
     if not about.drawn:
         return spread(found, digits=about.digits)
     if not np.isfinite(found).any():
@@ -99,40 +99,40 @@ def cell(results: pd.DataFrame, kind: str, measure: str, half="", subset="", at=
 
 
 def accuracy_table(results: pd.DataFrame) -> Styler:
-    """Accuracy in percent on the main subsets of the test half, and on the forget set of the training half."""
+    """Accuracy in percent on the main subsets of the test split, and on the forget set of the training split."""
     kinds, there = kinds_in(results), [part for part in PARTS if len(values(results, "trained", "accuracy", *part))]
     cells = {f"{part[1]} ({part[0]})": [cell(results, kind, "accuracy", *part) for kind in kinds] for part in there}
     return styled(pd.DataFrame(cells, pd.Index(map(TITLES.get, kinds), name="accuracy, %")), over(results))
 
 
 def subsets_table(results: pd.DataFrame, measure: str = "accuracy") -> Styler:
-    """A measure on every subset of the test half and on both parts of the training half; one column per kind."""
+    """A measure on every subset of the test split and on both parts of the training split; one column per kind."""
     about, kinds = MEASURES[measure], kinds_in(results)
-    parts = select(results, measure, None, None, kinds=kinds)[["half", "subset"]].drop_duplicates()
+    parts = select(results, measure, None, None, kinds=kinds)[["split", "subset"]].drop_duplicates()
     rows = {
-        subset + " (train)" * (half == "train"): [cell(results, kind, measure, half, subset) for kind in kinds]
-        for half, subset in parts.itertuples(index=False)
+        subset + " (train)" * (split == "train"): [cell(results, kind, measure, split, subset) for kind in kinds]
+        for split, subset in parts.itertuples(index=False)
     }
     table = pd.DataFrame.from_dict(rows, "index", columns=[TITLES[kind] for kind in kinds])
     return styled(table.rename_axis("subset").rename_axis(columns=f"{about.title}, {about.unit}"), over(results))
 
 
-def gap_table(results: pd.DataFrame, subset: str = "forget", half: str = "") -> Styler:
+def gap_table(results: pd.DataFrame, subset: str = "forget", split: str = "") -> Styler:
     """Distance to retrained models on a subset, and the share of the gap to them that is closed, with the interval of
     its mean: in energy distance and in KL divergence."""
-    kinds, cells, half = kinds_in(results), {}, half or headline(results)
-    if not len(values(results, "trained", "accuracy", half, subset)):
+    kinds, cells, split = kinds_in(results), {}, split or headline(results)
+    if not len(values(results, "trained", "accuracy", split, subset)):
         return styled(
             pd.DataFrame({subset: ["nothing: the request takes the classes that it touches whole"]}), over(results)
         )
     for measure in ("energy", "energy_gap", "kl", "kl_gap"):
         about = MEASURES[measure]
-        cells[f"{about.title}, {about.unit}"] = [cell(results, kind, measure, half, subset) for kind in kinds]
+        cells[f"{about.title}, {about.unit}"] = [cell(results, kind, measure, split, subset) for kind in kinds]
         if measure.endswith("gap"):
-            ends = [interval(about.scale * values(results, kind, measure, half, subset)) for kind in kinds]
+            ends = [interval(about.scale * values(results, kind, measure, split, subset)) for kind in kinds]
             cells[f"95 % interval ({measure.removesuffix('_gap')})"] = [span(*each, about.digits) for each in ends]
-    table = pd.DataFrame(cells, pd.Index(map(TITLES.get, kinds), name=f"{subset} ({half})"))
-    warning = no_gap(results, subset, half) if subset != "forget" else ""
+    table = pd.DataFrame(cells, pd.Index(map(TITLES.get, kinds), name=f"{subset} ({split})"))
+    warning = no_gap(results, subset, split) if subset != "forget" else ""
     return styled(table, f"{over(results)} {warning}".strip())
 
 
@@ -143,12 +143,12 @@ def measures_table(results: pd.DataFrame) -> Styler:
     kinds, rows, bold = [kind for kind in kinds_in(results) if kind != "untrained"], {}, {}
     names = {kind: name_of(results, kind) for kind in kinds}
     for part in SHOWN:
-        measure, half, subset, at = part
+        measure, split, subset, at = part
         about = MEASURES[measure]
         found = {kind: values(results, kind, *part) for kind in kinds}
         if not any(len(each) for each in found.values()) and not (about.drawn and models_in(results) < FEWEST):
             continue
-        label = f"{about.title}{f' {at}' * bool(at)}, {subset} ({half})" if half else about.title
+        label = f"{about.title}{f' {at}' * bool(at)}, {subset} ({split})" if split else about.title
         null = [about.scale * end for end in null_of(results, *part)] if about.aim else (np.nan, np.nan)
         cells = {names[kind]: cell(results, kind, *part) for kind in kinds}
         rows[label] = {"unit": about.unit, "null, 95 %": span(*null, about.digits)} | cells
@@ -190,16 +190,16 @@ def overview_table(results: pd.DataFrame) -> Styler:
     """At most seven rows: trained, retrained, the three routines, the best of the others, the null."""
     kinds = [kind for kind in ("trained", "retrained", *OURS, best_plain(results)) if kind in set(results.kind)]
     shown = {"energy gap closed, %": "energy_gap", "KL gap closed, %": "kl_gap", "accuracy on forget, %": "accuracy"}
-    oracle, rows, half = mean(results, "retrained", "accuracy", "test", "retain"), {}, headline(results)
+    oracle, rows, split = mean(results, "retrained", "accuracy", "test", "retain"), {}, headline(results)
     for kind in kinds:
         cells = {
-            name: spread(values(results, kind, measure, half, "forget"), 100, 1) for name, measure in shown.items()
+            name: spread(values(results, kind, measure, split, "forget"), 100, 1) for name, measure in shown.items()
         }
         lost, share = oracle - values(results, kind, "accuracy", "test", "retain"), 100 * time_share(results, kind)
         cells["lost on retain, % points"] = spread(lost, 100)
         cells["time, % of retraining"] = f"{share:.1f}" if kind in METHODS and np.isfinite(share) else NONE
         rows[name_of(results, kind)] = cells
-    null = {name: null_of(results, measure, half, "forget") for name, measure in shown.items()}
+    null = {name: null_of(results, measure, split, "forget") for name, measure in shown.items()}
     rows["null, 95 %"] = {name: span(*(100 * end for end in ends), 1) for name, ends in null.items()}
     return styled(pd.DataFrame(rows).T.fillna(NONE).rename_axis(index="models"), over(results))
 
@@ -208,13 +208,13 @@ def paired_table(results: pd.DataFrame, a: str, b: str, measures=("energy_gap", 
     """Is method a closer to retraining than b? Differences paired over the models, with bootstrap intervals."""
     rows = {}
     for measure in measures:
-        for half in dict.fromkeys((headline(results), "train")):
-            first, second = (100 * values(results, kind, measure, half, "forget") for kind in (a, b))
+        for split in dict.fromkeys((headline(results), "train")):
+            first, second = (100 * values(results, kind, measure, split, "forget") for kind in (a, b))
             low, high = interval(first - second)
             word = "yes" if low > 0 else "no" if high < 0 else "undecided"
             difference = f"{(first - second).mean():+.1f} ({low:+.1f} to {high:+.1f})"
             cells = [spread(first, digits=1), spread(second, digits=1), difference, word]
-            rows[f"{MEASURES[measure].title}, forget ({half}), %"] = cells
+            rows[f"{MEASURES[measure].title}, forget ({split}), %"] = cells
     columns = [TITLES[a], TITLES[b], "difference, % points (95 % interval)", f"is {TITLES[a]} closer?"]
     return styled(pd.DataFrame.from_dict(rows, "index", columns=columns), f"Paired by model. {over(results)}")
 

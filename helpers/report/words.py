@@ -11,9 +11,9 @@ from helpers.unlearning import TITLES
 
 def conclusions(results: pd.DataFrame) -> Markdown:
     """How close GEMU and GeFeU come, whether a plain method comes closer, and whether an attacker sees a difference."""
-    name, half = NAMES[results.iloc[0].dataset], headline(results)
-    read = {kind: 100 * mean(results, kind, "accuracy", half, "forget") for kind in ("retrained", "gemu", "gefeu")}
-    gap = {kind: 100 * mean(results, kind, "energy_gap", half, "forget") for kind in ("gemu", "gefeu")}
+    name, split = NAMES[results.iloc[0].dataset], headline(results)
+    read = {kind: 100 * mean(results, kind, "accuracy", split, "forget") for kind in ("retrained", "gemu", "gefeu")}
+    gap = {kind: 100 * mean(results, kind, "energy_gap", split, "forget") for kind in ("gemu", "gefeu")}
     lines = [
         f"On {name} GEMU closes {gap['gemu']:.0f} % and GeFeU {gap['gefeu']:.0f} % of the energy distance to "
         f"retrained models; they still read {read['gemu']:.0f} % and {read['gefeu']:.0f} % of the forgotten samples, "
@@ -21,7 +21,7 @@ def conclusions(results: pd.DataFrame) -> Markdown:
     ]
     best, ours = best_plain(results), max(gap, key=gap.get)
     if best:
-        mine, theirs = (100 * values(results, kind, "energy_gap", half, "forget") for kind in (ours, best))
+        mine, theirs = (100 * values(results, kind, "energy_gap", split, "forget") for kind in (ours, best))
         low, high = interval(mine - theirs)
         verdict = "closer than" if low > 0 else "not as close as" if high < 0 else "not told apart from"
         lines.append(
