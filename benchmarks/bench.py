@@ -43,15 +43,15 @@ from tqdm import tqdm
 import helpers.unlearning
 from helpers.data.task import NAMES, Task, load_task
 from helpers.device import describe, has_fast_bfloat16, pick_device
-from helpers.evaluation import frame, logits
-from helpers.evaluation.evaluate import evaluate
+from helpers.evaluation import logits
+from helpers.evaluation.evaluate import measure as measure_all
 from helpers.evaluation.frame import RESULTS
 from helpers.files import DATA, DOWNLOADS, shown, written_whole
 from helpers.models import ensembles, training
 from helpers.models.cnn import new_model
 from helpers.models.ensembles import BASELINES, baseline, state_of
 from helpers.models.training import RECIPE, Recipe, Stopwatch, predict, train
-from helpers.parallel import cores, each
+from helpers.parallel import compute, cores
 from helpers.report.style import Figure, figure, save_figure
 from helpers.run import ROOT, execute, page_with, write_page
 from helpers.unlearning import METHODS, make_unlearned, unlearned
@@ -84,7 +84,7 @@ def our_training(task: Task, steps: int = STEPS) -> float:
             train(images, labels, Recipe(min_passes=1, min_steps=1), seed)
 
     jobs = [(seed, (task, seed)) for seed in range(cores())]
-    return len(jobs) * steps * BATCH / seconds(list, each(work, jobs))
+    return len(jobs) * steps * BATCH / seconds(list, compute(work, jobs))
 
 
 class Former(torch.nn.Module):
@@ -207,7 +207,7 @@ def measure(task: Task, rounds: int, models: int) -> dict:
         raw["predict"].append(seen * len(few) / seconds(_outputs, task, few))
         for name in budget:
             known = [(name, task, RECIPE, METHODS[name].settings, turn, state_of(model)) for model in few]
-            raw[name].append(seconds(list, each(make_unlearned, enumerate(known))) / len(few))
+            raw[name].append(seconds(list, compute(make_unlearned, enumerate(known))) / len(few))
             if not turn:
                 budget[name] = make_unlearned(*known[0])[1]["samples"]
     plain.shutdown()
@@ -271,7 +271,7 @@ def growth(task: Task) -> dict:
     by_models, by_size, peak = {}, {}, {}
     small = first(task, len(task.data.train) // 8)
     with patch.dict(os.environ, LOKY_MAX_CPU_COUNT="1"):
-        for n in (1, 3, 10, 30):
+        for n in (2, 3, 10, 30):
             with tempfile.TemporaryDirectory() as place, _stored_in(Path(place)):
                 by_models[n] = seconds(_short_study, small, n)
     with tempfile.TemporaryDirectory() as place, _stored_in(Path(place)), _PeakMemory() as memory:
@@ -300,24 +300,22 @@ def first(task: Task, n: int) -> Task:
 
 def _short_study(task: Task, n: int) -> None:
     known = [baseline(kind, task, n, stored=False) for kind in BASELINES]
-    evaluate(task, *known, unlearned("gemu", task, n, stored=False))
+    measure_all(task, *known, unlearned("gemu", task, n, stored=False))
 
 
 @contextmanager
 def _stored_in(place: Path):
-    """Models, results and a short recipe of one pass, as long as the block lasts."""
+    """Models, their measures and a short recipe of one pass, as long as the block lasts."""
     short = Recipe(min_passes=1, min_steps=1)
     with ExitStack() as stack:
         for module in (ensembles, helpers.unlearning):
             stack.enter_context(patch.object(module, "RECIPE", short))
-        stack.enter_context(patch.object(ensembles, "FEWEST", 1))
         stack.enter_context(patch.object(ensembles, "MODELS", place / "models"))
-        stack.enter_context(patch.object(frame, "RESULTS", place / "results"))
         yield
 
 
 class _PeakMemory:
-    """Largest sum of the memory of this process and its children, looked at every split second; what processes share
+    """Largest sum of the memory of this process and its children, looked at every half second; what processes share
     counts once where the system tells (Linux), else not at all."""
 
     def __enter__(self):

@@ -1,27 +1,26 @@
 """Where things are stored, and how: whole or not at all, checked when read, never executed.
 
 Weights and arrays are zip archives, frames are gzip files: both carry checksums of what they hold, which are verified
-here when a file is opened, so that a cut or altered one is named in one sentence.
+when a file is read, so that a cut or altered one is named in one sentence.
 """
 
 import ast
 import functools
 import gzip
 import hashlib
-import inspect
 import io
 import json
 import os
-import sys
 import zipfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pandas as pd
 import torch
-from filelock import BaseFileLock, FileLock, Timeout
+from filelock import FileLock, Timeout
+
+from helpers import SOURCES
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 DOWNLOADS = DATA / "downloads"
@@ -45,30 +44,34 @@ def fingerprint(value) -> str:
 
 
 @functools.cache
-def code_fingerprint(*modules: ModuleType, follow: str = "") -> str:
-    """Fingerprint of what modules do: their syntax trees without comments, docstrings and layout.
+def code_fingerprint(*modules: str, follow: str = "") -> str:
+    """Fingerprint of what modules do: their syntax trees without comments, docstrings and layout, as they were when
+    the package was imported.
 
-    follow: a package, for example "helpers.unlearning": its modules that the given ones import count too.
+    modules: their names, "helpers.models.cnn"; follow: a package, "helpers.unlearning": its modules that the given ones
+    import count too.
     """
-
-    def essence(node):
-        if not isinstance(node, ast.AST):
-            return [essence(part) for part in node] if isinstance(node, list) else repr(node)
-        fields = [value for _, value in ast.iter_fields(node) if value not in (None, [])]
-        return [type(node).__name__, *map(essence, fields)]
-
-    trees, waiting = {}, [module.__name__ for module in modules]
+    trees, waiting = {}, list(modules)
     while waiting:
         name = waiting.pop()
         if name in trees:
             continue
-        trees[name] = ast.parse(inspect.getsource(sys.modules[name]))
+        trees[name] = ast.parse(SOURCES[name])
         imports = [node.module for node in ast.walk(trees[name]) if isinstance(node, ast.ImportFrom)]
         waiting += [other for other in imports if follow and other and other.startswith(f"{follow}.")]
     for node in (node for tree in trees.values() for node in ast.walk(tree)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:]
-    return fingerprint([essence(trees[name]) for name in sorted(trees)])
+    return fingerprint([_plain(trees[name]) for name in sorted(trees)])
+
+
+def _plain(node):
+    """A syntax tree as nested lists, alike in every version of Python: fields that are empty are left out."""
+    if isinstance(node, list):
+        return [_plain(part) for part in node]
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    return [type(node).__name__, *(_plain(value) for _, value in ast.iter_fields(node) if value not in (None, []))]
 
 
 def shown(path: Path) -> str:
@@ -105,44 +108,38 @@ def written_whole(path: Path):
 
     Raises StudyError where the folder cannot be written to or the disk is full.
     """
-    part = path.with_name(f".{path.name}.part")
-    with locked(part):  # who has the lock is the only writer: what lies there is of a run that was killed
-        try:
-            yield part
-            os.replace(part, path)
-        except OSError as error:
-            raise unwritable(path, error) from None
-        finally:
-            with suppress(OSError):  # where nothing could be written there is nothing to delete
-                part.unlink(missing_ok=True)
-                part.with_name(f".{part.name}.lock").unlink(missing_ok=True)  # who waits for it takes a new one
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        os.replace(part, path)
+    except OSError as error:
+        raise unwritable(path, error) from None
+    finally:
+        with suppress(OSError):  # where nothing could be written there is nothing to delete
+            part.unlink(missing_ok=True)
 
 
 @contextmanager
 def locked(path: Path):
-    """Holds a lock beside `path`, so that two processes do not compute the same file."""
-    lock = claim(path, PATIENCE)
-    while lock is None:
-        print(f"Waiting for another process that works on {shown(path)} (interrupting loses nothing).", flush=True)
-        lock = claim(path, -1)
+    """Holds a lock beside a file or folder, so that two processes do not compute the same; says when it waits. What a
+    killed process left half-written in the folder is deleted."""
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.with_name(f".{path.name}.lock"))
+        try:
+            lock.acquire(timeout=PATIENCE)
+        except Timeout:
+            print(f"Waiting for another process that works on {shown(path)} (interrupting loses nothing).", flush=True)
+            lock.acquire()
+    except OSError as error:
+        raise unwritable(path, error) from None
+    try:
+        for left in path.glob(".*.part"):
+            left.unlink(missing_ok=True)
         yield
     finally:
         lock.release()
-
-
-def claim(path: Path, seconds: float = 0) -> BaseFileLock | None:
-    """The lock beside `path`, held; None if another process has it for longer than so many seconds (-1: waits for
-    ever)."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # any thread may give it back
-        lock = FileLock(path.with_name(f".{path.name}.lock"), thread_local=False, timeout=seconds)
-        return lock.acquire() and lock
-    except Timeout:
-        return None
-    except OSError as error:
-        raise unwritable(path, error) from None
 
 
 def _refuse(path: Path, what: str, remedy: str, error: Exception) -> StudyError:
@@ -151,13 +148,6 @@ def _refuse(path: Path, what: str, remedy: str, error: Exception) -> StudyError:
     if isinstance(error, PermissionError | IsADirectoryError):
         return StudyError(f"{shown(path)} cannot be read ({error.strerror}): {remedy}")
     return StudyError(f"{shown(path)} is damaged or holds no {what} of this repository: {remedy}")
-
-
-def _check_zip(path: Path) -> None:
-    """Reads every member and compares its checksum; zipfile's errors where the file is none or is damaged."""
-    with zipfile.ZipFile(path) as archive:
-        if archive.testzip() is not None:
-            raise zipfile.BadZipFile
 
 
 def save_torch(path: Path, value: dict) -> None:
@@ -171,7 +161,9 @@ def save_torch(path: Path, value: dict) -> None:
 def load_torch(path: Path, remedy: str) -> dict:
     """Loads what `save_torch` stored, on the CPU, with weights_only (nothing in the file is executed)."""
     try:
-        _check_zip(path)
+        with zipfile.ZipFile(path) as archive:  # torch itself returns a flipped byte as a weight
+            if archive.testzip() is not None:
+                raise zipfile.BadZipFile
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and torch have a dozen kinds for what is not as it should be
         raise _refuse(path, "model", remedy, error) from None
@@ -186,7 +178,6 @@ def save_arrays(path: Path, **arrays) -> None:
 def load_arrays(path: Path, remedy: str) -> dict[str, np.ndarray]:
     """Loads what `save_arrays` stored, without pickle."""
     try:
-        _check_zip(path)
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
     except Exception as error:

@@ -27,7 +27,7 @@ from helpers.evaluation.distances import accuracy, energy_distances
 from helpers.files import StudyError
 from helpers.models.ensembles import Ensemble, baseline, model_of, state_of
 from helpers.models.training import RECIPE, Recipe, predict
-from helpers.parallel import each
+from helpers.parallel import compute
 from helpers.sizes import SIZES
 from helpers.unlearning import METHODS, unlearn, unlearning_data
 from helpers.unlearning.method import searched
@@ -120,7 +120,7 @@ class Objective:
             seeds = range(len(made), look)
             jobs = ((i, (self.method, self.task, RECIPE, settings, FIRST_SEED + i, self.states[i])) for i in seeds)
             # by itself one process computes one trial, and a second process on the same study uses the second core
-            made += [result for _, result in sorted(each(outputs, jobs, here=True), key=lambda job: job[0])]
+            made += [result for _, result in sorted(compute(outputs, jobs, here=True), key=lambda job: job[0])]
             found = self._measured(made, found.goals)
             if not found.goals or look == self.looks[-1]:
                 break

@@ -55,7 +55,7 @@ def cores() -> int:
     return joblib.cpu_count() if pick_device().type == "cpu" else 1
 
 
-def each(work: Callable, jobs: Iterable[tuple[Hashable, tuple]], here: bool = False) -> Iterator[tuple]:
+def compute(work: Callable, jobs: Iterable[tuple[Hashable, tuple]], here: bool = False) -> Iterator[tuple]:
     """Yields (name, work(*arguments)) for every (name, arguments) of `jobs`, in the order in which they are finished.
 
     work: a function of a module; jobs: taken from as processes become free. here: in this process unless there is a

@@ -5,9 +5,9 @@ they carry the outputs of one complete run; `release` collects the stored result
 the README's tables and figure from there.
 """
 
+import ast
 import importlib.metadata
 import json
-import re
 import subprocess
 import sys
 import time
@@ -18,9 +18,9 @@ import pandas as pd
 import papermill
 
 from helpers.data.request import DEFAULT, folder_of
-from helpers.data.task import NAMES, check_name, load_task
+from helpers.data.task import NAMES, load_task
 from helpers.device import describe, pick_device, return_memory
-from helpers.evaluation.audit import audit
+from helpers.evaluation.evaluate import measure
 from helpers.evaluation.frame import COLUMNS, RESULTS
 from helpers.files import DATA, StudyError, load_frame, save_frame, shown, there, written_whole
 from helpers.models.ensembles import check_count
@@ -40,45 +40,22 @@ STUDY = ("netcomp_compare", "netcomp_SimpleAscent", "netcomp_GEMU", "netcomp_GeF
 def execute(name: str, target: Path, parameters: dict, root: Path = ROOT) -> None:
     """Executes one notebook of the repository at `root`, top to bottom; its output streams appear on the terminal.
 
-    A copy keeps the flags of the run, in a cell below the committed ones. In place, the run has them in the first cell,
-    which gets the committed ones back: the notebook's own line of output tells what was run.
+    A copy keeps the flags of the run, in a cell below the committed ones; a notebook that is executed in place does
+    not: its own line of output tells what was run.
     """
     source = nbformat.read(root / f"{name}.ipynb", 4)
-    committed = first_cell(source).source
-    if target.parent == root:
-        first_cell(source).source, parameters = with_flags(committed, parameters), {}
+    if not any("parameters" in cell.metadata.get("tags", []) for cell in source.cells):
+        raise StudyError(f'{name}.ipynb has no cell with the tag "parameters": give it to the cell with the flags.')
     streams = {"stdout_file": sys.stdout, "stderr_file": sys.stderr}
     options = {"cwd": str(root), "kernel_name": "python3", "progress_bar": False} | streams
     try:
         notebook = papermill.execute_notebook(source, None, parameters, **options)
     except papermill.PapermillExecutionError as error:
         raise StudyError(error.evalue if error.ename == "StudyError" else str(error)) from None
-    first_cell(notebook).source = committed
+    if target.parent == root:
+        notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
     with written_whole(target) as part:
         nbformat.write(tidy(notebook), part)
-
-
-def first_cell(notebook):
-    """The cell with the flags. Its tag `parameters` tells where flags are put; one that an editor dropped is put
-    back."""
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    tagged = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
-    found = tagged or [cell for cell in code if re.search(r"(?m)^USED_DATASET *= *", cell.source)]
-    if not found:
-        raise StudyError("A notebook has lost its first cell, with `USED_DATASET = ...`: put it back.")
-    found[0].metadata["tags"] = ["parameters"]
-    return found[0]
-
-
-def with_flags(source: str, parameters: dict) -> str:
-    """The first cell's source with other values: {"N_MODELS": 30} puts 30 into the line `N_MODELS = ...`."""
-    for key, value in parameters.items():
-        source, found = re.subn(
-            rf"""(?m)^{key} *= *(?:"[^"]*"|'[^']*'|[^\s#]+)""", lambda _, k=key, v=value: f"{k} = {v!r}", source
-        )
-        if found != 1:
-            raise StudyError(f"The first cell has no line `{key} = ...`: put it back.")
-    return source
 
 
 def tidy(notebook):
@@ -111,14 +88,14 @@ def release(models: int | None = None) -> None:
 
     models: of each kind, the same on every data set; None: as in the notebooks. A data set without results is left out.
     """
-    models, frames, sources = models or int(flag_of("N_MODELS")), [], {}
+    models, frames, sources = models or flags_of()["N_MODELS"], [], {}
     check_count(models)
     for dataset, words in RELEASED.items():
         if not there(RESULTS / dataset / folder_of(words) / "measures.csv"):
             print(f'{NAMES[dataset]} is left out: `make study DATASET={dataset} FORGET="{words}"` makes its results.')
             continue
         task = load_task(dataset, words)
-        frames.append(rounded(audit(task, *every_ensemble(task, models, stored=True))))
+        frames.append(rounded(measure(task, *every_ensemble(task, models, stored=True), probes=True)))
         sources[dataset] = task.data.source
     if not frames:
         raise StudyError("There are no results yet: run `make study` first.")
@@ -198,30 +175,32 @@ def write_page(page: str) -> None:
         part.write_text(page, encoding="utf-8")
 
 
-def flag_of(key: str) -> str:
-    """The value of a flag in the first cells of the notebooks as they stand; StudyError where they disagree."""
+def flags_of(names: tuple[str, ...] = STUDY) -> dict:
+    """USED_DATASET, FORGET and N_MODELS in the first cells of the notebooks as they stand; StudyError where these
+    disagree."""
     found = {}
-    for name in STUDY:
-        source = first_cell(nbformat.read(ROOT / f"{name}.ipynb", 4)).source
-        value = re.search(rf"""(?m)^{key} *= *(?:["']([^"']*)["']|([^\s#]+))""", source)
-        if not value:
-            raise StudyError(f"The first cell of {name}.ipynb has no line `{key} = ...`: put it back.")
-        found.setdefault(value[1] or value[2], name)
-    if len(found) > 1:
-        told = ", ".join(f'"{value}" in {name}' for value, name in found.items())
-        raise StudyError(f"The notebooks disagree on {key} ({told}): set it alike in all of them, or name it to make.")
-    return next(iter(found))
+    for name in names:
+        flags = papermill.inspect_notebook(str(ROOT / f"{name}.ipynb"))
+        for key in ("USED_DATASET", "FORGET", "N_MODELS"):
+            if key not in flags:
+                raise StudyError(f'{name}.ipynb has no {key} in a cell with the tag "parameters": put it back.')
+            value = ast.literal_eval(flags[key]["default"])
+            if found.setdefault(key, value) != value:
+                raise StudyError(
+                    f"The notebooks disagree on {key} ({found[key]!r}, but {value!r} in {name}.ipynb): set it alike "
+                    "in all of them, or give it on the command line."
+                )
+    return found
 
 
 def run_notebooks(in_place: bool, dataset: str | None, forget: str | None, models: int | None) -> None:
     """All notebooks in order; a flag that is None is as it stands in them."""
     asked = {"USED_DATASET": dataset, "FORGET": forget, "N_MODELS": models}
     parameters = {key: value for key, value in asked.items() if value is not None}
-    dataset, forget, _ = (asked[key] or flag_of(key) for key in asked)
-    check_name(dataset)
-    if models is not None:
-        check_count(models)
-    task = load_task(dataset, forget)  # what is missing is said before minutes are spent
+    flags = parameters if None not in asked.values() else flags_of() | parameters
+    check_count(flags["N_MODELS"])
+    dataset = flags["USED_DATASET"]
+    task = load_task(dataset, flags["FORGET"])  # what is missing is said before minutes are spent
     print(task.describe())
     folder = task.folder
     del task

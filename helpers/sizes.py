@@ -26,7 +26,6 @@ class Sizes:
     probed: int = 5  # models of each kind on which relearn time and linear probe are measured
     relearn_steps: int = 240  # at which relearning is given up
     resurgence_steps: int = 150  # on retained samples alone, after which one looks whether the forgotten came back
-    cost_rounds: int = 3  # of one unlearning and a part of one retraining, in turn
     heartbeat: int = 5  # seconds between two signs of a process that works on a study
     grace: int = 30  # seconds without a sign after which its trial goes back into the queue
 
@@ -40,7 +39,6 @@ QUICK = Sizes(
     probed=1,
     relearn_steps=40,
     resurgence_steps=20,
-    cost_rounds=1,
     heartbeat=1,
     grace=4,
 )

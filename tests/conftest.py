@@ -35,7 +35,7 @@ needs_published = pytest.mark.skipif(not PUBLISHED.is_file(), reason="the publis
 SHORT = Recipe(min_passes=1, min_steps=20)
 SETUP = """
 from helpers.data.task import load_task
-from helpers.evaluation.evaluate import evaluate
+from helpers.evaluation.evaluate import measure
 from helpers.models.ensembles import baseline
 from helpers.unlearning import unlearned
 task = load_task("cmnist")

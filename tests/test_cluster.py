@@ -80,11 +80,11 @@ ALL = (
     SETUP
     + """
 
-from helpers.evaluation.audit import audit
+from helpers.evaluation.evaluate import measure
 for kind in ("untrained", "trained", "retrained"):
     baseline(kind, task, 2, stored=False)
 every = [baseline(kind, task, 2, stored=True) for kind in ("untrained", "trained", "retrained")]
-found = audit(task, *every, unlearned("gefeu", task, 2, stored=False))
+found = measure(task, *every, unlearned("gefeu", task, 2, stored=False))
 print(found[~found.measure.isin(["seconds"])].to_csv(index=False, float_format=repr))
 """
 )

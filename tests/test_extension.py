@@ -15,14 +15,14 @@ import subprocess
 import sys
 
 from helpers import studies
-from helpers.evaluation.audit import audit
+from helpers.evaluation.evaluate import measure
 from helpers.report import frontier, tables
 from helpers.unlearning import METHODS
 for name in ("untrained", "trained", "retrained"):
     baseline(name, task, 2, stored=False)
 every = [baseline(name, task, 2, stored=True) for name in ("untrained", "trained", "retrained")]
 every.append(unlearned("mine", task, 2, stored=False))
-results = audit(task, *every)
+results = measure(task, *every, probes=True)
 figure = frontier.frontier(results)
 study = studies.open_study("mine", "mine", task)
 studies.run_trials(study, 2, "mine", task)

@@ -162,14 +162,14 @@ import hashlib, json, random
 from helpers import studies
 from helpers.data.request import read_ambiguous
 from helpers.data.task import load_task
-from helpers.evaluation.audit import audit
+from helpers.evaluation.evaluate import measure
 from helpers.evaluation.logits import logits_of
 from helpers.files import DATA, StudyError
 
 kinds = ("untrained", "trained", "retrained")
 every = [baseline(kind, task, 2, stored=False) for kind in kinds]
 every += [unlearned(name, task, 2, stored=False) for name in ("ascent", "gemu", "gefeu")]
-audit(task, *every)
+measure(task, *every)
 study = studies.open_study("cmnist-tuned_ascent", "tuned_ascent", task)
 studies.run_trials(study, 3, "tuned_ascent", task)
 
@@ -186,7 +186,8 @@ def of_models():
 
 def of_results():
     logits = [logits_of(ensemble, task) for ensemble in every]
-    return [digest(*(part for each in logits for part in vars(each).values())), audit(task, *every).to_csv()]
+    parts = (part for each in logits for part in vars(each).values() if part is not None)
+    return [digest(*parts), measure(task, *every).to_csv()]
 
 
 def of_downloads():

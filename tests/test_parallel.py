@@ -15,7 +15,7 @@ from programs import Program
 
 from helpers import parallel
 from helpers.files import StudyError
-from helpers.parallel import cores, each, one_thread
+from helpers.parallel import compute, cores, one_thread
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU all models are computed in one process")
 
@@ -42,7 +42,7 @@ def test_every_job_is_done_once_on_one_thread_each(tmp_path):
             file.write(f"{torch.get_num_threads()} {os.getpid()}")
         return job**2
 
-    found = dict(each(work, ((job, (job, str(tmp_path))) for job in range(6))))
+    found = dict(compute(work, ((job, (job, str(tmp_path))) for job in range(6))))
     assert found == {job: job**2 for job in range(6)}
     threads, processes = zip(*((tmp_path / str(job)).read_text().split() for job in range(6)), strict=True)
     assert set(threads) == {"1"} and str(os.getpid()) not in processes and len(set(processes)) <= cores() == 2
@@ -52,9 +52,9 @@ def test_with_one_core_or_here_no_other_process_works():
     def work():
         return os.getpid(), torch.get_num_threads()
 
-    assert dict(each(work, [("a", ())], here=True)) == {"a": (os.getpid(), 1)}
+    assert dict(compute(work, [("a", ())], here=True)) == {"a": (os.getpid(), 1)}
     os.environ["LOKY_MAX_CPU_COUNT"] = "1"
-    assert dict(each(work, [("a", ()), ("b", ())])) == dict.fromkeys("ab", (os.getpid(), 1))
+    assert dict(compute(work, [("a", ()), ("b", ())])) == dict.fromkeys("ab", (os.getpid(), 1))
     assert not children()
 
 
@@ -67,9 +67,9 @@ def test_what_a_job_raises_is_raised_here_with_its_name(here):
         return 1 // job
 
     with pytest.raises(StudyError, match="^do this instead$"):
-        list(each(refuse, [(0, (0,)), (1, (1,))], here))
+        list(compute(refuse, [(0, (0,)), (1, (1,))], here))
     with pytest.raises(ZeroDivisionError) as caught:
-        list(each(fail, [(f"model {job}", (job,)) for job in (1, 0, 2)], here))
+        list(compute(fail, [(f"model {job}", (job,)) for job in (1, 0, 2)], here))
     assert "This happened while fail worked on model 0." in caught.value.__notes__
 
 
@@ -82,7 +82,7 @@ def test_jobs_are_taken_only_when_a_process_is_nearly_free():
             taken.append(job)
             yield job, (job,)
 
-    for place, _ in enumerate(each(lambda job: time.sleep(0.2), jobs())):
+    for place, _ in enumerate(compute(lambda job: time.sleep(0.2), jobs())):
         assert len(taken) <= place + 1 + 3 * cores()
 
 
@@ -94,7 +94,7 @@ def test_a_killed_worker_is_named_and_the_others_end():
 
     begin = time.monotonic()
     with pytest.raises(StudyError, match="stopped from outside"):
-        list(each(work, [(0, (0,)), (1, (1,))]))
+        list(compute(work, [(0, (0,)), (1, (1,))]))
     wait_for(lambda: not children(), 20)
     assert time.monotonic() - begin < 40
 
@@ -106,14 +106,14 @@ def test_after_a_kill_the_next_call_works():
         return job
 
     with pytest.raises(StudyError, match="stopped from outside"):
-        list(each(work, [(0, (0,))]))
-    assert dict(each(work, [(1, (1,)), (2, (2,))])) == {1: 1, 2: 2}
+        list(compute(work, [(0, (0,))]))
+    assert dict(compute(work, [(1, (1,)), (2, (2,))])) == {1: 1, 2: 2}
 
 
 ORPHANS = """
 import sys, time
 from pathlib import Path
-from helpers.parallel import each
+from helpers.parallel import compute
 
 def jobs():
     for job in range(200):
@@ -123,7 +123,7 @@ def work(folder, job):
     (Path(folder) / str(job)).touch()
     time.sleep(0.2)
 
-list(each(work, jobs()))
+list(compute(work, jobs()))
 """
 
 
@@ -149,7 +149,7 @@ def test_an_interrupt_ends_all_workers(tmp_path):
 
     threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):
-        list(each(work, [(job, (str(tmp_path),)) for job in range(3)]))
+        list(compute(work, [(job, (str(tmp_path),)) for job in range(3)]))
     wait_for(lambda: not children(), 20)
 
 

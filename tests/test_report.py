@@ -13,7 +13,7 @@ from programs import command, run_python
 
 from helpers import run
 from helpers.data.task import SUBSETS
-from helpers.evaluation.evaluate import with_shares
+from helpers.evaluation.evaluate import with_derived
 from helpers.evaluation.frame import COLUMNS, Rows, interval, mean, null_of, select, values
 from helpers.files import StudyError, load_frame
 from helpers.models.cnn import LAYERS
@@ -35,7 +35,7 @@ def about():
 
 
 def made_up(kinds, n=5, gap=0.9, floor=0.4, ceiling=5.0, dataset="mnist", seconds=1.0, spread=0.05):
-    """A frame as evaluate and audit give it, of made-up values."""
+    """A frame as `measure` gives it, of made-up values."""
     task, random, frames = (
         SimpleNamespace(data=SimpleNamespace(name=dataset), request=SimpleNamespace(name="crossbar")),
         np.random.default_rng(0),
@@ -49,21 +49,17 @@ def made_up(kinds, n=5, gap=0.9, floor=0.4, ceiling=5.0, dataset="mnist", second
             rows.add("loss", 1.0 + noise, split, subset)
             for measure, ends in (("kl", (floor, ceiling)), ("energy", (0.0, 1.6))):
                 rows.add(measure, ends[1] - closed * (ends[1] - ends[0]) + 0.01 * noise, split, subset)
-                rows.add(f"{measure}_gap", closed + noise if ends[0] != ends[1] else np.full(n, np.nan), split, subset)
         for layer in LAYERS:
             rows.add("weight_distance", 1 + noise, at=layer)
             rows.add("activation_change", 1 + noise, "test", "all", layer)
         for digit in range(10):
             rows.add("predicted", np.full(n, 0.1), "test", "forget", str(digit))
-        for split in ("train", "test"):
-            for other in kinds:
-                rows.add("kl_pair", abs(1 + noise), split, "forget", other)
         rows.add("u_lira", np.full(20, 0.7), "train", "forget", by="step")
         rows.add("curve", [1.0, 2.0], at="impair", by="step")
         rows.add("seconds", np.full(n, seconds * (0.1 if kind in METHODS else 1)))
         rows.add("samples", np.full(n, {"retrained": 100.0}.get(kind, 10.0 if kind in METHODS else 2.0 + len(frames))))
         frames.append(rows.frame(task, kind))
-    return with_shares(pd.concat(frames, ignore_index=True))
+    return with_derived(pd.concat(frames, ignore_index=True))
 
 
 BASE = ("untrained", "trained", "retrained")
@@ -97,7 +93,6 @@ def test_figures_and_tables_stand_for_any_results(what):
         figures.layer_figure(one, kinds, "weight_distance"),
         figures.class_figure(one, kinds),
         figures.curves_figure(one, kinds[-1]),
-        figures.heat_map(one),
         figures.audit_figure(one),
     ):
         made.draw_without_rendering()
@@ -143,7 +138,7 @@ def test_the_frontier_draws_what_the_frame_says():
         assert any(
             np.allclose(line.get_xydata(), expected) for line in axis.lines if len(line.get_xdata()) == len(kinds)
         )
-    lost = frontier.point(results, "gemu", "lost on retain, % points")[0]
+    lost = frontier.point(results, "gemu", "lost on retain, percentage points")[0]
     kept = (
         results.query("measure == 'accuracy' and split == 'test' and subset == 'retain'").groupby("kind").value.mean()
     )

@@ -17,7 +17,7 @@ from programs import Program, run_python
 
 from helpers import files
 from helpers.data import mnist
-from helpers.evaluation import evaluate
+from helpers.evaluation.evaluate import load_results
 from helpers.files import StudyError
 from helpers.models import ensembles
 from helpers.report import requests
@@ -66,27 +66,17 @@ def test_what_may_not_be_read_is_told(tmp_path, task, monkeypatch):
 
     monkeypatch.setattr(ensembles, "MODELS", tmp_path / "models")
     monkeypatch.setattr(mnist, "DOWNLOADS", tmp_path)
-    for module in (requests, evaluate):
-        monkeypatch.setattr(module, "results_folder", lambda task: tmp_path / "results")
+    monkeypatch.setattr(requests, "results_folder", lambda task: tmp_path / "results")
     monkeypatch.setattr(Path, "stat", stat)
     for call in (
         lambda: ensembles.baseline("trained", task, 2, stored=True),
         lambda: ensembles.baseline("trained", task, 2, stored=False),
         mnist.fetch,
         lambda: requests.stored_results(task),
-        lambda: evaluate.load_results(task, 2),
+        lambda: load_results(task, 2),
     ):
         with pytest.raises(StudyError, match=r"cannot be read \(Permission denied\): allow reading"):
             call()
-
-
-def test_damaged_measures_are_named(tmp_path, task, monkeypatch):
-    """measures.csv after a disk that was full, and after a spreadsheet saved it."""
-    monkeypatch.setattr(requests, "results_folder", lambda task: tmp_path)
-    for text in ("", "dataset;forget;kind\n", "dataset,forget,kind,seed\nmnist,crossbar,trained,x\n"):
-        (tmp_path / "measures.csv").write_text(text)
-        with pytest.raises(StudyError, match="measures.csv .*: delete it, and run `make study` again"):
-            requests.stored_results(task)
 
 
 def test_waiting_for_a_lock_is_told(tmp_path, monkeypatch, capsys):
@@ -105,35 +95,12 @@ def test_waiting_for_a_lock_is_told(tmp_path, monkeypatch, capsys):
     assert "Waiting for another process that works on" in capsys.readouterr().out
 
 
-def test_what_a_killed_run_left_is_replaced_and_who_still_writes_is_waited_for(tmp_path):
-    """By its lock: process numbers mean nothing on a folder that several machines share."""
-    left, target = tmp_path / ".here.part", tmp_path / "here"
-    left.write_text("half")
-    with files.written_whole(target) as part:
-        assert part == left
-        part.write_text("whole")
-    assert target.read_text() == "whole" and not left.exists()
-    writer = files.claim(left)  # another one writes
-    left.write_text("in work")
-    seen = []
-
-    def finish():
-        seen.append(left.read_text())
-        os.replace(left, target)
-        writer.release()
-
-    threading.Timer(0.5, finish).start()
-    with files.written_whole(target) as part:
-        seen.append(target.read_text())
-        part.write_text("later")
-    assert seen == ["in work", "in work"] and target.read_text() == "later"
-
-
-def test_two_at_once_share_the_work(workshop):
+def test_of_two_at_once_one_waits_and_finds_the_models(workshop):
     clear(workshop)
-    runs = [Program(workshop, TRAIN.format(n=3)) for _ in range(2)]
+    patience = "from helpers import files\nfiles.PATIENCE = 0.1\n"
+    runs = [Program(workshop, patience + TRAIN.format(n=6)) for _ in range(2)]
     assert [run.wait(timeout=200) for run in runs] == [0, 0]
-    assert len(states(workshop)) == 3
+    assert len(states(workshop)) == 6 and sum("Waiting for another process" in run.stdout for run in runs) == 1
 
 
 def test_a_damaged_model_is_named_and_nothing_else_is_touched(workshop, tmp_path):
@@ -208,21 +175,19 @@ RESULTS = (
     SETUP
     + """
 import shutil
-from helpers.evaluation.evaluate import frame_path, load_results
+from helpers.evaluation.evaluate import load_results, measures_path
 from helpers.evaluation.logits import logits_of
 from helpers.files import StudyError
 every = [baseline(kind, task, 2, stored=False) for kind in ("untrained", "trained", "retrained")]
 every.append(unlearned("ascent", task, 2, stored=False))
-right = evaluate(task, *every)
-frames = {e.kind.name: frame_path(task, e.kind, 2) for e in every}
-logits = {kind: next((frames["trained"].parents[1] / "logits").glob(f"{kind}-*.npz")) for kind in ("trained", "ascent")}
-load = lambda: load_results(task, 2, ("retrained", "ascent"))
+right = measure(task, *every)
+path, other = (measures_path(task, every[place].kind, 2) for place in (3, 1))
+load = lambda n=2: load_results(task, n, ("retrained", "ascent"))
 
 
 def attempt(what, call):
     try:
-        found = call()
-        print(what, "accepted", found is not None and len(found) == len(right) and found.equals(right))
+        print(what, "accepted", call() is not None)
     except StudyError as error:
         print(what, "refused:", error)
 
@@ -234,18 +199,16 @@ def spoilt(what, path, spoil, call):
     path.write_bytes(good)
 
 
-attempt("right", load)
-again = evaluate(task, *every)
-print("again", again.equals(right))
-path = frames["ascent"]
+print("same", load().equals(right) and measure(task, *every).equals(right))
 spoilt("gone", path, lambda path: path.unlink(), load)
 spoilt("cut", path, lambda path: path.write_bytes(path.read_bytes()[:500]), load)
 holed = lambda path: path.write_bytes(path.read_bytes()[:-30] + bytes(2) + path.read_bytes()[-28:])
 spoilt("flipped", path, holed, load)
-spoilt("kind", path, lambda path: shutil.copy(frames["trained"], path), load)
-spoilt("number", path, lambda path: path.unlink(), lambda: load_results(task, 3, ("ascent",)))
-swap = lambda path: shutil.copy(logits["trained"], path)
-spoilt("logits", logits["ascent"], swap, lambda: logits_of(every[-1], task))
+spoilt("kind", path, lambda path: shutil.copy(other, path), load)
+attempt("number", lambda: load(3))
+logits = path.with_name("000-logits.npz")
+swap = lambda path: shutil.copy(path.with_name("001-logits.npz"), path)
+spoilt("logits", logits, swap, lambda: logits_of(every[3], task))
 """
 )
 
@@ -253,58 +216,28 @@ spoilt("logits", logits["ascent"], swap, lambda: logits_of(every[-1], task))
 def test_results_and_logits_that_are_damaged_or_of_other_models_are_refused(workshop):
     done = run_python(workshop, RESULTS)
     assert done.returncode == 0, done.stderr[-1000:]
-    right, again, gone, cut, flipped, kind, number, logits = [line for line in done.stdout.splitlines() if line]
-    assert right == "right accepted True" and again == "again True"
-    assert (
-        gone.startswith("gone refused: There are no results of Gradient Ascent") and "run netcomp_SimpleAscent" in gone
-    )
-    assert all("is damaged" in line and "run netcomp_SimpleAscent.ipynb again" in line for line in (cut, flipped))
+    same, gone, cut, flipped, kind, number, logits = [line for line in done.stdout.splitlines() if line]
+    assert same == "same True" and "2 Gradient Ascent models" in gone and "run netcomp_SimpleAscent" in gone
+    assert all("is damaged" in line and "delete this file" in line for line in (cut, flipped))
     assert kind.startswith("kind refused: ") and "holds the measures of other models" in kind
     assert number.startswith("number refused: ") and "N_MODELS = 3" in number
     assert logits.startswith("logits refused: ") and "delete this file and run the cell again" in logits
 
 
-MEASURED = (
-    SETUP
-    + """
-from helpers.evaluation.evaluate import load_results
-from helpers.files import StudyError
-try:
-    print(len(load_results(task, 2, ("ascent",))))
-except StudyError as error:
-    print(error)
-"""
-)
-
-
-@pytest.mark.parametrize(
-    "place, old, new",
-    [
-        ("evaluation/distances.py", ".mean(-1)\n", ".mean(-1) * 1.0\n"),
-        ("unlearning/ascent.py", "sign=-1.0", "sign=-1.1"),
-    ],
-)
-def test_results_belong_to_the_code_that_measured_and_to_that_which_made_the_models(workshop, place, old, new):
-    if not list((workshop / "data" / "results").rglob("ascent-2-*")):
-        assert run_python(workshop, RESULTS).returncode == 0
-    path = workshop / "helpers" / place
-    original = path.read_text()
-    assert run_python(workshop, MEASURED).stdout.strip().isdecimal()
-    try:
-        path.write_text(original.replace(old, new, 1))
-        said = run_python(workshop, MEASURED).stdout
-        assert "of another number of models, or of other settings, split or code: run netcomp_SimpleAscent" in said
-    finally:
-        path.write_text(original)
-
-
-def test_results_of_version_1_get_one_sentence(workshop):
-    folder = workshop / "data" / "results" / "cmnist" / "plain"
-    folder.mkdir(parents=True)
-    (folder / "gemu.json").write_text("{}")
-    code = MEASURED.replace('load_task("cmnist")', 'load_task("cmnist", "plain")').replace('"ascent"', '"gemu"')
-    said = run_python(workshop, code).stdout.strip()
-    assert "written by version 1" in said and "run netcomp_GEMU.ipynb with" in said and "\n" not in said
+def test_results_belong_to_the_code_that_made_the_models(workshop):
+    """That of a method, and of what it uses."""
+    assert run_python(workshop, RESULTS).returncode == 0
+    code = RESULTS.partition("every = ")[0] + 'print(len(load_results(task, 2, ("ascent",))))'
+    assert run_python(workshop, code).stdout.strip().isdecimal()
+    for place, old, new in (("ascent.py", "sign=-1.0", "sign=-1.1"), ("method.py", "max(1, int(most))", "int(most)")):
+        path = workshop / "helpers" / "unlearning" / place
+        original = path.read_text()
+        try:
+            path.write_text(original.replace(old, new, 1))
+            last = run_python(workshop, code).stderr.strip().splitlines()[-1]
+            assert "of other settings or code: run netcomp_SimpleAscent" in last
+        finally:
+            path.write_text(original)
 
 
 def test_another_split_is_refused(workshop):

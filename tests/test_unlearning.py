@@ -222,7 +222,7 @@ def test_ssd_dampens_just_the_weights_that_matter_more_for_the_forget_set(traine
 
 
 def test_salun_moves_only_the_weights_with_the_largest_forget_gradient(trained_model, small_data):
-    kept = METHODS["salun"].settings.kept
+    kept = METHODS["salun"].settings.salient
     model, _ = run("salun", trained_model, small_data, saliency_part=0.9)  # enough for all of D_f
     start = copy.deepcopy(trained_model).requires_grad_(True)
     cross_entropy(start(small_data.forget_images), small_data.forget_labels).backward()
@@ -287,7 +287,7 @@ def test_sparse_fine_tuning_shrinks_the_sum_of_the_weights(trained_model, small_
 
 def test_msg_draws_anew_where_the_gradients_of_both_sets_agree(trained_model, small_data, unrepaired):
     """By hand, on the retained samples that the seed draws."""
-    model, _ = run("msg", trained_model, small_data, redrawn=0.3, gradient_part=1.0)  # enough for all of D_f
+    model, _ = run("msg", trained_model, small_data, redrawn_share=0.3, gradient_part=1.0)  # enough for all of D_f
     start = copy.deepcopy(trained_model).requires_grad_(True)
     drawn = sample(len(small_data.retain_labels), len(small_data.forget_labels), seeded(1))
     gradients = []

@@ -1,160 +1,278 @@
-"""Measures ensembles: `evaluate` what a notebook shows, `load_results` what was stored before. Both return the results
-frame.
+"""From ensembles to the results frame: `measure` computes what is not stored, `load_results` only reads. Both return
+the frame with every derived measure.
 
-The frame of a kind lies in data/results/<dataset>/<request>/frames/, under a name made of everything that decides what
-is in it: the models, the trained and retrained models beside them, their number, the device and the code that measures.
-So stored values are never mixed with those of other models or code.
+The measures of a kind lie beside its models, in one file for each number of models, which also notes the version of
+each measure; those of another version are computed again, the others are kept. Where the test split has no samples of
+the kind that is forgotten (a random part, a list without a test list), measures on its forget set are left out, and the
+loss attack compares with held-out samples of the classes touched; where nothing is left of a class, so are those on its
+neighbours, and the linear probe.
 """
 
-import functools
-import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
 from helpers.data.task import NAMES, Task
-from helpers.device import describe, pick_device, return_memory
-from helpers.evaluation.distances import (
-    accuracy,
-    activation_change,
-    cross_entropies,
-    energy_distances,
-    gap_closed,
-    kl_per_model,
-    predicted_shares,
-    weight_distance,
-)
-from helpers.evaluation.frame import COLUMNS, Rows, results_folder
-from helpers.evaluation.logits import logits_of, parts_of
-from helpers.files import StudyError, code_fingerprint, fingerprint, load_frame, save_frame, shown, there
+from helpers.device import return_memory
+from helpers.evaluation.distances import activation_change, gap_closed, weight_distance
+from helpers.evaluation.frame import COLUMNS, Rows, select, values
+from helpers.evaluation.logits import Logits, logits_of, outputs_folder, parts_of
+from helpers.evaluation.measures import FEWEST, MEASURES, TRAIN, View, memorised
+from helpers.evaluation.privacy import halves, margin
+from helpers.evaluation.relearning import can_probe, forget_loss, linear_probe, relearn_steps, resurgence
+from helpers.files import StudyError, fingerprint, load_frame, locked, save_frame, shown, there
 from helpers.models.cnn import LAYERS
-from helpers.models.ensembles import BASELINES, Ensemble, Kind, baseline
+from helpers.models.ensembles import BASELINES, Ensemble, Kind, baseline, baseline_kind, model_of
+from helpers.models.training import RECIPE
+from helpers.parallel import compute
+from helpers.sizes import SIZES
 from helpers.unlearning import FRONTIER, METHODS, OURS, kind_of
 
 ACTIVATION_SAMPLE = 500  # test samples on which activations are compared
-KL_PARTS = (("test", "forget"), ("train", "forget"), ("test", "neighbours"), ("test", "retain"), ("test", "all"))
-ENERGY_PARTS = KL_PARTS[:3]
-DISTANCES = {"kl": lambda models, oracle: kl_per_model(oracle, models), "energy": energy_distances}
+DRAWS = 200  # random draws behind the null distributions of paired measures and of single models
+VERSION = "version"  # rows of a stored file: at = measure, value = its version
+PROBES = [name for name, about in MEASURES.items() if about.compares == "probe"]
+STORED = [name for name, about in MEASURES.items() if about.compares not in ("probe", "derived")]
 
 
-def evaluate(task: Task, *ensembles: Ensemble) -> pd.DataFrame:
-    """Measures every given ensemble beside the stored trained and retrained ones; what is stored is not measured again.
+def measure(task: Task, *ensembles: Ensemble, probes: bool = False) -> pd.DataFrame:
+    """Measures the given ensembles, all of the same size, beside the stored baselines; what is stored is not measured
+    again. probes: also the measures that train the first models of each kind further, which takes longest.
 
     Returns the frame: the baselines first, then the given ones.
     """
     n = len(ensembles[0])
     given = {ensemble.kind.name: ensemble for ensemble in ensembles}
     every = {name: given.get(name) or baseline(name, task, n, stored=True) for name in BASELINES} | given
-    frames = []
-
-    @functools.lru_cache(3)  # trained, retrained and the one that is measured
-    def parts(name: str) -> dict:
-        return parts_of(task, logits_of(every[name], task))
-
-    @functools.cache
-    def ends(measure: str, part: tuple[str, str]) -> tuple[float, float]:
-        """Floor and ceiling: the distance of retrained models from each other, and of trained ones from them."""
-        oracle, before = (parts(name)[part][0] for name in ("retrained", "trained"))
-        floor = DISTANCES[measure](oracle, oracle).mean() if measure == "kl" else 0.0
-        return floor, DISTANCES[measure](before, oracle).mean()
-
-    for name, ensemble in every.items():
-        path = frame_path(task, ensemble.kind, n)
-        if not there(path):
-            rows = Rows()
-            _measure_outputs(rows, parts(name))
-            for measure, distance in DISTANCES.items():
-                for part in (part for part in (KL_PARTS if measure == "kl" else ENERGY_PARTS) if part in parts(name)):
-                    found = distance(parts(name)[part][0], parts("retrained")[part][0])
-                    rows.add(measure, found, *part)
-                    rows.add(f"{measure}_gap", gap_closed(found, *ends(measure, part)), *part)
-            _measure_models(rows, ensemble, every["trained"], task.data.test.images[:ACTIVATION_SAMPLE])
-            save_frame(path, rows.frame(task, name))
-        frames.append(read_frame(path, name))
-    return_memory()
-    return with_shares(pd.concat(frames, ignore_index=True))
+    lacking = {name: _read(task, ensemble.kind, n)[1] for name, ensemble in every.items()}
+    if any(lacking.values()):
+        _measure(task, every, {name: found for name, found in lacking.items() if found})
+        return_memory()
+    frames = [_read(task, ensemble.kind, n)[0] for ensemble in every.values()]
+    if probes:
+        kinds = [kind for kind in every if kind != "untrained" and kind not in FRONTIER]
+        frames += _probe(task, {kind: every[kind] for kind in kinds})
+    return with_derived(pd.concat(frames, ignore_index=True))
 
 
-def frame_path(task: Task, kind: Kind, n: int, what: str = "", code: str = "") -> Path:
-    """Where the frame of a kind lies; what: "" for a notebook's measures, or another word for others."""
-    ends = [kind_of(name, task).identity for name in ("trained", "retrained")]
-    key = fingerprint([kind.identity, ends, n, describe(pick_device()), code or _code()])
-    return results_folder(task) / "frames" / f"{what}{kind.name}-{n}-{key}.csv.gz"
+def measures_path(task: Task, kind: Kind, n: int) -> Path:
+    """Where the measures of n models of a kind lie, beside these trained and retrained ones."""
+    ends = [baseline_kind(name, task).identity for name in ("trained", "retrained")]
+    return outputs_folder(kind, task) / f"measures-{n}-{fingerprint(ends)}.csv.gz"
 
 
-def read_frame(path: Path, kind: str = "", remedy: str = "delete this file and run the cell again.") -> pd.DataFrame:
-    """A stored frame; StudyError with the remedy where it is damaged or, if a kind is given, is of another one."""
+def _read(task: Task, kind: Kind, n: int) -> tuple[pd.DataFrame, list[str]]:
+    """The stored measures of a kind, and the names of those that it lacks in their present version."""
+    path = measures_path(task, kind, n)
+    if not there(path):
+        return pd.DataFrame(columns=list(COLUMNS)), STORED
+    found = read_frame(path, kind.name)
+    versions = found[found.measure == VERSION].set_index("at").value
+    lacking = [name for name in STORED if versions.get(name) != MEASURES[name].version]
+    return found[~found.measure.isin([VERSION, *lacking])], lacking
+
+
+def read_frame(path: Path, kind: str) -> pd.DataFrame:
+    """A stored frame; StudyError where it is damaged or of another kind."""
+    remedy = "delete this file and run the cell again."
     found = load_frame(path, COLUMNS, remedy)
-    if kind and not set(found.kind) <= {kind, "null"}:
+    if not set(found.kind) <= {kind, "null"}:
         raise StudyError(f"{shown(path)} holds the measures of other models than its place says: {remedy}")
     return found
 
 
-def _code() -> str:
-    return code_fingerprint(sys.modules[__name__], follow="helpers.evaluation")
+def _measure(task: Task, every: dict[str, Ensemble], lacking: dict[str, list[str]]) -> None:
+    """Computes and stores what each kind lacks: kind -> names of measures."""
+    for name in lacking:
+        logits_of(every[name], task)  # stored now, read again when their turn comes: together they take gigabytes
+    n = len(every["retrained"])
+    known = {name: parts_of(task, logits_of(every[name], task)) for name in ("trained", "retrained")}
+    worst = memorised(*(margin(*parts[TRAIN]) for parts in known.values()))
+    retrained = View.of(known.pop("retrained"), worst)
+    trained = [content["state"] for content in _contents(every["trained"])]
+    jobs = (
+        (name, (task, name, names, logits_of(every[name], task), _contents(every[name]), worst, retrained, trained))
+        for name, names in lacking.items()
+    )
+    with locked(outputs_folder(every["retrained"].kind, task) / "measures"):
+        for name, found in compute(measure_one, jobs):
+            frames = [frame for frame in (_read(task, every[name].kind, n)[0], found) if len(frame)]
+            save_frame(measures_path(task, every[name].kind, n), pd.concat(frames, ignore_index=True))
 
 
-def _measure_outputs(rows: Rows, parts: dict) -> None:
-    for (split, subset), (logits, labels) in parts.items():
-        rows.add("accuracy", accuracy(logits, labels), split, subset)
-        rows.add("loss", cross_entropies(logits, labels).mean(1), split, subset)
-    split = "test" if ("test", "forget") in parts else "train"
-    for number, shares in enumerate(predicted_shares(parts[split, "forget"][0]).T):
-        rows.add("predicted", shares, split, "forget", str(number))
+def _contents(ensemble: Ensemble) -> list[dict]:
+    return [ensemble.stored(place) for place in range(len(ensemble))]
 
 
-def _measure_models(rows: Rows, ensemble: Ensemble, trained: Ensemble, images: torch.Tensor) -> None:
-    pairs = list(zip(ensemble.models, trained.models, strict=True))
+def measure_one(
+    task: Task,
+    kind: str,
+    names: list[str],
+    logits: Logits,
+    contents: list[dict],
+    worst: np.ndarray,
+    retrained: View,
+    trained: list[dict],
+) -> pd.DataFrame:
+    """The named measures of one kind, from its outputs and the contents of its files, with the version of every
+    measure; of "retrained" with null distributions. trained: weights of the trained models."""
+    view = retrained if kind == "retrained" else View.of(parts_of(task, logits), worst)
+    of_models = _of_models(task, kind, contents, trained)
+    return pd.concat(
+        [compare(task, kind, view, retrained, names), of_models[of_models.measure.isin([*names, VERSION])]]
+    )
+
+
+def _of_models(task: Task, kind: str, contents: list[dict], trained: list[dict]) -> pd.DataFrame:
+    """The measures of weights and of how the models were made, and the version of every measure."""
+    rows, images = Rows(), task.data.test.images[:ACTIVATION_SAMPLE]
+    pairs = [
+        (model_of(content["state"]).cpu(), model_of(state).cpu())
+        for content, state in zip(contents, trained, strict=True)
+    ]
     distances = [weight_distance(*pair) for pair in pairs]
     changes = [activation_change(*pair, images) for pair in pairs]
     for layer in (*LAYERS, "total"):
         rows.add("weight_distance", [each[layer] for each in distances], at=layer)
     for layer in LAYERS:
         rows.add("activation_change", [each[layer] for each in changes], "test", "all", layer)
-    for measure in ("seconds", "samples"):
-        rows.add(measure, [record[measure] for record in ensemble.records])
-    curves = [record.get("curves", {}) for record in ensemble.records]
-    for phase in curves[0]:
-        rows.add("curve", torch.stack([each[phase] for each in curves]).mean(0), at=phase, by="step")
+    records = [content["record"] for content in contents]
+    rows.add("seconds", [each["seconds"] for each in records], at=[content["made"]["device"] for content in contents])
+    rows.add("samples", [each["samples"] for each in records])
+    for phase in records[0].get("curves", {}):
+        curves = torch.stack([each["curves"][phase] for each in records])
+        rows.add("curve", curves.mean(0), at=phase, by="step")
+    for name in STORED:
+        rows.add(VERSION, MEASURES[name].version, at=name, by="")
+    return rows.frame(task, kind)
 
 
-def with_shares(results: pd.DataFrame) -> pd.DataFrame:
-    """Adds `samples_share`, which needs the retrained models beside the others."""
+def compare(task: Task, kind: str, view: View, retrained: View, names: list[str] = STORED) -> pd.DataFrame:
+    """The named measures of outputs of one kind; of "retrained" also their null distributions, as rows of kind
+    "null"."""
+    rows, null, n, random = Rows(), Rows(), len(retrained), np.random.default_rng(0)
+    shifts = [np.roll(np.arange(n), -shift) for shift in (range(1, n) if kind == "retrained" else (1,))]
+    chance = [_derangement(n, random) for _ in range(DRAWS)] if kind == "retrained" else []
+    draws = list(halves(n)) if n >= FEWEST else [(slice(None), slice(None))]  # all models against all
+    for name in names:
+        about = MEASURES[name]
+        formula, here = about.formula, [part for part in about.parts or view.every_part if part in view.losses]
+        for part in here if n >= about.least and formula else ():
+            if about.compares == "pairs":
+                found = np.mean([formula(view, retrained, partner, part) for partner in shifts], axis=0)
+                null.add(name, [formula(view, retrained, at, part).mean() for at in chance], *part, by="step")
+            elif about.compares == "halves":
+                drawn = pd.DataFrame([_by_at(formula(view, retrained, a, b, part)) for a, b in draws])
+                for target in (rows, null) if kind == "retrained" else (rows,):
+                    for at in drawn:
+                        target.add(name, drawn[at], *part, at, by="step")
+                continue
+            else:
+                found = formula(view, *([retrained] if about.compares == "all pairs" else []), part)
+                if about.null and kind == "retrained":
+                    null.add(name, of_random_halves(found), *part, by="step")
+            for at, values_of in _by_at(found).items():
+                rows.add(name, values_of, *part, at, by="seed" if np.ndim(values_of) else "")
+    frames = [rows.frame(task, kind), null.frame(task, "null")]
+    return pd.concat([frame for frame in frames if len(frame)], ignore_index=True)
+
+
+def _by_at(found) -> dict:
+    """What a formula gave, as a dictionary from `at` to values."""
+    return found if isinstance(found, dict) else {"": found}
+
+
+def of_random_halves(sample: np.ndarray) -> np.ndarray:
+    """Means of random halves of the models (seed 0): [N] -> [DRAWS]."""
+    random = np.random.default_rng(0)
+    size = max(1, len(sample) // 2)
+    return np.array([random.choice(sample, size, replace=False).mean() for _ in range(DRAWS)])
+
+
+def _derangement(n: int, random: np.random.Generator) -> np.ndarray:
+    """A random order in which no number stays at its place."""
+    while True:
+        order = random.permutation(n)
+        if n < 2 or (order != np.arange(n)).all():
+            return order
+
+
+def _probe(task: Task, every: dict[str, Ensemble]) -> list[pd.DataFrame]:
+    """The probes of the first models of each kind, and their null distributions. One file per model: a kill costs
+    one."""
+    versions = [MEASURES[name].version for name in PROBES]
+    key = fingerprint([versions, SIZES.relearn_steps, SIZES.resurgence_steps, every["trained"].kind.identity])
+    paths = {
+        (name, place): outputs_folder(ensemble.kind, task) / f"{ensemble.seeds[place]:03d}-probes-{key}.csv.gz"
+        for place in range(min(SIZES.probed, len(every["trained"])))
+        for name, ensemble in every.items()
+    }
+    missing = [at for at, path in paths.items() if not there(path)]
+    if missing:
+        jobs = (
+            (at, (task, every[at[0]].stored(at[1])["state"], every["trained"].stored(at[1])["state"], at[1]))
+            for at in missing
+        )
+        with locked(outputs_folder(every["retrained"].kind, task) / "measures"):
+            for (name, place), found in compute(probe, jobs):
+                rows = Rows()
+                for measured, split, value in found:
+                    rows.add(measured, value, split, "forget", by="")
+                save_frame(paths[name, place], rows.frame(task, name).assign(seed=place).astype(COLUMNS))
+    frame, rows = pd.concat([read_frame(path, name) for (name, _), path in paths.items()], ignore_index=True), Rows()
+    for measured in PROBES:
+        for split in ("train", "test"):
+            mine = values(frame, "retrained", measured, split, "forget")
+            if len(mine):
+                rows.add(measured, of_random_halves(mine), split, "forget", by="step")
+    return [frame, rows.frame(task, "null")]
+
+
+def probe(task: Task, state: dict, trained: dict, seed: int) -> list[tuple[str, str, float]]:
+    """Of the model with these weights (measure, split, value): resurgence; relearn time, up to the loss that the
+    trained model has; balanced accuracy of the linear probe."""
+    model = model_of(state).cpu()
+    target = forget_loss(model_of(trained).cpu(), task)
+    back = resurgence(model, task, RECIPE, seed, SIZES.resurgence_steps)
+    found = [("resurgence", split, reached) for split, reached in back.items()]
+    found += [("relearn_steps", "train", relearn_steps(model, task, target, RECIPE, seed, SIZES.relearn_steps))]
+    return found + ([("probe", "test", linear_probe(model, task))] if can_probe(task) else [])
+
+
+def with_derived(results: pd.DataFrame) -> pd.DataFrame:
+    """Adds what follows from other measures: the gap closed in energy distance and in KL divergence, from the floor
+    (retrained models; 0 for the energy distance) to the ceiling (trained ones), and `samples_share`."""
+    frames = [results]
+    for name in ("energy", "kl"):
+        found = select(results, name, None, None)
+        for _, part in found.groupby(["split", "subset"], sort=False):
+            ceiling, floor = (part[part.kind == kind].value.to_numpy().mean() for kind in ("trained", "retrained"))
+            closed = gap_closed(part.value, 0.0 if name == "energy" else floor, ceiling)
+            frames.append(part.assign(measure=f"{name}_gap", value=closed))
     samples = results[results.measure == "samples"]
     whole = samples[samples.kind == "retrained"].value.mean()
-    share = samples.assign(measure="samples_share", value=samples.value / whole)
-    return pd.concat([results, share], ignore_index=True)
+    frames.append(samples.assign(measure="samples_share", value=samples.value / whole))
+    return pd.concat([frame for frame in frames if len(frame)], ignore_index=True)
 
 
 def load_results(task: Task, n: int, required: tuple[str, ...] = ("retrained", *OURS)) -> pd.DataFrame:
-    """The frame of all kinds whose measures are stored for n models, made and measured by the present code.
+    """The frame of all kinds whose measures are stored for n models, made and measured by the present code; probes are
+    left out.
 
     Raises StudyError naming the notebook to run where a required kind is missing or is of other models or code.
     """
-    found = []
+    frames = []
     for name in (*BASELINES, *METHODS, *FRONTIER):
         kind = kind_of(name, task)
-        path = frame_path(task, kind, n)
-        if there(path):
-            found.append(read_frame(path, name, f"delete this file and run {kind.notebook} again."))
+        found, lacking = _read(task, kind, n)
+        if not lacking:
+            frames.append(found)
         elif name in required:
-            raise StudyError(_missing(task, kind, n))
-    return with_shares(pd.concat(found, ignore_index=True))
-
-
-def _missing(task: Task, kind: Kind, n: int) -> str:
-    folder = results_folder(task)
-    remedy = (
-        f'run {kind.notebook} with USED_DATASET = "{task.data.name}", FORGET = "{task.request.name}" and '
-        f"N_MODELS = {n} first."
-    )
-    where = f"{kind.title} on {NAMES[task.data.name]}"
-    if any((folder / "frames").glob(f"{kind.name}-*")):
-        return (
-            f"The stored results of {where} are of another number of models, or of other settings, split or code: "
-            f"{remedy}"
-        )
-    if there(folder / f"{kind.name}.json"):
-        return f"The results in {shown(folder)} were written by version 1 of this repository: {remedy}"
-    return f"There are no results of {where}: {remedy}"
+            raise StudyError(
+                f"The measures of {n} {kind.title} models on {NAMES[task.data.name]}, forgotten: {task.request.name}, "
+                f"are not stored, or those stored are of other settings or code: run {kind.notebook} with "
+                f'USED_DATASET = "{task.data.name}", FORGET = "{task.request.name}" and N_MODELS = {n} first.'
+            )
+    return with_derived(pd.concat(frames, ignore_index=True))

@@ -7,13 +7,12 @@
 | seed | of the model; empty for a measure of an ensemble as a whole |
 | split | "train" or "test"; empty where a measure has none |
 | subset | of that split, as `Task.subsets` names them; "forget_red", ...; "memorised": worst cases |
-| measure | `MEASURES` below; accuracies and shares from 0 to 1, losses and divergences in nats |
-| at | what else a measure is of: a layer, a predicted class, a phase, a quantile, another kind; else empty |
+| measure | `MEASURES` in `measures.py`; accuracies and shares from 0 to 1, losses and divergences in nats |
+| at | what else it is of: a layer, a class, a phase, a quantile, of `seconds` the machine; else empty |
 | step | of a curve; or which of the random draws of halves, for a measure of an ensemble; else empty |
 | value | the number |
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,59 +21,10 @@ from scipy.stats import bootstrap
 
 from helpers.data.task import Task
 from helpers.files import DATA
-from helpers.sizes import SIZES
 
 RESULTS = DATA / "results"
 COLUMNS = dict.fromkeys(("dataset", "forget", "kind"), "str") | {"seed": "Int64"}
 COLUMNS |= dict.fromkeys(("split", "subset", "measure", "at"), "str") | {"step": "Int64", "value": "float64"}
-
-
-@dataclass(frozen=True)
-class Measure:
-    """title and unit: for readers; aim: what is best, "retrained" for the value that retrained models have;
-    scale, digits: how it is printed; drawn: one value per random draw of halves, not per model."""
-
-    title: str
-    unit: str
-    aim: str = "retrained"
-    scale: float = 1.0
-    digits: int = 3
-    drawn: bool = False
-
-
-MEASURES = {
-    "accuracy": Measure("accuracy", "%", scale=100, digits=2),
-    "loss": Measure("mean cross-entropy", "nats"),
-    "predicted": Measure("predictions", "% of the samples, per class", scale=100, digits=1),
-    "kl": Measure("KL(retrained || kind)", "nats"),
-    "kl_gap": Measure("KL gap closed", "%", "100", 100, 1),
-    "energy": Measure("energy distance to retrained", "0 to 2.8", "0", digits=3),
-    "energy_gap": Measure("energy gap closed", "%", "100", 100, 1),
-    "weight_distance": Measure("L2 distance of the weights from the trained model", ""),
-    "activation_change": Measure("mean absolute change of the activations from the trained model", ""),
-    "seconds": Measure("wall time of one model", "s", "", digits=2),
-    "samples": Measure("samples forward and backward through the classifier", "", "", digits=0),
-    "samples_share": Measure("samples, of those that retraining sees", "%", "", 100, 1),
-    "curve": Measure("cross-entropy while unlearning, mean over the models", "nats", ""),
-    "tow": Measure("tug of war (ToW)", "1 is best", "1"),
-    "average_gap": Measure("average gap", "points", "0", 100, 2),
-    "activation_distance": Measure("distance of the softmax outputs from retrained ones", ""),
-    "js": Measure("Jensen-Shannon divergence from retrained", "nats"),
-    "loss_attack": Measure("loss attack", "AUC"),
-    "u_lira": Measure("U-LiRA, told from retrained", "accuracy, 0.5 is best", drawn=True),
-    "u_lira_tpr": Measure("U-LiRA, true positives at a rate of false ones", "share", drawn=True),
-    "klom": Measure("KLoM against retrained", "nats", digits=2, drawn=True),
-    "excess": Measure("loss above retrained's", "standard deviations of retrained", "0", digits=1, drawn=True),
-    "beyond": Measure("samples lost beyond every retrained model", "share", drawn=True),
-    "resurgence": Measure(
-        f"accuracy after {SIZES.resurgence_steps} steps on retained samples alone", "%", scale=100, digits=1
-    ),
-    "relearn_steps": Measure("relearn time", "steps", digits=1),
-    "probe": Measure("linear probe for what was forgotten", "balanced accuracy"),
-    "loss_quantile": Measure("loss over the samples, mean over the models", "nats"),
-    "margin_quantile": Measure("confidence over the samples, mean over the models", "log p - log(1 - p)"),
-    "kl_pair": Measure("KL(at || kind)", "nats", ""),
-}
 
 
 class Rows:
@@ -83,13 +33,17 @@ class Rows:
     def __init__(self):
         self.rows = []
 
-    def add(self, measure: str, values, split: str = "", subset: str = "", at: str = "", by: str = "seed") -> None:
-        """values: [N], one per model (by="seed"), per draw or step (by="step"), or one number (by="")."""
-        for place, value in enumerate(np.atleast_1d(np.asarray(values, float))):
+    def add(self, measure: str, values, split="", subset="", at: str | list[str] = "", by="seed") -> None:
+        """values: [N], one per model (by="seed"), per draw or step (by="step"), or one number (by=""); at: of all, or
+        one per value."""
+        values = np.atleast_1d(np.asarray(values, float))
+        places = [at] * len(values) if isinstance(at, str) else at
+        for place, (value, at) in enumerate(zip(values, places, strict=True)):
             seed, step = (place if by == column else pd.NA for column in ("seed", "step"))
             self.rows.append((seed, split, subset, measure, at, step, float(value)))
 
     def frame(self, task: Task, kind: str) -> pd.DataFrame:
+        """The rows as a results frame."""
         columns = ["seed", "split", "subset", "measure", "at", "step", "value"]
         found = pd.DataFrame(self.rows, columns=columns)
         return found.assign(dataset=task.data.name, forget=task.request.name, kind=kind)[list(COLUMNS)].astype(COLUMNS)
@@ -113,9 +67,11 @@ def select(results: pd.DataFrame, measure: str, split="", subset="", at="", kind
 
 
 def values(results: pd.DataFrame, kind: str, measure: str, split="", subset="", at="") -> np.ndarray:
-    """The values of one kind, in the order of seeds or draws: [N]; empty where it was not measured."""
+    """The values of one kind, in the order of seeds or draws: [N]; empty where it was not measured. at: None takes
+    all."""
     rows = (results.measure.to_numpy() == measure).nonzero()[0]  # by numpy, since tables ask thousands of times
-    for column, wanted in {"kind": kind, "split": split, "subset": subset, "at": at}.items():
+    wanted_of = {"kind": kind, "split": split, "subset": subset} | ({} if at is None else {"at": at})
+    for column, wanted in wanted_of.items():
         rows = rows[results[column].to_numpy()[rows] == wanted]
     return results.value.to_numpy()[rows]
 
@@ -136,7 +92,7 @@ def mean(results: pd.DataFrame, kind: str, measure: str, split="", subset="", at
 def time_share(results: pd.DataFrame, kind: str) -> float:
     """Seconds of one model of a kind over those of one retrained model, medians over the models (the first model of a
     process takes longer); nan where these took none."""
-    own, whole = values(results, kind, "seconds"), values(results, "retrained", "seconds")
+    own, whole = (values(results, name, "seconds", at=None) for name in (kind, "retrained"))
     return float(np.median(own) / np.median(whole)) if len(own) and len(whole) and np.median(whole) else np.nan
 
 

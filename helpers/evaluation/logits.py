@@ -1,19 +1,21 @@
-"""The outputs of an ensemble on the samples that are measured, computed once and stored as arrays."""
+"""The outputs of an ensemble on the samples that are measured: computed once, stored beside the models."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from helpers.data.dataset import COLOURS
 from helpers.data.task import Task
 from helpers.device import pick_device
-from helpers.evaluation.frame import results_folder
 from helpers.files import StudyError, load_arrays, locked, save_arrays, shown, there
-from helpers.models.ensembles import Ensemble
+from helpers.models.ensembles import EVERY_REQUEST, Ensemble, Kind, model_of
 from helpers.models.training import predict, seeded
 
 RETAIN_TRAIN_SAMPLE = 2_000  # retained training samples on which outputs are kept, drawn with seed 0
+PARTS = ("test", "forget_train", "retain_train")
 
 
 @dataclass(frozen=True)
@@ -21,44 +23,61 @@ class Logits:
     """Of an ensemble, float32 arrays.
 
     test: [N, n_test, 10] on the test split, forget_train: [N, n_f, 10] on D_f of the training split,
-    retain_train: [N, 2000, 10] on a fixed sample of D_r of the training split.
+    retain_train: [N, 2000, 10] on a fixed sample of D_r of the training split;
+    noise: of the first model, what its generator made while it was trained, [snapshots, k, c, 28, 28]; None of a model
+    without one.
     """
 
     test: np.ndarray
     forget_train: np.ndarray
     retain_train: np.ndarray
+    noise: np.ndarray | None
+
+
+def outputs_folder(kind: Kind, task: Task) -> Path:
+    """Where the outputs and measures of a kind lie: beside its models, and of models that serve every request in a
+    folder for each."""
+    shared = kind.folder.parent.name == EVERY_REQUEST
+    return kind.folder / f"{task.folder}-{task.fingerprint}" if shared else kind.folder
 
 
 def logits_of(ensemble: Ensemble, task: Task) -> Logits:
-    """The logits of an ensemble, from data/results/ if they were computed before."""
-    kind = ensemble.kind
-    path = results_folder(task) / "logits" / f"{kind.name}-{kind.identity}-{len(ensemble)}.npz"
-    if not there(path):
-        with locked(path):
-            if not there(path):
-                save_arrays(path, of=np.array([kind.name, kind.identity]), **vars(_predict(ensemble, task)))
+    """The logits of an ensemble; those that are not stored are computed."""
+    folder = outputs_folder(ensemble.kind, task)
+    paths = [folder / f"{seed:03d}-logits.npz" for seed in ensemble.seeds]
+    if not all(map(there, paths)):
+        with locked(folder):
+            missing = [place for place, path in enumerate(paths) if not there(path)]
+            images = _images(task) if missing else ()
+            for place in missing:
+                content = ensemble.stored(place)
+                model = model_of(content["state"])
+                noise = content["record"].get("noise")
+                found = {part: predict(model, at).numpy() for part, at in zip(PARTS, images, strict=True)}
+                found |= {} if noise is None else {"noise": noise.numpy()}
+                save_arrays(paths[place], of=_owner(ensemble, place), **found)
+    found = [_read(path, ensemble, place) for place, path in enumerate(paths)]
+    return Logits(*(np.stack([each[part] for each in found]) for part in PARTS), found[0].get("noise"))
+
+
+def _owner(ensemble: Ensemble, place: int) -> np.ndarray:
+    return np.array([ensemble.kind.identity, str(ensemble.seeds[place])])
+
+
+def _read(path: Path, ensemble: Ensemble, place: int) -> dict[str, np.ndarray]:
     remedy = "delete this file and run the cell again."
     found = load_arrays(path, remedy)
-    if found.pop("of").tolist() != [kind.name, kind.identity] or {len(part) for part in found.values()} != {
-        len(ensemble)
-    }:
+    if not np.array_equal(found.get("of"), _owner(ensemble, place)):
         raise StudyError(f"{shown(path)} holds the logits of other models than its place says: {remedy}")
-    return Logits(**found)
+    return found
 
 
-def _predict(ensemble: Ensemble, task: Task) -> Logits:
-    device = pick_device()
+def _images(task: Task) -> list[Tensor]:
     parts = task.data.test.images, task.forget_set("train")[0], task.data.train.images[retain_train_sample(task)]
-    found = []
-    for images in parts:
-        images = images.to(device)
-        found.append(np.stack([predict(model.to(device), images).numpy() for model in ensemble.models]))
-    for model in ensemble.models:
-        model.cpu()
-    return Logits(*found)
+    return [images.to(pick_device()) for images in parts]
 
 
-def retain_train_sample(task: Task) -> torch.Tensor:
+def retain_train_sample(task: Task) -> Tensor:
     """Positions in the training split of the fixed sample of D_r on which outputs are kept."""
     retain = (~task.forget["train"]).nonzero().flatten()
     return retain[torch.randperm(len(retain), generator=seeded(0))[:RETAIN_TRAIN_SAMPLE]]

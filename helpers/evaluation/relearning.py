@@ -37,9 +37,8 @@ def relearn_steps(model: CNN, task: Task, target: float, recipe: Recipe, seed: i
 
 
 def resurgence(model: CNN, task: Task, recipe: Recipe, seed: int, steps: int, batch: int = 64) -> dict[str, float]:
-    """Does it come back by itself? Accuracy on the forget set of each split that has one after `steps` steps on
-    retained samples alone, at .05 of the recipe's peak rate (arXiv:2505.22310): what was only hidden returns, what was removed
-    does not."""
+    """Does it come back by itself? Accuracy on the forget set of each split that has one, after `steps` steps on
+    retained samples alone at .05 of the recipe's peak rate (arXiv:2505.22310): what was only hidden returns."""
     model = copy_of(model)
     images, labels = task.retain_set("train")
     optimizer = adam(model, 0.05 * recipe.peak_lr)
@@ -58,7 +57,7 @@ def _loss(model: CNN, images: torch.Tensor, labels: torch.Tensor) -> float:
     return float(cross_entropy(predict(model, images), labels))
 
 
-def told_apart(task: Task) -> bool:
+def can_probe(task: Task) -> bool:
     """Whether there is something that a probe could tell apart: forget samples and their neighbours in both splits."""
     return all(bool(task.forget[split].any() and task.neighbours(split).any()) for split in ("train", "test"))
 
@@ -71,7 +70,7 @@ def linear_probe(model: CNN, task: Task) -> float:
     retrained models' value: the feature is as far gone as it can be; near trained models' value: only the output layer
     hides it. (arXiv:2503.06991.)
     """
-    if not told_apart(task):
+    if not can_probe(task):
         return np.nan
     data = {}
     for split in ("train", "test"):

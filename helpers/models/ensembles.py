@@ -1,15 +1,17 @@
-"""Ensembles: N models of one kind that differ in their seed, computed and stored one by one, or loaded.
+"""Ensembles: N models of one kind that differ in their seed, computed and stored one by one, or found where they are.
 
-A model's file lies in a folder named after everything that decides what is in it (data, split, side, recipe, method,
-settings and the code that makes it), so models made under other conditions are never mixed up with the present ones.
-Work that was interrupted goes on with the first model that is not stored.
+The models of a kind lie in one folder, data/models/<data set>/<request>/<kind>-<identity>/, beside their outputs and
+measures. The identity is a fingerprint of everything that decides what the models are (data, forget set, recipe,
+method, settings and the code that makes them), so models made under other conditions are never mixed up with the
+present ones, and stored ones are found on another machine too. Untrained and trained models serve every request: they
+lie in `every-request`. Work that was interrupted goes on with the first model that is not stored.
 """
 
 import functools
 import platform
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,61 +21,74 @@ from tqdm import tqdm
 
 from helpers.data.task import Task
 from helpers.device import describe, pick_device, return_memory
-from helpers.files import (
-    DATA,
-    StudyError,
-    claim,
-    code_fingerprint,
-    fingerprint,
-    load_torch,
-    locked,
-    save_torch,
-    shown,
-    there,
-)
-from helpers.models import cnn, training
+from helpers.files import DATA, StudyError, code_fingerprint, fingerprint, load_torch, locked, save_torch, shown, there
 from helpers.models.cnn import CNN, new_model
 from helpers.models.training import RECIPE, Recipe, Stopwatch, train
-from helpers.parallel import each
+from helpers.parallel import compute
 
 MODELS = DATA / "models"
+EVERY_REQUEST = "every-request"
 FEWEST = 2  # models of an ensemble
-ROOM = 20_000_000  # bytes that the models and results of all kinds of one seed take
+BYTES = 20_000_000  # that the models and results of all kinds of one seed take on the disk
 BASELINES = {"untrained": "Untrained", "trained": "Trained", "retrained": "Retrained"}
 BASELINES_NOTEBOOK = "netcomp_compare.ipynb"
-Made = tuple[dict[str, Tensor], dict]  # a model's weights, and its record
+WeightsAndRecord = tuple[dict[str, Tensor], dict]  # what making a model returns
 
 
 @dataclass(frozen=True)
 class Kind:
     """What an ensemble is made of. name: "trained", "gemu", ...; title: the same for readers; settings:
-    hyper-parameters;
-    identity: fingerprint of everything that decides what its models are; notebook: which makes it."""
+    hyper-parameters; identity: fingerprint of everything that decides what its models are; folder: where they lie;
+    notebook: which makes it."""
 
     name: str
     title: str
     settings: dict
     identity: str
+    folder: Path
     notebook: str = BASELINES_NOTEBOOK
+
+    def path(self, seed: int) -> Path:
+        return self.folder / f"{seed:03d}.pt"
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """kind: what it is made of; models: N CNNs on the CPU in evaluation mode, model i made with seed i;
-    records: per model `seconds`, `samples` and, for unlearning, `curves` and `noise`."""
+    """N stored models of a kind, whose files are read when they are asked for. seeds: one per model; task: what they
+    were made for."""
 
     kind: Kind
-    models: list[CNN]
-    records: list[dict]
+    task: Task
+    seeds: range
 
     def __len__(self):
-        return len(self.models)
+        return len(self.seeds)
+
+    def stored(self, place: int) -> dict:
+        """What the file of one model holds: `state`, the weights; `record` with `seconds`, `samples` and, of
+        unlearning, `curves` and `noise`; `made`, by what. StudyError where it is damaged or of another model."""
+        path = self.kind.path(self.seeds[place])
+        remedy = f"delete this file and compute the {self.kind.title} models again with ALLREADY_TRAINED = False."
+        content = load_torch(path, remedy)
+        expected = (self.kind.identity, self.seeds[place])
+        if not isinstance(content, dict) or (content.get("identity"), content.get("seed")) != expected:
+            raise StudyError(f"{shown(path)} holds another model than its place says: {remedy}")
+        return content
+
+    @functools.cached_property
+    def models(self) -> list[CNN]:
+        """The N CNNs, on the CPU, in evaluation mode."""
+        return [model_of(self.stored(place)["state"]).cpu() for place in range(len(self))]
+
+    @functools.cached_property
+    def records(self) -> list[dict]:
+        return [self.stored(place)["record"] for place in range(len(self))]
 
 
 def baseline(name: str, task: Task, n: int, stored: bool, first: int = 0) -> Ensemble:
     """The "untrained", "trained" or "retrained" ensemble of n models, with the seeds from `first` on.
 
-    stored: True loads (StudyError if fewer than n are stored), False computes and stores what is missing.
+    stored: True finds it (StudyError if fewer than n are stored), False computes and stores what is missing.
     """
     check_count(n)
     check_stored(stored)
@@ -81,7 +96,7 @@ def baseline(name: str, task: Task, n: int, stored: bool, first: int = 0) -> Ens
     return gather(kind, task, n, stored, make_baseline, lambda seed: (name, task, RECIPE, seed), first)
 
 
-def make_baseline(name: str, task: Task, recipe: Recipe, seed: int) -> Made:
+def make_baseline(name: str, task: Task, recipe: Recipe, seed: int) -> WeightsAndRecord:
     """One model of a baseline."""
     if name == "untrained":
         return state_of(new_model(task.data.channels, seed)), {"seconds": 0.0, "samples": 0}
@@ -106,7 +121,7 @@ def state_of(model: CNN) -> dict[str, Tensor]:
 
 
 def model_of(state: dict[str, Tensor]) -> CNN:
-    """The model with these weights, on the device, as stored ones are loaded: ready for use, not for training."""
+    """The model with these weights, on the device, ready for use, not for training."""
     model = new_model(state["conv1.weight"].shape[1], 0)
     model.load_state_dict(state)
     return model.eval().requires_grad_(False).to(pick_device())
@@ -115,18 +130,19 @@ def model_of(state: dict[str, Tensor]) -> CNN:
 def baseline_kind(name: str, task: Task) -> Kind:
     """Only retrained models depend on what is to be forgotten: the others serve every request."""
     seen = task.fingerprint if name == "retrained" else [task.data.name, task.data.source]
-    identity = fingerprint([name, asdict(RECIPE), seen, code_fingerprint(cnn, training)])
-    return Kind(name, BASELINES[name], asdict(RECIPE), identity)
+    code = code_fingerprint("helpers.models.cnn", "helpers.models.training")
+    identity = fingerprint([name, asdict(RECIPE), seen, code])
+    place = task.folder if name == "retrained" else EVERY_REQUEST
+    return Kind(name, BASELINES[name], asdict(RECIPE), identity, kind_folder(task, place, name, identity))
 
 
-def models_folder(kind: Kind, task: Task) -> Path:
-    """Where the models of a kind lie: those that serve every request in one place."""
-    place = "every-request" if kind.name in ("untrained", "trained") else task.folder
-    return MODELS / task.data.name / place / f"{kind.name}-{kind.identity}"
+def kind_folder(task: Task, place: str, name: str, identity: str) -> Path:
+    """data/models/<data set>/<place>/<name>-<identity>; place: the request's folder, or `every-request`."""
+    return MODELS / task.data.name / place / f"{name}-{identity}"
 
 
-def provenance(task: Task) -> dict:
-    """What made a model, beside its seed and settings: recipe, data, split, device and versions."""
+def made_by(task: Task) -> dict:
+    """What made a model, beside its seed and settings: recipe, data, forget set, device and versions."""
     return {
         "recipe": asdict(RECIPE),
         "source": task.data.source,
@@ -144,9 +160,9 @@ def check_count(n: int) -> None:
             f"N_MODELS must be a whole number from {FEWEST} up, for example 10, not {n!r}: models of different seeds "
             "are compared with each other."
         )
-    if n * ROOM > shutil.disk_usage(DATA.parent).total:
+    if n * BYTES > shutil.disk_usage(DATA.parent).total:
         raise StudyError(
-            f"N_MODELS = {n} would need about {n * ROOM / 1e9:,.0f} GB, more than the whole disk has: set it to a "
+            f"N_MODELS = {n} would need about {n * BYTES / 1e9:,.0f} GB, more than the whole disk has: set it to a "
             "smaller number, for example 30."
         )
 
@@ -162,110 +178,44 @@ def gather(
     task: Task,
     n: int,
     stored: bool,
-    make: Callable[..., Made],
+    make: Callable[..., WeightsAndRecord],
     arguments: Callable[[int], tuple],
     first: int = 0,
 ) -> Ensemble:
-    """Loads n models of a kind, with the seeds from `first` on; where `stored` is False, makes and stores those that
-    are missing.
+    """The n models of a kind with the seeds from `first` on; where `stored` is False, those that are missing are made
+    and stored, by one process at a time.
 
     make: a function of a module, (*arguments(seed)) -> weights, record; other processes call it. This one writes the
     files."""
-    folder = models_folder(kind, task)
-    paths = {seed: folder / f"{seed:03d}.pt" for seed in range(first, first + n)}
-    missing = [seed for seed, path in paths.items() if not there(path)]
-    if stored and missing:
-        raise StudyError(_not_stored(kind, task, n, n - len(missing), folder))
-    if missing:
-        made = {"kind": kind.name, "settings": kind.settings} | provenance(task)
-        with tqdm(total=len(missing), desc=f"{kind.title}, {n} models", unit="model") as bar, claimed(paths) as claims:
-            while missing:
-                jobs = ((seed, arguments(seed)) for seed in claims.free(missing, bar))
-                with closing(each(make, jobs)) as found:  # also where storing one fails: nothing works on unseen
-                    for seed, (state, record) in found:
-                        content = {
-                            "identity": kind.identity,
-                            "seed": seed,
-                            "made": made,
-                            "state": state,
-                            "record": record,
-                        }
-                        save_torch(paths[seed], content)
-                        claims.give_back(seed)
-                        bar.update()
-                missing = claims.others(missing)
-        return_memory()
-    models, records = [], []
-    for seed, path in paths.items():
-        content = _read(path, kind, seed)
-        models.append(_restore(content["state"], task.data.channels, path, kind))
-        records.append(content["record"])
-    return Ensemble(kind, models, records)
-
-
-class _Claims:
-    """Which models this process makes, by their locks, where another notebook may work on the same ensemble."""
-
-    def __init__(self, paths: dict[int, Path]):
-        self.paths, self.held = paths, {}
-
-    def free(self, seeds: list[int], bar: tqdm) -> Iterator[int]:
-        """Those of the seeds that nobody else makes; one is claimed when a process is free for it."""
-        for seed in seeds:
-            lock = claim(self.paths[seed])
-            if lock is None:
-                continue
-            self.held[seed] = lock
-            if there(self.paths[seed]):  # made meanwhile
-                self.give_back(seed)
+    ensemble = Ensemble(kind, task, range(first, first + n))
+    if not _missing(ensemble):
+        return ensemble
+    if stored:
+        raise StudyError(_not_stored(ensemble))
+    with locked(kind.folder):
+        missing = _missing(ensemble)  # another process may have made them meanwhile
+        made = {"kind": kind.name, "settings": kind.settings} | made_by(task)
+        jobs = ((seed, arguments(seed)) for seed in missing)
+        with (
+            tqdm(total=len(missing), desc=f"{kind.title}, {n} models", unit="model") as bar,
+            closing(compute(make, jobs)) as found,  # also where storing one fails: nothing works on unseen
+        ):
+            for seed, (state, record) in found:
+                content = {"identity": kind.identity, "seed": seed, "made": made, "state": state, "record": record}
+                save_torch(kind.path(seed), content)
                 bar.update()
-            else:
-                yield seed
-
-    def give_back(self, seed: int) -> None:
-        self.held.pop(seed).release()
-
-    def others(self, seeds: list[int]) -> list[int]:
-        """What others claimed and have not finished; waits for the first of them."""
-        left = [seed for seed in seeds if not there(self.paths[seed])]
-        if left:
-            with locked(self.paths[left[0]]):
-                pass
-        return left
+    return_memory()
+    return ensemble
 
 
-@contextmanager
-def claimed(paths: dict[int, Path]):
-    claims = _Claims(paths)
-    try:
-        yield claims
-    finally:
-        for seed in list(claims.held):
-            claims.give_back(seed)
+def _missing(ensemble: Ensemble) -> list[int]:
+    return [seed for seed in ensemble.seeds if not there(ensemble.kind.path(seed))]
 
 
-def _remedy(kind: Kind) -> str:
-    return f"delete this file and compute the {kind.title} models again with ALLREADY_TRAINED = False."
-
-
-def _read(path: Path, kind: Kind, seed: int) -> dict:
-    content = load_torch(path, _remedy(kind))
-    if not isinstance(content, dict) or (content.get("identity"), content.get("seed")) != (kind.identity, seed):
-        raise StudyError(f"{shown(path)} holds another model than its place says: {_remedy(kind)}")
-    return content
-
-
-def _restore(state: dict, channels: int, path: Path, kind: Kind) -> CNN:
-    model = new_model(channels, 0)
-    try:
-        model.load_state_dict(state)
-    except (RuntimeError, TypeError):
-        raise StudyError(f"{shown(path)} does not fit this network: {_remedy(kind)}") from None
-    return model.eval().requires_grad_(False)
-
-
-def _not_stored(kind: Kind, task: Task, n: int, found: int, folder: Path) -> str:
-    others = [p for p in folder.parent.glob(f"{kind.name}-*") if p != folder and any(p.glob("*.pt"))]
+def _not_stored(ensemble: Ensemble) -> str:
+    kind, task, n = ensemble.kind, ensemble.task, len(ensemble)
+    found = n - len(_missing(ensemble))
+    others = [p for p in kind.folder.parent.glob(f"{kind.name}-*") if p != kind.folder and any(p.glob("*.pt"))]
     remedy = f"run {kind.notebook} with ALLREADY_TRAINED = False and N_MODELS = {n}"
     if found:
         return f"Only {found} of {n} {kind.title} models are stored for {task.data.name}: {remedy}, or lower N_MODELS."

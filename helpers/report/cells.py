@@ -34,6 +34,6 @@ def styled(table: pd.DataFrame, caption: str = "") -> Styler:
     return table.style.set_caption(caption).set_table_styles([{"selector": "caption", "props": "caption-side: bottom"}])
 
 
-def middle(draws: np.ndarray) -> tuple[float, float]:
+def central_range(draws: np.ndarray) -> tuple[float, float]:
     """Where 95 % of the draws lie."""
     return tuple(np.nanquantile(draws, [0.025, 0.975]).tolist())

@@ -7,14 +7,13 @@ in words.
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.colors import LogNorm
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from helpers.data.dataset import COLOURS
-from helpers.evaluation.audit import FEWEST
-from helpers.evaluation.frame import MEASURES, forgets_more, headline, interval, mean, null_of, select, values
+from helpers.evaluation.frame import forgets_more, headline, interval, mean, null_of, select, values
+from helpers.evaluation.measures import FEWEST, MEASURES
 from helpers.models.cnn import LAYERS
-from helpers.report.cells import kinds_in, middle
+from helpers.report.cells import central_range, kinds_in
 from helpers.report.style import OVER, Figure, colour_of, figure, marker_of
 from helpers.report.tables import no_gap
 from helpers.unlearning import METHODS, TITLES
@@ -204,25 +203,6 @@ def curves_figure(results: pd.DataFrame, kind: str) -> Figure:
     return made
 
 
-def heat_map(results: pd.DataFrame, split: str = "") -> Figure:
-    """KL(row || column) between all kinds on the forget set; the diagonal compares different seeds of one kind. The
-    colours end at 0.1 and 10 nats, so that a kind far from everything does not take them all; the digits give the
-    value."""
-    kinds, split = kinds_in(results), split or headline(results)
-    found = select(results, "kl_pair", split, "forget", None, kinds)
-    table = found.pivot_table(index="at", columns="kind", values="value").reindex(index=kinds, columns=kinds)
-    made, axes = figure(1, 1, (2.6 + 0.58 * len(kinds), 1.4 + 0.42 * len(kinds)))
-    words = table.map(lambda v: f"{v:.{2 if v < 9.995 else 1 if v < 99.95 else 0}f}")
-    looks = {"cmap": "cividis_r", "norm": LogNorm(0.1, 10, clip=True), "fmt": "", "annot_kws": {"size": 8}}
-    bar = {"ticks": [0.1, 0.3, 1, 3, 10], "format": "{x:g}", "extend": "both", "label": "nats"}
-    sns.heatmap(
-        table.clip(lower=1e-3).rename(index=TITLES, columns=TITLES), annot=words, ax=axes[0, 0], cbar_kws=bar, **looks
-    )
-    axes[0, 0].set(title=f"KL(row || column) on forget ({split}), nats", xlabel="", ylabel="")
-    axes[0, 0].set_xticks(axes[0, 0].get_xticks(), map(TITLES.get, kinds), rotation=40, ha="right")
-    return made
-
-
 def audit_figure(results: pd.DataFrame) -> Figure:
     """Attacks and left-overs of every kind with 95 % intervals; grey: where retrained models lie among themselves."""
     kinds = [kind for kind in kinds_in(results) if kind != "untrained"][::-1]
@@ -236,7 +216,7 @@ def audit_figure(results: pd.DataFrame) -> Figure:
             found = values(results, kind, *part)
             if not np.isfinite(found).any():
                 continue
-            ends = middle(found) if MEASURES[part[0]].drawn else interval(found)
+            ends = central_range(found) if MEASURES[part[0]].drawn else interval(found)
             axis.hlines(y, *ends, color=colour_of(kind), lw=1.2)
             fill = "white" if kind in more else colour_of(kind)
             axis.plot(
@@ -244,7 +224,7 @@ def audit_figure(results: pd.DataFrame) -> Figure:
             )
         about = MEASURES[part[0]]
         if not np.isfinite(select(results, *part).value).any():
-            why = f"needs {FEWEST} models of each kind" if about.drawn else "nothing to tell apart"
+            why = f"needs {FEWEST} models of each kind" if about.drawn else "not measured"
             axis.text(0.5, 0.5, why, ha="center", fontsize=8, transform=axis.transAxes)
         axis.set_title(about.title, fontsize=9)
         axis.set_xlabel(about.unit, fontsize=7.5)

@@ -8,7 +8,7 @@ from matplotlib.ticker import FixedLocator
 
 from helpers.data.task import NAMES
 from helpers.evaluation.frame import forgets_more, headline, interval, mean, null_of, values
-from helpers.report.cells import middle
+from helpers.report.cells import central_range
 from helpers.report.style import OVER, Figure, colour_of, figure, marker_of
 from helpers.report.tables import no_gap
 from helpers.unlearning import METHODS, OURS, TITLES
@@ -17,12 +17,12 @@ LINES = ("new", "reset")
 PANELS = {  # what a panel shows -> measure, split, subset
     "energy gap closed, %": ("energy_gap", "", "forget"),  # of the split that has the headline
     "told apart by U-LiRA, accuracy": ("u_lira", "train", "forget"),
-    "lost on retain, % points": ("accuracy", "test", "retain"),
+    "lost on retain, percentage points": ("accuracy", "test", "retain"),
 }
 EDGES = {
     "energy gap closed, %": (0, 104),
     "told apart by U-LiRA, accuracy": (0.4, 1.02),
-    "lost on retain, % points": (-0.3, 2.2),
+    "lost on retain, percentage points": (-0.3, 2.2),
 }
 
 
@@ -62,7 +62,7 @@ def point(results: pd.DataFrame, kind: str, title: str) -> tuple[float, float, f
     if not np.isfinite(found).any():
         return (np.nan,) * 3
     if part[0] == "u_lira":
-        return float(np.nanmean(found)), *middle(found)
+        return float(np.nanmean(found)), *central_range(found)
     if part[0] == "accuracy":
         found = mean(results, "retrained", *part) - found
     return 100 * float(found.mean()), *(100 * end for end in interval(found))
@@ -75,7 +75,7 @@ def cost(results: pd.DataFrame, kind: str) -> float:
 
 def budgets(known: set[str], base: str) -> list[str]:
     """The kinds of a line that are in the frame, whatever budgets the present code would measure: "new_02", "
-    ""new_05", ..."""
+    "new_05", ..."""
     return sorted(kind for kind in known if kind.startswith(f"{base}_"))
 
 

@@ -1,13 +1,17 @@
 """Pictures: the samples themselves, what models read in them, and the noise of the generators."""
 
 import numpy as np
+import pandas as pd
+import seaborn as sns
 import torch
+from matplotlib.colors import LogNorm
 from torch import Tensor
 
 from helpers.data.dataset import Dataset
 from helpers.data.request import FEATURE_CLASS, SIDES, read_ambiguous, read_split
 from helpers.data.task import Task
-from helpers.evaluation.logits import logits_of
+from helpers.evaluation.distances import kl_per_model
+from helpers.evaluation.logits import logits_of, parts_of
 from helpers.models.ensembles import Ensemble
 from helpers.report.style import Figure, figure
 
@@ -79,11 +83,11 @@ def contact_sheet(task: Task, which: str = "forget", split: str = "train", page:
     return made
 
 
-def noise_pictures(ensemble: Ensemble, data: Dataset, model: int = 0) -> Figure:
-    """What the generator of one model makes, from the start to the end of its training, for the same z."""
-    noise = ensemble.records[model]["noise"]
+def noise_pictures(ensemble: Ensemble, task: Task) -> Figure:
+    """What the generator of the first model makes, from the start to the end of its training, for the same z."""
+    noise = torch.from_numpy(logits_of(ensemble, task).noise)
     names = ["before its training", *(f"after {i}/{len(noise) - 1} of its training" for i in range(1, len(noise)))]
-    return picture_grid(dict(zip(names, noise, strict=True)), data)
+    return picture_grid(dict(zip(names, noise, strict=True)), task.data)
 
 
 def prediction_page(task: Task, *ensembles: Ensemble, k: int = 12) -> Figure:
@@ -105,4 +109,22 @@ def prediction_page(task: Task, *ensembles: Ensemble, k: int = 12) -> Figure:
         axis.set_title(
             "\n".join(f"{title}: {c.argmax()} ({c.max()})" for title, c in counts.items()), fontsize=7, pad=2
         )
+    return made
+
+
+def heat_map(task: Task, *ensembles: Ensemble, split: str = "") -> Figure:
+    """KL(row || column) in nats between all kinds on the forget set (of the test split, where that has some); the
+    diagonal compares different seeds of one kind. The colours end at 0.1 and 10 nats, so that a kind far from
+    everything does not take them all; the digits give the value."""
+    split = split or ("test" if task.forget["test"].any() else "train")
+    outputs = {each.kind.title: parts_of(task, logits_of(each, task))[split, "forget"][0] for each in ensembles}
+    rows = {row: {name: kl_per_model(a, b).mean() for name, b in outputs.items()} for row, a in outputs.items()}
+    table = pd.DataFrame.from_dict(rows, "index")
+    made, axes = figure(1, 1, (2.6 + 0.58 * len(table), 1.4 + 0.42 * len(table)))
+    words = table.map(lambda v: f"{v:.{2 if v < 9.995 else 1 if v < 99.95 else 0}f}")
+    looks = {"cmap": "cividis_r", "norm": LogNorm(0.1, 10, clip=True), "fmt": "", "annot_kws": {"size": 8}}
+    bar = {"ticks": [0.1, 0.3, 1, 3, 10], "format": "{x:g}", "extend": "both", "label": "nats"}
+    sns.heatmap(table.clip(lower=1e-3), annot=words, ax=axes[0, 0], cbar_kws=bar, **looks)
+    axes[0, 0].set(title=f"KL(row || column) on forget ({split}), nats", xlabel="", ylabel="")
+    axes[0, 0].set_xticks(axes[0, 0].get_xticks(), table.columns, rotation=40, ha="right")
     return made

@@ -1,8 +1,6 @@
 """What is hard to forget? The same methods with the same settings on several requests, side by side, from stored
 results."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown
@@ -10,46 +8,36 @@ from pandas.io.formats.style import Styler
 
 from helpers.data.task import NAMES, Task, task_of
 from helpers.evaluation.evaluate import load_results
-from helpers.evaluation.frame import COLUMNS, headline, interval, mean, results_folder, values
+from helpers.evaluation.frame import COLUMNS, headline, mean, results_folder
 from helpers.files import StudyError, load_frame, there
-from helpers.report.cells import middle
+from helpers.report.cells import NONE
+from helpers.report.frontier import PANELS, point
 from helpers.report.style import Figure, colour_of, figure, marker_of
 from helpers.report.tables import cell, models_in, no_gap, styled
 from helpers.unlearning import OURS, TITLES
 
 REQUESTS = ("crossbar", "plain", "class 7", "random 1 %", "red")
 KINDS = (*OURS, "reset", "new")  # ours and the plain rivals
-PANELS = {  # what a panel shows -> measure, split (empty: the headline's), subset
-    "energy gap closed, %": ("energy_gap", "", "forget"),
-    "told apart by U-LiRA, accuracy": ("u_lira", "train", "forget"),
-    "lost on retain, % points": ("accuracy", "test", "retain"),
-}
 
 
 def stored_results(task: Task) -> pd.DataFrame:
-    """What the last run of graphics.ipynb left of a task, made and measured by the present code; StudyError
-    otherwise."""
+    """The stored measures of as many models as the last run of graphics.ipynb had for a task, made and measured by the
+    present code; StudyError otherwise."""
     path = results_folder(task) / "measures.csv"
     if not there(path):
         raise StudyError(
             f"There are no results of {NAMES[task.data.name]}, forgotten: {task.request.name}: "
             f'run `make study DATASET={task.data.name} FORGET="{task.request.name}"` first.'
         )
-    load_results(task, stored_models(path))
-    return load_frame(path, COLUMNS, "delete it, and run `make study` again.")
-
-
-def stored_models(path: Path) -> int:
-    """How many models of each kind a measures.csv is over."""
-    results = load_frame(path, COLUMNS, "delete it, and run `make study` again.")
-    return models_in(results[results.kind == "retrained"])
+    last = load_frame(path, COLUMNS, "delete it, and run `make study` again.")
+    return load_results(task, models_in(last[last.kind == "retrained"]))
 
 
 def stored_requests(task: Task) -> tuple[dict[str, pd.DataFrame], list[str]]:
     """Request -> its frame, of the REQUESTS that this data set can have and that are stored; and how to make the
     others."""
     found, missing = {}, []
-    for words in dict.fromkeys((task.request.name, *REQUESTS)):
+    for words in dict.fromkeys((*REQUESTS, task.request.name)):
         try:
             other = task if words == task.request.name else task_of(task.data, words)
         except StudyError:
@@ -58,7 +46,7 @@ def stored_requests(task: Task) -> tuple[dict[str, pd.DataFrame], list[str]]:
             found[words] = stored_results(other)
         except StudyError:
             missing.append(f'`make study DATASET={task.data.name} FORGET="{words}"`')
-    return {words: found[words] for words in (*REQUESTS, task.request.name) if words in found}, missing
+    return found, missing
 
 
 def requests_table(task: Task) -> Styler:
@@ -72,8 +60,8 @@ def requests_table(task: Task) -> Styler:
             rows[f"{words} ({models_in(results)} models)", TITLES[kind]] = cells
     notes = [f"{words}: {no_gap(results)}" for words, results in found.items() if no_gap(results)]
     note = (
-        "Mean ± standard deviation over the models; the forget set of the test split, of a random part that of the "
-        "training split."
+        "Mean (95 % interval), accuracy with its standard deviation over the models; the forget set of the test split, "
+        "of a random part that of the training split."
     )
     if missing:
         note += f" Not stored: {', '.join(missing)}."
@@ -82,32 +70,24 @@ def requests_table(task: Task) -> Styler:
 
 
 def _cell(results: pd.DataFrame, kind: str, title: str) -> str:
-    measure, split, subset = PANELS[title]
-    if measure != "accuracy":
-        return cell(results, kind, measure, split or headline(results), subset)
-    low, high = interval(100 * (mean(results, "retrained", *PANELS[title]) - values(results, kind, *PANELS[title])))
-    return f"{low:.2f} to {high:.2f}"
+    value, low, high = point(results, kind, title)
+    digits = 1 if PANELS[title][0] == "energy_gap" else 2
+    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})" if np.isfinite(value) else NONE
 
 
 def requests_figure(task: Task) -> Figure:
     """The same as dots with 95 % intervals, one panel per measure."""
     found, _ = stored_requests(task)
     made, axes = figure(1, len(PANELS), (9.6, 1.2 + 0.5 * len(found)), sharey=True)
-    for axis, (title, (measure, split, subset)) in zip(axes[0], PANELS.items(), strict=True):
+    for axis, title in zip(axes[0], PANELS, strict=True):
         for place, kind in enumerate(KINDS):
             for row, results in enumerate(found.values()):
-                sample = values(results, kind, measure, split or headline(results), subset)
-                if measure == "accuracy":
-                    sample = mean(results, "retrained", measure, split, subset) - sample
-                sample = sample[np.isfinite(sample)] * (1 if measure == "u_lira" else 100)
-                if not len(sample) or no_gap(results) and measure == "energy_gap":
+                value, *ends = point(results, kind, title)
+                if not np.isfinite(value) or no_gap(results) and PANELS[title][0] == "energy_gap":
                     continue
                 y = row + 0.18 * (place - (len(KINDS) - 1) / 2)
-                ends = middle(sample) if measure == "u_lira" else interval(sample)
                 axis.hlines(y, *ends, color=colour_of(kind), lw=1)
-                axis.plot(
-                    sample.mean(), y, marker_of(kind), ms=5, color=colour_of(kind), label=TITLES[kind] * (not row)
-                )
+                axis.plot(value, y, marker_of(kind), ms=5, color=colour_of(kind), label=TITLES[kind] * (not row))
         axis.set_title(title, fontsize=9)
     axes[0, 0].set_yticks(range(len(found)), found)
     axes[0, 0].invert_yaxis()
@@ -124,8 +104,7 @@ def what_is_hard(task: Task) -> Markdown:
     lines = []
     for kind in OURS[-2:]:
         gaps = {
-            words: 100 * mean(results, kind, "energy_gap", headline(results), "forget")
-            for words, results in found.items()
+            words: 100 * mean(frame, kind, "energy_gap", headline(frame), "forget") for words, frame in found.items()
         }
         best, worst = max(gaps, key=gaps.get), min(gaps, key=gaps.get)
         lines.append(

@@ -67,7 +67,9 @@ def compare_settings(method: str, study: optuna.Study | None, task: Task, n: int
             for split in ("test", "train")
         }
         lost = {
-            "lost on retain, % points": spread(100 * (oracle - values(results, method, "accuracy", "test", "retain")))
+            "lost on retain, percentage points": spread(
+                100 * (oracle - values(results, method, "accuracy", "test", "retain"))
+            )
         }
         rows[label] = gaps | lost
     note = f"Mean ± standard deviation over {n} models that were not tuned on."

@@ -14,44 +14,12 @@ from pandas.io.formats.style import Styler
 
 from helpers.data.task import NAMES, Task
 from helpers.device import STARTED, describe, pick_device
-from helpers.evaluation.audit import FEWEST
-from helpers.evaluation.frame import (
-    MEASURES,
-    Measure,
-    forgets_more,
-    headline,
-    interval,
-    mean,
-    null_of,
-    select,
-    time_share,
-    values,
-)
-from helpers.report.cells import NONE, kinds_in, middle, span, spread, styled
+from helpers.evaluation.frame import forgets_more, headline, interval, mean, null_of, select, time_share, values
+from helpers.evaluation.measures import MEASURES, Measure
+from helpers.report.cells import NONE, central_range, kinds_in, span, spread, styled
 from helpers.sizes import SIZES
 from helpers.unlearning import METHODS, OURS, TITLES
 
-# what the table of all measures shows: measure, split, subset, at
-SHOWN = (
-    *((measure, split, "forget", "") for measure in ("energy_gap", "kl_gap", "kl") for split in ("test", "train")),
-    *(("accuracy", split, subset, "") for split, subset in (("test", "forget"), ("train", "forget"))),
-    *(("accuracy", "test", subset, "") for subset in ("neighbours", "retain")),
-    *((measure, split, "forget", "") for measure in ("tow", "average_gap") for split in ("train", "test")),
-    ("loss_attack", "train", "forget", ""),
-    *(("u_lira", split, "forget", "") for split in ("train", "test")),
-    *((measure, "train", "memorised", "") for measure in ("energy", "u_lira")),
-    *(("u_lira", "train", subset, "") for subset in ("neighbours", "retain")),
-    *(("resurgence", split, "forget", "") for split in ("train", "test")),
-    *(("u_lira_tpr", "train", "forget", rate) for rate in ("0.01", "0.05")),
-    *(("klom", split, "forget", at) for split in ("train", "test") for at in ("", "0.95")),
-    *(("klom", split, subset, "") for split, subset in (("test", "neighbours"), ("train", "retain"), ("test", "all"))),
-    *((measure, split, "forget", "") for measure in ("activation_distance", "js") for split in ("train", "test")),
-    *((measure, split, "forget", "") for measure in ("excess", "beyond") for split in ("train", "test")),
-    ("relearn_steps", "train", "forget", ""),
-    ("probe", "test", "forget", ""),
-    ("samples_share", "", "", ""),
-    ("seconds", "", "", ""),
-)
 PARTS = tuple(("test", subset) for subset in ("all", "retain", "neighbours", "forget")) + (("train", "forget"),)
 
 
@@ -94,8 +62,8 @@ def cell(results: pd.DataFrame, kind: str, measure: str, split="", subset="", at
     if not about.drawn:
         return spread(found, digits=about.digits)
     if not np.isfinite(found).any():
-        return f"needs {FEWEST} models"
-    return f"{np.nanmean(found):.{about.digits}f} ({span(*middle(found), about.digits)})"
+        return f"needs {about.least} models"
+    return f"{np.nanmean(found):.{about.digits}f} ({span(*central_range(found), about.digits)})"
 
 
 def accuracy_table(results: pd.DataFrame) -> Styler:
@@ -142,11 +110,10 @@ def measures_table(results: pd.DataFrame) -> Styler:
     marked."""
     kinds, rows, bold = [kind for kind in kinds_in(results) if kind != "untrained"], {}, {}
     names = {kind: name_of(results, kind) for kind in kinds}
-    for part in SHOWN:
-        measure, split, subset, at = part
-        about = MEASURES[measure]
+    for measure, split, subset, at in ((name, *where) for name, about in MEASURES.items() for where in about.shown):
+        about, part = MEASURES[measure], (measure, split, subset, at if split else None)
         found = {kind: values(results, kind, *part) for kind in kinds}
-        if not any(len(each) for each in found.values()) and not (about.drawn and models_in(results) < FEWEST):
+        if not any(len(each) for each in found.values()) and models_in(results) >= about.least:
             continue
         label = f"{about.title}{f' {at}' * bool(at)}, {subset} ({split})" if split else about.title
         null = [about.scale * end for end in null_of(results, *part)] if about.aim else (np.nan, np.nan)
@@ -174,7 +141,7 @@ def _closest(results: pd.DataFrame, found: dict[str, np.ndarray], about: Measure
     if not about.aim or not methods or "retrained" not in means:
         return []
     best = min(methods, key=lambda kind: abs(means[kind] - means["retrained"]))
-    low, high = middle(found[best]) if about.drawn else interval(found[best])
+    low, high = central_range(found[best]) if about.drawn else interval(found[best])
     return [kind for kind in methods if kind == best or low <= means[kind] <= high]
 
 
@@ -196,7 +163,7 @@ def overview_table(results: pd.DataFrame) -> Styler:
             name: spread(values(results, kind, measure, split, "forget"), 100, 1) for name, measure in shown.items()
         }
         lost, share = oracle - values(results, kind, "accuracy", "test", "retain"), 100 * time_share(results, kind)
-        cells["lost on retain, % points"] = spread(lost, 100)
+        cells["lost on retain, percentage points"] = spread(lost, 100)
         cells["time, % of retraining"] = f"{share:.1f}" if kind in METHODS and np.isfinite(share) else NONE
         rows[name_of(results, kind)] = cells
     null = {name: null_of(results, measure, split, "forget") for name, measure in shown.items()}
@@ -215,7 +182,7 @@ def paired_table(results: pd.DataFrame, a: str, b: str, measures=("energy_gap", 
             difference = f"{(first - second).mean():+.1f} ({low:+.1f} to {high:+.1f})"
             cells = [spread(first, digits=1), spread(second, digits=1), difference, word]
             rows[f"{MEASURES[measure].title}, forget ({split}), %"] = cells
-    columns = [TITLES[a], TITLES[b], "difference, % points (95 % interval)", f"is {TITLES[a]} closer?"]
+    columns = [TITLES[a], TITLES[b], "difference, percentage points (95 % interval)", f"is {TITLES[a]} closer?"]
     return styled(pd.DataFrame.from_dict(rows, "index", columns=columns), f"Paired by model. {over(results)}")
 
 
@@ -242,20 +209,25 @@ def all_settings() -> Styler:
     return styled(pd.DataFrame.from_dict(rows, "index", columns=columns))
 
 
-def cost_table(cost: dict[str, float], title: str) -> Styler:
-    """Seconds of one unlearning and one retraining, measured in turn."""
-    cells = [f"{cost['unlearning']:.2f} s", f"{cost['retraining']:.2f} s", f"{100 * cost['share']:.1f} %"]
-    table = pd.DataFrame({"wall time": cells}, [f"{title}, one model", "retraining, one model", "ratio"])
-    note = "Medians of some rounds, measured in turn in this run; of a retraining some fifty of its steps."
-    return styled(table, note)
+def cost_table(results: pd.DataFrame, kind: str) -> Styler:
+    """Seconds and samples of one model of a kind beside one retrained model, as noted when they were made."""
+    rows = {}
+    for name in (kind, "retrained"):
+        seconds, samples = (values(results, name, measure, at=None) for measure in ("seconds", "samples"))
+        rows[f"{TITLES[name]}, one model"] = [f"{np.median(seconds):.2f} s", f"{samples.mean():,.0f}"]
+    rows["ratio"] = [f"{100 * time_share(results, kind):.1f} %", f"{100 * mean(results, kind, 'samples_share'):.1f} %"]
+    table = pd.DataFrame.from_dict(rows, "index", columns=["wall time (median)", "samples through the classifier"])
+    made = ", ".join(results[results.measure == "seconds"]["at"].unique())
+    return styled(table, f"One core per model; made on {made}. `make bench` measures both in turn in one run.")
 
 
 def run_note(task: Task, n: int, results: pd.DataFrame) -> Markdown:
     """Which run the outputs of a notebook are from, and how long all its models took when they were computed."""
     when = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
-    minutes, computed = (time.time() - STARTED) / 60, results[results.measure == "seconds"].value.sum() / 60
+    seconds, minutes = results[results.measure == "seconds"], (time.time() - STARTED) / 60
     return Markdown(
         f"*This run: {task.data.source}, forgotten: {task.request.title}, {n} models of each kind, "
-        f"{describe(pick_device())}; ended {when} UTC after {minutes:.1f} minutes. The models measured here took "
-        f"{computed:.1f} minutes of processor time; where they are loaded, they are not computed again.*"
+        f"{describe(pick_device())}; ended {when} UTC after {minutes:.1f} minutes. Making the models took "
+        f"{seconds.value.sum() / 60:.1f} minutes of processor time on {', '.join(seconds['at'].unique())}; "
+        "what is stored is not computed again.*"
     )

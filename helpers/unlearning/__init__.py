@@ -3,7 +3,6 @@
 import functools
 import importlib
 import pkgutil
-import sys
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -17,12 +16,13 @@ from helpers.models.ensembles import (
     BASELINES,
     Ensemble,
     Kind,
-    Made,
+    WeightsAndRecord,
     baseline,
     baseline_kind,
     check_count,
     check_stored,
     gather,
+    kind_folder,
     model_of,
     state_of,
 )
@@ -93,7 +93,7 @@ def unlearned(name: str, task: Task, n: int, stored: bool, settings: Any = None)
     return gather(kind_of(name, task, settings), task, n, stored, make_unlearned, arguments)
 
 
-def make_unlearned(name: str, task: Task, recipe: Recipe, settings: Any, seed: int, start: dict) -> Made:
+def make_unlearned(name: str, task: Task, recipe: Recipe, settings: Any, seed: int, start: dict) -> WeightsAndRecord:
     """One unlearned model, from the weights of the trained one (or of what was unlearned before)."""
     model, record = unlearn(name, model_of(start), unlearning_data(task, recipe), settings, seed)
     return state_of(model), record
@@ -111,14 +111,15 @@ def kind_of(name: str, task: Task, settings: Any = None) -> Kind:
         return baseline_kind(name, task)
     method = method_of(name)
     values = asdict(settings or method.settings)
-    code = code_fingerprint(sys.modules[method.run.__module__], follow="helpers.unlearning")
+    code = code_fingerprint(method.run.__module__, follow="helpers.unlearning")
     start = kind_of(name, task.before) if task.before else baseline_kind("trained", task)
     identity = fingerprint([name, values, start.identity, task.fingerprint, code])
-    return Kind(name, method.title, values, identity, method.notebook)
+    folder = kind_folder(task, task.folder, name, identity)
+    return Kind(name, method.title, values, identity, folder, method.notebook)
 
 
 def every_ensemble(task: Task, n: int, stored: bool) -> list[Ensemble]:
     """All kinds of models that there are, those of the frontier last; baselines and methods with a notebook of their
-    own are loaded, the others are made where `stored` is False and they are missing."""
+    own must be stored, the others are made where `stored` is False and they are missing."""
     known = [baseline(name, task, n, stored=True) for name in BASELINES]
     return known + [unlearned(name, task, n, stored or name in OURS) for name in METHODS | FRONTIER]

@@ -20,9 +20,9 @@ from helpers.unlearning.method import (
     UnlearningData,
     copy_of,
     layers_setting,
-    moving_only,
-    redrawn,
+    reinitialise_last,
     repair,
+    train_only_last,
 )
 
 
@@ -43,21 +43,21 @@ def fine_tune(model: CNN, data: UnlearningData, settings: Descent, seed: int, lo
 
 def freeze(model: CNN, data: UnlearningData, settings: FreezeSettings, seed: int, log: Log) -> CNN:
     """Returns a new model in which the lower layers are the given one's; `seed` draws the samples."""
-    model = moving_only(copy_of(model), settings.layers)
+    model = train_only_last(copy_of(model), settings.layers)
     return repair(model, data, settings, data.samples(settings.budget), seeded(seed), log)
 
 
 def reset(model: CNN, data: UnlearningData, settings: ResetSettings, seed: int, log: Log) -> CNN:
     """Returns a new model whose upper layers learned on D_r alone; `seed` draws weights and samples."""
     random = seeded(seed)
-    model = redrawn(copy_of(model), settings.layers, int(torch.randint(2**31, (), generator=random)))
+    model = reinitialise_last(copy_of(model), settings.layers, int(torch.randint(2**31, (), generator=random)))
     return repair(model, data, settings, data.samples(settings.budget), random, log)
 
 
 def new(model: CNN, data: UnlearningData, settings: Descent, seed: int, log: Log) -> CNN:
     """Returns a new model that owes nothing to the given one; `seed` draws weights and samples."""
     random = seeded(seed)
-    model = redrawn(copy_of(model), len(LAYERS), int(torch.randint(2**31, (), generator=random)))
+    model = reinitialise_last(copy_of(model), len(LAYERS), int(torch.randint(2**31, (), generator=random)))
     return repair(model, data, settings, data.samples(settings.budget), random, log)
 
 

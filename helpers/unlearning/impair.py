@@ -21,9 +21,9 @@ from helpers.unlearning.method import (
     UnlearningData,
     class_balanced,
     layers_setting,
-    moving_only,
     repair,
     setting,
+    train_only_last,
 )
 
 
@@ -49,11 +49,11 @@ def impair_and_repair(
     total = max(1, min(data.samples(settings.impair_share), budget // 2))
     n_noise = round(settings.impair_noise * total)
     pictures, targets = noise(n_noise)
-    kept = class_balanced(data.retain_labels, total - n_noise, random).to(targets.device)
-    images = torch.cat([pictures, data.retain_images[kept]])
-    targets = torch.cat([targets, one_hot(data.retain_labels[kept], targets.shape[1]).float()])
+    retain_at = class_balanced(data.retain_labels, total - n_noise, random).to(targets.device)
+    images = torch.cat([pictures, data.retain_images[retain_at]])
+    targets = torch.cat([targets, one_hot(data.retain_labels[retain_at], targets.shape[1]).float()])
     order = torch.randperm(len(targets), generator=random).to(targets.device)
-    moving_only(model, settings.impair_layers)
+    train_only_last(model, settings.impair_layers)
     optimizer = adam(model, settings.impair_lr * data.recipe.peak_lr, settings.weight_decay)
     for at in order.split(settings.impair_batch):
         log.step("impair", classification_step(model, optimizer, images[at], targets[at]), len(at))

@@ -52,8 +52,8 @@ def layers_setting(default: int, what: str):
 
 def searched(settings: Any) -> dict[str, dict]:
     """Name -> type, low, high, log, choices of the fields that studies search."""
-    kept = {f.name: {"type": f.type, **f.metadata} for f in fields(settings)}
-    return {name: about for name, about in kept.items() if about["choices"] or about["low"] is not None}
+    found = {f.name: {"type": f.type, **f.metadata} for f in fields(settings)}
+    return {name: about for name, about in found.items() if about["choices"] or about["low"] is not None}
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def copy_of(model: CNN) -> CNN:
     return copy.deepcopy(model).train().requires_grad_(True)
 
 
-def redrawn(model: CNN, layers: int, seed: int) -> CNN:
+def reinitialise_last(model: CNN, layers: int, seed: int) -> CNN:
     """The model with its last `layers` layers as a new model of that seed has them; changed in place."""
     fresh = new_model(model.conv1.in_channels, seed).to(next(model.parameters()).device)
     for name in LAYERS[len(LAYERS) - layers :]:
@@ -152,7 +152,7 @@ def redrawn(model: CNN, layers: int, seed: int) -> CNN:
     return model
 
 
-def moving_only(model: CNN, layers: int) -> CNN:
+def train_only_last(model: CNN, layers: int) -> CNN:
     """The model of which only the last `layers` layers train; changed in place."""
     for name in LAYERS:
         getattr(model, name).requires_grad_(name in LAYERS[len(LAYERS) - layers :])
@@ -169,9 +169,9 @@ def class_balanced(labels: Tensor, n: int, generator: torch.Generator) -> Tensor
     """Positions (Tensor [about n] int64, shuffled) of a sample with equally many of each class, without repetition."""
     labels = labels.cpu()
     classes = labels.unique()
-    each = -(-n // len(classes))
+    of_each = -(-n // len(classes))
     order = torch.randperm(len(labels), generator=generator)
-    chosen = torch.cat([order[labels[order] == c][:each] for c in classes])
+    chosen = torch.cat([order[labels[order] == c][:of_each] for c in classes])
     return chosen[torch.randperm(len(chosen), generator=generator)]
 
 

@@ -29,7 +29,7 @@ CONVOLUTIONS = ("conv1", "conv2", "conv3")
 
 @dataclass(frozen=True)
 class MsgSettings(Descent):
-    redrawn: float = setting(0.3, "part of each convolution's weights that is drawn anew", 0.05, 0.7)
+    redrawn_share: float = setting(0.3, "part of each convolution's weights that is drawn anew", 0.05, 0.7)
     damping: float = setting(0.1, "factor on the gradients of its other weights", 0.01, 1.0, log=True)
     gradient_part: float = setting(0.15, "most that both gradients may cost, part of the budget", within=(0, 1))
 
@@ -41,9 +41,9 @@ def masked_small_gradients(model: CNN, data: UnlearningData, settings: MsgSettin
     budget = data.samples(settings.budget)
     read = forget_sample(data, settings.gradient_part * budget / 2, seeded(seed, 1)).to(device)
     n = len(read)
-    kept = sample(len(data.retain_labels), n, random).to(device)
+    retain_at = sample(len(data.retain_labels), n, random).to(device)
     weights = [getattr(model, name).weight for name in CONVOLUTIONS]
-    retain = cross_entropy(model(data.retain_images[kept]), data.retain_labels[kept])
+    retain = cross_entropy(model(data.retain_images[retain_at]), data.retain_labels[retain_at])
     forget = cross_entropy(model(data.forget_images[read]), data.forget_labels[read])
     gradients = torch.autograd.grad(retain - forget, weights)
     log.step("gradients", retain, 2 * n)
@@ -51,7 +51,7 @@ def masked_small_gradients(model: CNN, data: UnlearningData, settings: MsgSettin
     hooks = []
     for name, weight, gradient in zip(CONVOLUTIONS, weights, gradients, strict=True):
         size = gradient.abs().flatten()
-        small = gradient.abs() <= size.kthvalue(max(1, round(settings.redrawn * len(size)))).values
+        small = gradient.abs() <= size.kthvalue(max(1, round(settings.redrawn_share * len(size)))).values
         with torch.no_grad():
             weight.copy_(torch.where(small, getattr(fresh, name).weight, weight))
         factor = torch.where(small, 1.0, settings.damping)

@@ -27,16 +27,16 @@ def neggrad_plus(model: CNN, data: UnlearningData, settings: NegGradSettings, se
     forget = sample(len(data.forget_labels), settings.forget_batch * steps, random).to(device)
     optimizer = adam(model, recipe.peak_lr, settings.weight_decay)
     pairs = zip(retain.split(settings.batch_size), forget.split(settings.forget_batch), strict=True)
-    for step, (kept, gone) in enumerate(pairs):
+    for step, (retain_at, forget_at) in enumerate(pairs):
         set_lr(optimizer, settings.lr * recipe.peak_lr * rate(step, steps, settings.warm_up))
         with training_precision(device):
-            logits = model(torch.cat([data.retain_images[kept], data.forget_images[gone]])).float()
-        descend = cross_entropy(logits[: len(kept)], data.retain_labels[kept])
-        ascend = cross_entropy(logits[len(kept) :], data.forget_labels[gone])
+            logits = model(torch.cat([data.retain_images[retain_at], data.forget_images[forget_at]])).float()
+        descend = cross_entropy(logits[: len(retain_at)], data.retain_labels[retain_at])
+        ascend = cross_entropy(logits[len(retain_at) :], data.forget_labels[forget_at])
         optimizer.zero_grad()
         (settings.alpha * descend - (1 - settings.alpha) * ascend).backward()
         optimizer.step()
-        log.step("descend and ascend", descend, len(kept) + len(gone))
+        log.step("descend and ascend", descend, len(retain_at) + len(forget_at))
     return model.eval()
 
 

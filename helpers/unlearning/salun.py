@@ -26,7 +26,7 @@ class SalUnSettings(RandomLabelSettings):
     """Without weight decay, which would move the other weights too."""
 
     weight_decay: float = setting(0.0, "per step, as a part of the learning rate")
-    kept: float = setting(0.4, "part of the weights that may move", 0.1, 0.9)
+    salient: float = setting(0.4, "part of the weights that may move, those of the largest gradient", 0.1, 0.9)
     saliency_part: float = setting(0.1, "most that the gradient on D_f may cost, part of the budget", within=(0, 1))
 
 
@@ -47,7 +47,7 @@ def salun(model: CNN, data: UnlearningData, settings: SalUnSettings, seed: int, 
     gradients = torch.autograd.grad(loss, weights)
     log.step("saliency", loss, len(read))
     flat = torch.cat([gradient.abs().flatten() for gradient in gradients])
-    threshold = flat.kthvalue(max(1, round((1 - settings.kept) * len(flat)))).values
+    threshold = flat.kthvalue(max(1, round((1 - settings.salient) * len(flat)))).values
     masks = [gradient.abs() > threshold for gradient in gradients]
     hooks = [weight.register_hook(mask.__mul__) for weight, mask in zip(weights, masks, strict=True)]
     train_on_random_labels(model, data, settings, budget - len(read), seed, log)
@@ -62,11 +62,11 @@ def train_on_random_labels(
     """Trains `model` in place on so many samples."""
     random = seeded(seed)
     n_forget = round(settings.forget_part * total)
-    kept = sample(len(data.retain_labels), total - n_forget, random)
-    gone = sample(len(data.forget_labels), n_forget, random)
-    wrong = wrong_labels(data.forget_labels.cpu()[gone], random).to(data.forget_labels.device)
-    images = torch.cat([data.retain_images[kept], data.forget_images[gone]])
-    labels = torch.cat([data.retain_labels[kept], wrong])
+    retain_at = sample(len(data.retain_labels), total - n_forget, random)
+    forget_at = sample(len(data.forget_labels), n_forget, random)
+    wrong = wrong_labels(data.forget_labels.cpu()[forget_at], random).to(data.forget_labels.device)
+    images = torch.cat([data.retain_images[retain_at], data.forget_images[forget_at]])
+    labels = torch.cat([data.retain_labels[retain_at], wrong])
     fit(model, images, labels, torch.randperm(total, generator=random), data.recipe, settings, log, "random labels")
 
 

@@ -1,0 +1,264 @@
+"""Every measure: its name for readers, its formula, the samples it is computed on, the rows that the table of all
+measures shows. To add one, add an entry to MEASURES; to change a formula, raise its `version`, and stored values of
+that measure are computed again.
+
+How a measure compares decides what it yields, and what its null distribution (retrained against retrained) is:
+
+| compares | value | null distribution |
+|---|---|---|
+| "alone" | one per model, of its outputs alone | with `null`: means of random halves of the retrained models; else the interval of the retrained models' mean |
+| "all pairs" | one per model, against every retrained model of another seed | the same |
+| "pairs" | one per model i, against retrained model i + 1 (retrained models: mean over all others) | means over 200 random pairings of the retrained models |
+| "halves" | one per draw: a random half of the kind's models against the other half of the retrained ones, 20 draws | the same draws among the retrained models |
+| "weights" | one per model, of its weights or of how it was made | none |
+| "probe" | one for each of the first few models, of training it further | means of random halves of the retrained models |
+| "derived" | computed from other measures when a frame is read | as of what it is derived from |
+"""  # noqa: E501
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from helpers.evaluation.distances import (
+    accuracy,
+    activation_distance,
+    average_gap,
+    cross_entropies,
+    energy_distances,
+    jensen_shannon,
+    kl_per_model,
+    predicted_shares,
+    streisand,
+    tug_of_war,
+)
+from helpers.evaluation.privacy import klom, loss_attack, margin, u_lira
+from helpers.sizes import SIZES
+
+Part = tuple[str, str]  # split, subset
+FEWEST = 6  # models for U-LiRA and KLoM: a half of two, one left out, has no spread
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)  # over the samples, of loss and confidence
+WORST_SHARE = 0.05
+TRAIN, TEST = ("train", "forget"), ("test", "forget")  # the latter only where the test split has such samples
+WORST = ("train", "memorised")  # the forget samples that trained models have memorised most
+NEAR, STAY, EVERYTHING = ("test", "neighbours"), ("train", "retain"), ("test", "all")
+HELD_OUT = ("test", "held_out")  # which stand in for the forget set of the test split in the loss attack
+KL_PARTS = (TEST, TRAIN, NEAR, ("test", "retain"), EVERYTHING)
+KLOM_PARTS = (TRAIN, TEST, NEAR, STAY, EVERYTHING)
+U_LIRA_PARTS = (TRAIN, TEST, WORST, ("train", "neighbours"), STAY)  # the last two: do those who stay pay?
+
+
+@dataclass(frozen=True)
+class View:
+    """What the measures read of one kind of N models. logits: (split, subset) -> [N, n, 10], on `KL_PARTS` and the
+    worst cases; accuracy, losses, margins: the same -> [N], [N, n], [N, n], on every part; attack: AUC of the loss
+    attack [N]."""
+
+    logits: dict[Part, np.ndarray]
+    accuracy: dict[Part, np.ndarray]
+    losses: dict[Part, np.ndarray]
+    margins: dict[Part, np.ndarray]
+    attack: np.ndarray
+
+    @classmethod
+    def of(cls, parts: dict, worst: np.ndarray) -> "View":
+        """parts: as `parts_of` gives them; worst: positions of the worst cases, as `memorised` gives them."""
+        outputs, labels = parts[TRAIN]
+        parts = parts | {WORST: (outputs[:, worst], labels[worst])}
+        losses = {part: cross_entropies(*found) for part, found in parts.items()}
+        members = zip(losses[TRAIN], losses[TEST if TEST in parts else HELD_OUT], strict=True)
+        return cls(
+            {part: parts[part][0] for part in (*KL_PARTS, WORST) if part in parts},
+            {part: accuracy(*found) for part, found in parts.items()},
+            losses,
+            {part: margin(*parts[part]) for part in {*KLOM_PARTS, *U_LIRA_PARTS} if part in parts},
+            np.array([loss_attack(member, other) for member, other in members]),
+        )
+
+    def __len__(self):
+        return len(self.attack)
+
+    @property
+    def every_part(self) -> list[Part]:
+        """Every part but the worst cases."""
+        return [part for part in self.losses if part != WORST]
+
+
+def memorised(trained: np.ndarray, retrained: np.ndarray) -> np.ndarray:
+    """Positions of the WORST_SHARE of forget samples with the largest gap of phi between trained and retrained models,
+    [N, n] each: those whose label is known by having seen them (memorisation, Feldman 2020, arXiv:1906.05271)."""
+    gap = trained.mean(0) - retrained.mean(0)
+    return np.argsort(-gap)[: max(1, round(WORST_SHARE * len(gap)))]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """title, unit: for readers; compares: see above; parts: (split, subset) on which it is computed, where there are
+    such samples; None: on every part;
+
+    formula, by `compares`: "alone": (view, part) -> [N]; "all pairs": (view, retrained, part) -> [N]; "pairs": (view,
+    retrained, partner, part) -> [N], model i against retrained model partner[i]; "halves": (view, retrained, a, b,
+    part) -> number, models a against retrained models b. What has several values per model or draw gives a dictionary
+    from `at` to values;
+
+    shown: (split, subset, at) of its rows in the table of all measures; null: whether "alone" has a null distribution;
+    least: models that it needs; aim: the best value, "retrained" for that of retrained models, "" for none; scale,
+    digits: how it is printed; version: raised when the formula changes."""
+
+    title: str
+    unit: str = ""
+    compares: str = "alone"
+    formula: Callable | None = None
+    parts: tuple[Part, ...] | None = None
+    shown: tuple[tuple[str, str, str], ...] = ()
+    null: bool = False
+    least: int = 1
+    aim: str = "retrained"
+    scale: float = 1.0
+    digits: int = 3
+    version: int = 1
+
+    @property
+    def drawn(self) -> bool:
+        """Whether it has one value per random draw of halves, not per model."""
+        return self.compares == "halves"
+
+
+def on(*parts: Part, at: tuple[str, ...] = ("",)) -> tuple[tuple[str, str, str], ...]:
+    """Rows to show: every part with every `at`."""
+    return tuple((*part, each) for part in parts for each in at)
+
+
+def _three_accuracies(view: View, split: str, which=slice(None)) -> dict:
+    return {part: view.accuracy[part][which] for part in ((split, "forget"), STAY, EVERYTHING)}
+
+
+def _tow(view: View, retrained: View, partner: np.ndarray, part: Part) -> np.ndarray:
+    return tug_of_war(_three_accuracies(view, part[0]), _three_accuracies(retrained, part[0], partner))
+
+
+def _average_gap(view: View, retrained: View, partner: np.ndarray, part: Part) -> np.ndarray:
+    mine = _three_accuracies(view, part[0]) | {"attack": view.attack}
+    return average_gap(mine, _three_accuracies(retrained, part[0], partner) | {"attack": retrained.attack[partner]})
+
+
+def _u_lira(view: View, retrained: View, a, b, part: Part) -> float:
+    return u_lira(view.margins[part][a], retrained.margins[part][b])["accuracy"]
+
+
+def _u_lira_tpr(view: View, retrained: View, a, b, part: Part) -> dict[str, float]:
+    found = u_lira(view.margins[part][a], retrained.margins[part][b])
+    return {rate: found[f"tpr_at_{rate}"] for rate in ("0.01", "0.05")}
+
+
+def _klom(view: View, retrained: View, a, b, part: Part) -> dict[str, float]:
+    each = klom(view.margins[part][a], retrained.margins[part][b])
+    return {"": each.mean(), "0.95": np.quantile(each, 0.95)}
+
+
+def _quantiles(samples: np.ndarray) -> dict[str, float]:
+    """Over the samples, of the mean over the models: [N, n] -> one number per quantile."""
+    return {str(quantile): np.quantile(samples.mean(0), quantile) for quantile in QUANTILES}
+
+
+def _predicted(view: View, part: Part) -> dict[str, np.ndarray]:
+    return {str(number): shares for number, shares in enumerate(predicted_shares(view.logits[part]).T)}
+
+
+PAIR, FORGET = "pairs", (TEST, TRAIN)
+MEASURES = {
+    "energy_gap": Measure("energy gap closed", "%", "derived", shown=on(*FORGET), aim="100", scale=100, digits=1),
+    "kl_gap": Measure("KL gap closed", "%", "derived", shown=on(*FORGET), aim="100", scale=100, digits=1),
+    "energy": Measure(
+        "energy distance to retrained",
+        "0 to 2.8",
+        "all pairs",
+        lambda view, retrained, part: energy_distances(view.logits[part], retrained.logits[part]),
+        (*KL_PARTS[:3], WORST),
+        on(WORST),
+        aim="0",
+    ),
+    "kl": Measure(
+        "KL(retrained || kind)",
+        "nats",
+        "all pairs",
+        lambda view, retrained, part: kl_per_model(retrained.logits[part], view.logits[part]),
+        KL_PARTS,
+        on(*FORGET),
+    ),
+    "accuracy": Measure(
+        "accuracy",
+        "%",
+        formula=lambda view, part: view.accuracy[part],
+        shown=on(*FORGET, NEAR, ("test", "retain")),
+        scale=100,
+        digits=2,
+    ),
+    "loss": Measure("mean cross-entropy", "nats", formula=lambda view, part: view.losses[part].mean(1)),
+    "predicted": Measure(
+        "predictions", "% of the samples, per class", formula=_predicted, parts=FORGET, scale=100, digits=1
+    ),
+    "tow": Measure("tug of war (ToW)", "1 is best", PAIR, _tow, FORGET, on(TRAIN, TEST), aim="1"),
+    "average_gap": Measure(
+        "average gap", "percentage points", PAIR, _average_gap, FORGET, on(TRAIN, TEST), aim="0", scale=100, digits=2
+    ),
+    "loss_attack": Measure(
+        "loss attack", "AUC", formula=lambda view, part: view.attack, parts=(TRAIN,), shown=on(TRAIN), null=True
+    ),
+    "u_lira": Measure(
+        "U-LiRA, told from retrained", "accuracy, 0.5 is best", "halves", _u_lira, U_LIRA_PARTS, on(*U_LIRA_PARTS),
+        least=FEWEST,
+    ),
+    "u_lira_tpr": Measure(
+        "U-LiRA, true positives at a rate of false ones", "share", "halves", _u_lira_tpr, FORGET,
+        on(TRAIN, at=("0.01", "0.05")), least=FEWEST,
+    ),
+    "klom": Measure(
+        "KLoM against retrained", "nats", "halves", _klom, KLOM_PARTS,
+        (*on(TRAIN, TEST, at=("", "0.95")), *on(NEAR, STAY, EVERYTHING)), least=FEWEST, digits=2,
+    ),
+    "activation_distance": Measure(
+        "distance of the softmax outputs from retrained ones", "", PAIR,
+        lambda view, retrained, partner, part: activation_distance(view.logits[part], retrained.logits[part][partner]),
+        FORGET, on(TRAIN, TEST),
+    ),
+    "js": Measure(
+        "Jensen-Shannon divergence from retrained", "nats", PAIR,
+        lambda view, retrained, partner, part: jensen_shannon(view.logits[part], retrained.logits[part][partner]),
+        FORGET, on(TRAIN, TEST),
+    ),
+    "excess": Measure(
+        "loss above retrained's", "standard deviations of retrained", "halves",
+        lambda view, retrained, a, b, part: streisand(view.losses[part][a], retrained.losses[part][b])["excess"],
+        FORGET, on(TRAIN, TEST), aim="0", digits=1,
+    ),
+    "beyond": Measure(
+        "samples lost beyond every retrained model", "share", "halves",
+        lambda view, retrained, a, b, part: streisand(view.losses[part][a], retrained.losses[part][b])["beyond"],
+        FORGET, on(TRAIN, TEST), aim="0",
+    ),
+    "loss_quantile": Measure(
+        "loss over the samples, mean over the models", "nats",
+        formula=lambda view, part: _quantiles(view.losses[part]), parts=(TRAIN,),
+    ),
+    "margin_quantile": Measure(
+        "confidence over the samples, mean over the models", "log p - log(1 - p)",
+        formula=lambda view, part: _quantiles(view.margins[part]), parts=(TRAIN,),
+    ),
+    "resurgence": Measure(
+        f"accuracy after {SIZES.resurgence_steps} steps on retained samples alone", "%", "probe",
+        shown=on(TRAIN, TEST), scale=100, digits=1,
+    ),
+    "relearn_steps": Measure("relearn time", "steps", "probe", shown=on(TRAIN), digits=1),
+    "probe": Measure("linear probe for what was forgotten", "balanced accuracy", "probe", shown=on(TEST)),
+    "weight_distance": Measure("L2 distance of the weights from the trained model", "", "weights"),
+    "activation_change": Measure(
+        "mean absolute change of the activations from the trained model", "", "weights"
+    ),
+    "curve": Measure("cross-entropy while unlearning, mean over the models", "nats", "weights", aim=""),
+    "samples": Measure("samples forward and backward through the classifier", "", "weights", aim="", digits=0),
+    "samples_share": Measure(
+        "samples, of those that retraining sees", "%", "derived", shown=(("", "", ""),), aim="", scale=100, digits=1
+    ),
+    "seconds": Measure("wall time of one model", "s", "weights", shown=(("", "", ""),), aim="", digits=2),
+}  # fmt: skip
