@@ -17,8 +17,8 @@ import nbformat
 import pandas as pd
 import papermill
 
-from helpers.data.request import DEFAULT, folder_of
-from helpers.data.task import NAMES, load_task
+from helpers.data.request import folder_of
+from helpers.data.task import DATASETS, NAMES, load_task
 from helpers.device import describe, pick_device, return_memory
 from helpers.evaluation.evaluate import measure
 from helpers.evaluation.frame import COLUMNS, RESULTS
@@ -33,7 +33,7 @@ from helpers.unlearning import every_ensemble
 ROOT = Path(__file__).resolve().parent.parent
 REPORT = DATA / "report"
 ABOUT = REPORT / "release.json"  # what made the frame beside it
-RELEASED = {"mnist": DEFAULT, "cmnist": DEFAULT, "fmnist": "class 7"}  # data set -> the request of its release
+RELEASED = {name: source.request for name, source in DATASETS.items()}
 STUDY = ("netcomp_compare", "netcomp_SimpleAscent", "netcomp_GEMU", "netcomp_GeFeU", "graphics")
 
 

@@ -1,5 +1,6 @@
-"""What a data set is here: both splits as tensors in memory, standardised."""
+"""What a data set is here: both splits as tensors in memory, standardised; and the `Source` that a file declares."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor
 
 COLOURS = ("red", "green", "blue")
 DIGITS = tuple("0123456789")
+SPLITS = ("train", "test")
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,7 @@ class Split:
 
     images: Tensor [n, c, 28, 28] float32, standardised per channel with mean and deviation of the training split
     labels: Tensor [n] int64, the class 0..9
-    index: Tensor [n] int64, the sample's index in the same split of MNIST, or of FashionMNIST
+    index: Tensor [n] int64, the sample's index in the same split as published; in Colored MNIST that in MNIST
     colours: Tensor [n] int64, 0 red, 1 green, 2 blue; empty where there are none
     """
 
@@ -35,7 +37,7 @@ class Split:
 @dataclass(frozen=True)
 class Dataset:
     """name: "mnist", ...; source: where it came from in words; mean, std: Tensor [c], per channel in 0..1; classes:
-    their names."""
+    their names; of_mnist: whether `index` is that in MNIST, so that the lists of crossbar sevens say something."""
 
     name: str
     source: str
@@ -44,6 +46,7 @@ class Dataset:
     mean: Tensor
     std: Tensor
     classes: tuple[str, ...] = DIGITS
+    of_mnist: bool = False
 
     def split(self, split: str) -> Split:
         return {"train": self.train, "test": self.test}[split]
@@ -62,8 +65,27 @@ class Dataset:
         return (images * self.std.view(-1, 1, 1) + self.mean.view(-1, 1, 1)).clamp(0, 1)
 
 
+@dataclass(frozen=True)
+class Source:
+    """How a data set is had. A file in this folder that declares one adds a data set.
+
+    name: as in USED_DATASET; title: in tables and figures; load: () -> Dataset of that name, fetched where needed;
+    request: what the release forgets of it, in the words of FORGET; place: in tables and figures, equal ones by name.
+    """
+
+    name: str
+    title: str
+    load: Callable[[], Dataset]
+    request: str
+    place: int = 9
+
+
 def standardised(
-    name: str, source: str, raw: dict[str, tuple[Tensor, Tensor, Tensor, Tensor]], classes: tuple[str, ...] = DIGITS
+    name: str,
+    source: str,
+    raw: dict[str, tuple[Tensor, Tensor, Tensor, Tensor]],
+    classes: tuple[str, ...] = DIGITS,
+    of_mnist: bool = False,
 ) -> Dataset:
     """The data set of raw pictures. raw: "train", "test" -> pixels Tensor [n, c, 28, 28] uint8, labels, index,
     colours."""
@@ -72,4 +94,4 @@ def standardised(
     for split, (pixels, *rest) in raw.items():
         images = pixels.float().div_(255).sub_(mean.view(-1, 1, 1)).div_(std.view(-1, 1, 1))
         splits[split] = Split(images.contiguous(memory_format=torch.channels_last), *rest)
-    return Dataset(name, source, splits["train"], splits["test"], mean, std, classes)
+    return Dataset(name, source, splits["train"], splits["test"], mean, std, classes, of_mnist)

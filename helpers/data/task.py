@@ -6,22 +6,34 @@ README there). Colored MNIST carries its MNIST index in the file name, so the sa
 
 import difflib
 import functools
+import hashlib
+import importlib
+import pkgutil
 import platform
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from helpers.data import cmnist, fashion, mnist
-from helpers.data.dataset import Dataset, Split
-from helpers.data.request import DEFAULT, SPLITS, THEN, Request, folder_of, request_of
+import helpers.data
+from helpers.data.dataset import SPLITS, Dataset, Source, Split
+from helpers.data.request import DEFAULT, THEN, Request, folder_of, request_of
 from helpers.device import return_memory
 from helpers.files import StudyError, fingerprint
 from helpers.sizes import SIZES
 
-DATASETS = {"mnist": mnist, "cmnist": cmnist, "fmnist": fashion}  # a data set is a module with TITLE and load()
-NAMES = {name: module.TITLE for name, module in DATASETS.items()}
-TUNING = "tuning"
+
+def _declared() -> dict[str, Source]:
+    """Name -> Source, of every file in this folder that declares one."""
+    modules = [
+        importlib.import_module(f"helpers.data.{info.name}") for info in pkgutil.iter_modules(helpers.data.__path__)
+    ]
+    found = [value for module in modules for value in vars(module).values() if isinstance(value, Source)]
+    return {source.name: source for source in sorted(found, key=lambda source: (source.place, source.name))}
+
+
+DATASETS = _declared()
+NAMES = {name: source.title for name, source in DATASETS.items()}
 SUBSETS = ("all", "retain", "forget", *map(str, range(10)), "neighbours", "held_out")
 
 
@@ -31,23 +43,27 @@ class Task:
 
     data: Dataset; request: Request;
     forget: per split ("train", "test") a Tensor [n] bool, True for the forget set D_f; the rest is the retain set D_r;
-    fingerprint: identifies data source, lists and request; stored with every model and result;
     before: the task that was unlearned first, whose unlearned models are the start of this one; None: trained models
     are;
-    origin: how to make it again, which is what travels to other processes; empty for one that was changed by hand.
+    tuning: whether it is that on which hyper-parameters are tuned (`tuning_task`).
     """
 
     data: Dataset
     request: Request
     forget: dict[str, Tensor]
-    fingerprint: str
     before: "Task | None" = None
-    origin: tuple[str, ...] = field(default=(), init=False)  # so that `replace` drops it
+    tuning: bool = False
 
     def __reduce__(self):
-        if self.origin:
-            return _there, (self.origin, self.fingerprint)
-        return Task, (self.data, self.request, self.forget, self.fingerprint, self.before)
+        """What travels to other processes: how to load it again. Only what `load_task` and `tuning_task` return can
+        travel; one that was changed by hand is refused there."""
+        return _load, (self.data.name, self.request.name, self.tuning, self.fingerprint)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Identifies the data and what is to be forgotten; stored with every model and result."""
+        masks = [hashlib.sha256(self.forget[split].numpy().tobytes()).hexdigest() for split in SPLITS]
+        return fingerprint([self.data.name, self.data.source, *masks, self.before and self.before.fingerprint])
 
     @property
     def folder(self) -> str:
@@ -116,7 +132,7 @@ def load_task(dataset: str, forget: str = DEFAULT) -> Task:
     Raises StudyError for an unknown name or request, for data that cannot be had, and for lists that are missing or
     damaged.
     """
-    return _from(task_of(load_data(dataset), forget), dataset, forget)
+    return task_of(load_data(dataset), forget)
 
 
 def load_data(dataset: str) -> Dataset:
@@ -133,39 +149,27 @@ def task_of(data: Dataset, words: str) -> Task:
     first, then, last = words.rpartition(THEN) if isinstance(words, str) else ("", "", words)
     request = request_of(last, data)
     if not then:
-        return Task(data, request, request.forget, fingerprint([data.name, data.source, request.lists, request.name]))
+        return Task(data, request, request.forget)
     before = task_of(data, first)
     forget = {split: request.forget[split] | before.forget[split] for split in SPLITS}
     if torch.equal(forget["train"], before.forget["train"]):
         raise StudyError(f"FORGET = {words!r}: nothing is left of {request.title} after what comes before it.")
     if forget["train"].all():
         raise StudyError(f"FORGET = {words!r} names every training sample: leave some to retain.")
-    both = Request(
-        f"{before.request.name}{THEN}{request.name}", f"{before.request.title}, then {request.title}", forget
-    )
-    own = before.request.own_lists or request.own_lists
-    return Task(
-        data, replace(both, own_lists=own), forget, fingerprint([before.fingerprint, request.lists, both.name]), before
-    )
-
-
-def _from(task: Task, *origin: str) -> Task:
-    object.__setattr__(task, "origin", origin)
-    return task
+    name, title = f"{before.request.name}{THEN}{request.name}", f"{before.request.title}, then {request.title}"
+    own_lists = before.request.own_lists or request.own_lists
+    return Task(data, Request(name, title, forget, own_lists), forget, before)
 
 
 @functools.lru_cache(2)
-def _again(origin: tuple[str, ...]) -> Task:
-    return tuning_task(_again(origin[:-1])) if origin[-1] == TUNING else load_task(*origin)
-
-
-def _there(origin: tuple[str, ...], expected: str) -> Task:
-    """The task in another process, which loads the data once and keeps it."""
-    task = _again(origin)
+def _load(dataset: str, forget: str, tuning: bool, expected: str) -> Task:
+    """The task in another process, which loads it once; StudyError where it is not the one that was sent."""
+    task = load_task(dataset, forget)
+    task = tuning_task(task) if tuning else task
     if task.fingerprint != expected:
         raise StudyError(
-            f"The worker on {platform.node()} has {task.data.source} or split lists that differ from those here: "
-            "give it the same data/downloads and data/splits, and start it again."
+            f"The worker on {platform.node()} has {task.data.source} or lists in data/splits that differ from those "
+            "here: give it the same data/downloads and data/splits (a task that was changed by hand cannot be sent)."
         )
     return task
 
@@ -173,11 +177,9 @@ def _there(origin: tuple[str, ...], expected: str) -> Task:
 def check_name(name: str) -> None:
     """StudyError unless `name` is that of a data set; offers the nearest."""
     if not isinstance(name, str) or name not in DATASETS:
-        written = (
-            {key: key for key in NAMES} | {title.lower(): key for key, title in NAMES.items()} | {"colored": "cmnist"}
-        )
+        written = {key: key for key in NAMES} | {title.lower(): key for key, title in NAMES.items()}
         close = difflib.get_close_matches(str(name).lower(), written, n=1, cutoff=0.3)
-        near = written[close[0]] if close else "mnist"
+        near = written[close[0]] if close else next(iter(NAMES))
         known = ", ".join(f'"{key}"' for key in NAMES)
         raise StudyError(f'USED_DATASET = {name!r} is not known: did you mean "{near}"? Known are {known}.')
 
@@ -190,13 +192,7 @@ def tuning_task(task: Task) -> Task:
     n = len(task.data.train)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
     parts = {"test": order[: n // 10].sort().values, "train": order[n // 10 :].sort().values}
-    data = replace(
-        task.data,
-        source=f"{task.data.source}, tuning",
-        **{split: task.data.train.pick(where) for split, where in parts.items()},
-    )
+    splits = {split: task.data.train.pick(where) for split, where in parts.items()}
+    data = replace(task.data, source=f"{task.data.source}, tuning", **splits)
     masks = {split: task.forget["train"][where] for split, where in parts.items()}
-    origin = (*task.origin, TUNING) if task.origin else ()
-    before = tuning_task(task.before) if task.before else None
-    made = replace(task, data=data, forget=masks, fingerprint=fingerprint([task.fingerprint, TUNING]), before=before)
-    return _from(made, *origin)
+    return replace(task, data=data, forget=masks, before=task.before and tuning_task(task.before), tuning=True)

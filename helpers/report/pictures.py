@@ -8,7 +8,7 @@ from matplotlib.colors import LogNorm
 from torch import Tensor
 
 from helpers.data.dataset import Dataset
-from helpers.data.request import FEATURE_CLASS, SIDES, read_ambiguous, read_split
+from helpers.data.request import FEATURE_CLASS, SIDES, read_ambiguous, read_crossbars
 from helpers.data.task import Task
 from helpers.evaluation.distances import kl_per_model
 from helpers.evaluation.logits import logits_of, parts_of
@@ -66,7 +66,7 @@ def contact_sheet(task: Task, which: str = "forget", split: str = "train", page:
     ("crossbar", "plain" or "ambiguous")."""
     part, mask = task.split(split), task.forget[split]
     if which != "forget":
-        listed = read_ambiguous(split) if which == "ambiguous" else read_split(split)
+        listed = read_ambiguous(split) if which == "ambiguous" else read_crossbars(split)
         mask = (part.labels == FEATURE_CLASS) & (
             torch.isin(part.index, torch.tensor(list(listed))) ^ (which == "plain")
         )
