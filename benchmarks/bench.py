@@ -115,9 +115,7 @@ def former_training(task: Task, steps: int = STEPS) -> float:
 def usual_data(split: bool) -> MNIST:
     """The data set as most tutorials load it; split: True for training."""
     steps = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))])
-    with tempfile.TemporaryDirectory() as place:
-        shutil.copytree(DOWNLOADS / "mnist", Path(place) / "MNIST" / "raw")
-        return MNIST(place, train=split, transform=steps)
+    return MNIST(DOWNLOADS, train=split, transform=steps)
 
 
 def usual_training(device: str, steps: int = STEPS) -> float:
@@ -266,8 +264,8 @@ def whole_notebook(models: int) -> float:
 def growth(task: Task) -> dict:
     """Seconds against the number of models and against the size of the training set, with the slope of the logarithms
     (1: proportional). Models: train, unlearn by GEMU, all measures of a notebook, on an eighth of the training split
-    in one process (others would be sent the data with every model: only a whole data set is loaded by name). Size: one
-    pass of training. Peak memory: of all processes together with 30 models of each kind on Colored MNIST."""
+    in one process (others load a task by its name, which a part of a data set has not). Size: one pass of training.
+    Peak memory: of all processes together with 30 models of each kind on Colored MNIST."""
     by_models, by_size, peak = {}, {}, {}
     small = first(task, len(task.data.train) // 8)
     with patch.dict(os.environ, LOKY_MAX_CPU_COUNT="1"):
@@ -295,7 +293,7 @@ def first(task: Task, n: int) -> Task:
     split = task.data.train.pick(slice(0, n))
     masks = task.forget | {"train": task.forget["train"][:n]}
     data = replace(task.data, train=split, source=f"{task.data.source}, the first {n}")
-    return replace(task, data=data, forget=masks, fingerprint=f"{task.fingerprint}-{n}")
+    return replace(task, data=data, forget=masks)
 
 
 def _short_study(task: Task, n: int) -> None:

@@ -17,8 +17,9 @@ import torch
 
 os.environ.pop("UNLEARNING_QUICK", None)  # which a worker inherits from the process that started it
 
+from helpers.data import mnist  # noqa: E402
 from helpers.data.task import load_task  # noqa: E402
-from helpers.files import load_torch  # noqa: E402
+from helpers.files import DOWNLOADS, load_torch  # noqa: E402
 from helpers.models.training import Recipe, seeded, train  # noqa: E402
 from helpers.unlearning import UnlearningData  # noqa: E402
 from helpers.unlearning.method import sample  # noqa: E402
@@ -100,7 +101,8 @@ def copy_repository(target: Path, archive: bool = False) -> Path:
         shutil.copy(path, target)
     shutil.copytree(ROOT / "helpers", target / "helpers", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "data" / "splits", target / "data" / "splits")
-    shutil.copytree(ROOT / "data" / "downloads" / "mnist", target / "data" / "downloads" / "mnist")
+    mnist.read("MNIST")  # which puts it there, if it lies where an earlier version kept it
+    shutil.copytree(DOWNLOADS / "MNIST", target / "data" / "downloads" / "MNIST")
     if archive:
         shutil.copy(PUBLISHED, target / "data" / "downloads")
     return target

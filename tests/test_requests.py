@@ -1,6 +1,7 @@
 """What can be forgotten: the words of FORGET, and which samples the training really sees for each."""
 
 import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -12,19 +13,17 @@ from helpers import parallel
 from helpers import unlearning as unlearning_module
 from helpers.data import request
 from helpers.data.request import folder_of
-from helpers.data.task import load_task, task_of, tuning_task
+from helpers.data.task import task_of, tuning_task
 from helpers.evaluation import audit as audit_module
 from helpers.evaluation import frame
 from helpers.evaluation.audit import audit
 from helpers.evaluation.frame import headline, values
-from helpers.files import StudyError
+from helpers.files import DOWNLOADS, StudyError
 from helpers.models import ensembles, training
 from helpers.models.ensembles import BASELINES, baseline, models_folder
 from helpers.report import figures, frontier, pictures, tables, words
 from helpers.sizes import QUICK
 from helpers.unlearning import impair, method, unlearned, unlearning_data
-
-LABELS = {"train": "train-labels-idx1-ubyte", "test": "t10k-labels-idx1-ubyte"}
 
 
 @pytest.fixture(scope="session")
@@ -66,8 +65,8 @@ def here(tmp_path, monkeypatch):
 
 def labels_of(split):
     """Read by hand from the file."""
-    path = request.DATA / "downloads" / "mnist" / LABELS[split]
-    return np.frombuffer(path.read_bytes(), np.uint8, offset=8)
+    name = {"train": "train-labels-idx1-ubyte", "test": "t10k-labels-idx1-ubyte"}[split]
+    return np.frombuffer((DOWNLOADS / "MNIST" / "raw" / name).read_bytes(), np.uint8, offset=8)
 
 
 @pytest.mark.parametrize("number", [0, 7])
@@ -117,6 +116,15 @@ def test_a_list_of_ones_own_as_any_editor_leaves_it(digits, lists, text):
     assert (lists / "Möbel 5 %_train.txt").read_bytes() == text
 
 
+def test_a_crossbar_list_of_ones_own_is_taken_and_said(task, lists):
+    shutil.copytree(request.DATA / "splits", lists, dirs_exist_ok=True)
+    (lists / "crossbar_train.txt").write_bytes(b"\xef\xbb\xbf38 # mine\r\n\r\n148  \r\n")
+    mine = task_of(task.data, "crossbar")
+    assert mine.data.train.index[mine.forget["train"]].tolist() == [38, 148]
+    assert "not the published ones" in mine.describe() and "not the published ones" not in task.describe()
+    assert mine.fingerprint != task.fingerprint
+
+
 @pytest.mark.parametrize(
     "text, complaint",
     [
@@ -127,14 +135,28 @@ def test_a_list_of_ones_own_as_any_editor_leaves_it(digits, lists, text):
         ("1 2\n", "line 1"),
         ("²\n", "line 1"),
         ("# nothing\n\n", "lists no sample"),
+        (b"\xff\xfe5\n", "is no text"),
         ("\n".join(map(str, range(3_000))), "names every training sample"),
         ("59000\n", "no such sample"),
     ],
 )
 def test_a_damaged_list_is_told_with_its_line(digits, lists, text, complaint):
-    (lists / "mine_train.txt").write_text(text, encoding="utf-8")
+    (lists / "mine_train.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(StudyError, match=complaint):
         task_of(digits, "mine")
+
+
+def test_damaged_published_lists_are_told_with_where_to_get_them(task, lists):
+    shutil.copytree(request.DATA / "splits", lists, dirs_exist_ok=True)
+    (lists / "crossbar_train.txt").write_text("0\n38\n")
+    with pytest.raises(StudyError, match="names sample 0, which is not a seven"):
+        task_of(task.data, "crossbar")
+    (lists / "crossbar_train.txt").unlink()
+    with pytest.raises(StudyError, match="cannot be read.*take the published file"):
+        task_of(task.data, "plain")
+    (lists / "ambiguous_test.txt").write_text("38 perhaps\n")
+    with pytest.raises(StudyError, match="line 1: '38 perhaps' is no index.*take the published file"):
+        request.read_ambiguous("test")
 
 
 NONSENSE = ["", None, 7, "nonsense", "class 12", "class", "random 0 %", "random 100 %", "random 1.5", "red", "../x"]
@@ -148,27 +170,12 @@ def test_what_cannot_be_forgotten_gets_one_sentence(digits, wanted):
 
 
 def test_folders_are_good_on_every_file_system_and_never_meet():
-    names = [
-        "crossbar",
-        "class 7",
-        "random 1 %",
-        "random 1 % seed 3",
-        "crossbar, then class 3",
-        "Mine",
-        "mine",
-        "mïne",
-        "a-b",
-        "a b",
-        "con?",
-    ]
+    names = ["crossbar", "class 7", "random 1 %", "random 1 % seed 3", "crossbar, then class 3"]
+    names += ["Mine", "mine", "mïne", "a-b", "a b", "con?"]
     folders = [folder_of(name) for name in names]
     assert all(re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", each) for each in folders)
-    assert len(set(folders)) == len(names) and folders[:4] == [
-        "crossbar",
-        "class-7",
-        "random-1-percent",
-        "random-1-percent-seed-3",
-    ]
+    assert len(set(folders)) == len(names)
+    assert folders[:4] == ["crossbar", "class-7", "random-1-percent", "random-1-percent-seed-3"]
 
 
 WORDS = ("crossbar", "plain", "class 7", "random 10 %", "mine", "class 3, then class 7")
@@ -302,9 +309,3 @@ def test_the_loss_attack_on_a_random_part_compares_with_held_out_digits(digits, 
         values(results, kind, "loss_attack", "train", "forget").mean() for kind in ("trained", "retrained")
     )
     assert trained > retrained + 0.03 and abs(retrained - 0.5) < 0.06
-
-
-def test_the_words_of_the_flag_reach_the_task():
-    assert load_task("mnist", "class 7").request.name == "class 7"
-    with pytest.raises(StudyError, match="Known are"):
-        load_task("emnist")

@@ -71,7 +71,7 @@ def test_what_may_not_be_read_is_told(tmp_path, task, monkeypatch):
     for call in (
         lambda: ensembles.baseline("trained", task, 2, stored=True),
         lambda: ensembles.baseline("trained", task, 2, stored=False),
-        mnist.fetch,
+        lambda: mnist.read("MNIST"),
         lambda: requests.stored_results(task),
         lambda: load_results(task, 2),
     ):
