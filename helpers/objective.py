@@ -1,80 +1,46 @@
-"""What a study minimises, as a function of a method's hyper-parameters, on the tuning models. One number, lower is
-better:
+"""What a study minimises, on the tuning models: the goal, one number, lower is better.
 
-energy gap left open, %  +  10 x points lost on held-out retained samples  +  10 x points lost on those of the classes
-touched
+goal = energy gap left open, %  +  10 x percentage points of accuracy lost on held-out retained samples
+                                +  10 x percentage points lost on those of them that are of the classes touched
 
-Points are percentage points of accuracy below the retrained models' mean; where a whole class is forgotten nothing of
-it is retained, and both losses are of all retained samples. The cost is not a goal: the settings fix it (`budget`).
+Accuracy is lost against the mean of the retrained models. Where a whole class is forgotten, none of it is retained:
+both losses are then of all retained samples. The cost is not a part: the settings fix it (`budget`).
 
-The energy gap of one setting varies from 71 to 98 % between models, so that a point needs many of them; but most points
-are worse than the best one so far on a few models already. So a point is measured on 4, then 10, then all 20 models,
-and is left early where a paired t-test over the same models finds it worse than the best. Its value is then the best
-point's plus the paired difference: the sampler learns from it too."""
+The energy gap that the same settings leave varies widely between models, so that it takes many to tell two good
+settings apart; but a few tell bad ones. So settings are measured on 4 models, then on 10, then on all 20, and given up
+as soon as a paired t-test over the same models finds them worse than the best ones so far. Their value is then the best
+goal plus the mean paired difference, so that the sampler learns from them as well.
+"""
 
-import functools
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import optuna
-from scipy.stats import t as student
+from optuna.trial import FrozenTrial, TrialState
+from scipy.stats import ttest_rel
 from torch import Tensor
 
 from helpers.data.task import Task, tuning_task
-from helpers.device import pick_device
 from helpers.evaluation.distances import accuracy, energy_distances
 from helpers.files import StudyError
 from helpers.models.ensembles import Ensemble, baseline, model_of, state_of
-from helpers.models.training import RECIPE, Recipe, predict
+from helpers.models.training import RECIPE, predict
 from helpers.parallel import compute
 from helpers.sizes import SIZES
 from helpers.unlearning import METHODS, unlearn, unlearning_data
 from helpers.unlearning.method import searched
 
 FIRST_SEED = 100_000  # of the tuning models: no reported model has such a seed
-WEIGHT = 10.0  # of a point of accuracy, in per cent of the gap
-LOOKS = (4, 10)  # models after which a point that is worse than the best is left
-LEVEL = 0.05  # one-sided, of the t-test
-DIVERGED = 2_200.0  # the goal of a point whose outputs are not finite: above what any other can have
-GOAL = "energy gap left open, % + 10 x points lost + 10 x points lost of the classes touched"
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One point. goals: after each look, every model's part of the goal, so that their mean is the goal (lists of 4,
-    10, 20 numbers); gap: energy gap closed, %; lost, lost_class: points; all means over the models measured; cost:
-    share of retraining's samples."""
-
-    goals: list[list[float]]
-    gap: float = -np.inf
-    lost: float = np.inf
-    lost_class: float = np.inf
-    cost: float = 0.0
-
-
-def value_of(point: Measured, best: Measured | None) -> float:
-    """The goal: of a point that was left early the best one's, plus the mean difference on the models that it was
-    measured on."""
-    if not point.goals:
-        return DIVERGED
-    if best is None or len(point.goals) >= len(best.goals):
-        return float(np.mean(point.goals[-1]))
-    at = len(point.goals) - 1
-    return float(np.mean(best.goals[-1]) + np.mean(np.subtract(point.goals[at], best.goals[at])))
-
-
-def is_worse(goals: list[float], best: list[float]) -> bool:
-    """Whether a paired one-sided t-test over the models finds the first larger."""
-    difference = np.subtract(goals, best)
-    if len(difference) < 2:
-        return False
-    error = difference.std(ddof=1) / len(difference) ** 0.5
-    return bool(difference.mean() > error * student.ppf(1 - LEVEL, len(difference) - 1))
+WEIGHT = 10.0  # of a percentage point of accuracy, in % of the energy gap
+LOOKS = (4, 10)  # numbers of models after which settings may be given up
+LEVEL = 0.05  # of the one-sided t-test that decides it
+FARTHEST = 8**0.5  # the largest energy distance of probabilities; that of models whose outputs are not finite
+GOAL = "energy gap left open, % + 10 x percentage points lost + 10 x percentage points lost of the classes touched"
 
 
 def suggest(trial: optuna.trial.BaseTrial, method: str) -> Any:
-    """A method's settings with every searched field drawn from its range."""
+    """A method's settings, every searched field drawn from its range by the trial."""
     default, drawn = METHODS[method].settings, {}
     for name, about in searched(default).items():
         if about["choices"]:
@@ -85,73 +51,80 @@ def suggest(trial: optuna.trial.BaseTrial, method: str) -> Any:
     return replace(default, **drawn)
 
 
-class Objective:
-    """The goal of a study as a function of settings. models: tuning models, which are trained where they are not
-    stored."""
+def complete(study: optuna.Study) -> list[FrozenTrial]:
+    """The finished trials, those that were given up early or diverged included."""
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
-    def __init__(self, method: str, task: Task, models: int = SIZES.tuning_models):
+
+def best_trial(study: optuna.Study) -> FrozenTrial | None:
+    """The complete trial with the lowest goal, or None. It was measured on all tuning models: one that was given up
+    early was worse than the best one of its time."""
+    return min(complete(study), key=lambda trial: trial.value, default=None)
+
+
+class Objective:
+    """The goal of a trial. The tuning models of the task are trained where they are not stored."""
+
+    def __init__(self, method: str, task: Task):
+        """Raises StudyError for a sequence of requests."""
         if task.before:
-            raise StudyError(
-                f'FORGET = "{task.request.name}": a sequence is not tuned as a whole; name one of its requests.'
-            )
-        self.method, self.task = method, tuning_task(task)
-        self.looks = [*(n for n in LOOKS if n < models), models]
-        trained, retrained = (
-            baseline(kind, self.task, models, stored=False, first=FIRST_SEED) for kind in ("trained", "retrained")
-        )
+            raise StudyError(f'FORGET = "{task.request.name}": tune on one of these requests, not on a sequence.')
+        self.method, self.task, n = method, tuning_task(task), SIZES.tuning_models
+        self.looks = [*(look for look in LOOKS if look < n), n]
+        which = {"task": self.task, "n": n, "stored": False, "first": FIRST_SEED}
+        trained, retrained = baseline("trained", **which), baseline("retrained", **which)
         self.states = [state_of(model) for model in trained.models]
         self.samples = unlearning_data(self.task, RECIPE).samples(1.0)
-        self.labels = self.task.retain_set("test")[1].numpy()
-        own = self.task.neighbours("test")[~self.task.forget["test"]].numpy()
-        self.own = own if own.any() else np.ones_like(own)
-        forget, retain = _looked_at(self.task)
-        self.reference = _predict(retrained, forget)
-        self.ceiling = float(energy_distances(_predict(trained, forget), self.reference).mean())
-        self.reached = [accuracies.mean() for accuracies in self._accuracies(_predict(retrained, retain))]
+        subsets = self.task.subsets("test")
+        self.parts = [subsets["retain"], subsets.get("neighbours", subsets["retain"])]
+        forget, held_out = self.task.forget_set("train")[0], self.task.split("test").images
+        self.reference = _logits(retrained, forget)
+        self.ceiling = energy_distances(_logits(trained, forget), self.reference).mean()
+        self.reached = self._accuracies(_logits(retrained, held_out)).mean(1, keepdims=True)
 
-    def _accuracies(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """On all held-out retained samples, and on those of the classes touched. logits: [N, n, 10] -> [N] each."""
-        return accuracy(logits, self.labels), accuracy(logits[:, self.own], self.labels[self.own])
-
-    def __call__(self, settings: Any, best: Measured | None = None) -> Measured:
-        """Measures a point; it is left early where it is worse than `best`, which was measured on all models."""
-        made, found = [], Measured([])
+    def __call__(self, trial: optuna.Trial) -> float:
+        """The trial's attribute "measured" keeps the goals, one for each model that was measured, and as means over
+        these: gap, the energy gap closed in %; lost and lost_class, in percentage points; cost, the share of the
+        samples that retraining sees."""
+        settings, best = suggest(trial, self.method), best_trial(trial.study)
+        best = best.user_attrs["measured"]["goals"] if best else None
+        parts = np.empty((3, 0))
         for look in self.looks:
-            seeds = range(len(made), look)
-            jobs = ((i, (self.method, self.task, RECIPE, settings, FIRST_SEED + i, self.states[i])) for i in seeds)
-            # by itself one process computes one trial, and a second process on the same study uses the second core
-            made += [result for _, result in sorted(compute(outputs, jobs, here=True), key=lambda job: job[0])]
-            found = self._measured(made, found.goals)
-            if not found.goals or look == self.looks[-1]:
+            batch, cost = self._measure(settings, range(parts.shape[1], look))
+            parts = np.hstack([parts, batch])
+            goals = parts[0] + WEIGHT * (parts[1] + parts[2])
+            if best and ttest_rel(goals, best[:look], alternative="greater").pvalue < LEVEL:
                 break
-            if best and is_worse(found.goals[-1], best.goals[len(found.goals) - 1]):
-                break
-        return found
+        left, lost, lost_class = parts.mean(1).tolist()
+        means = {"gap": 100 - left, "lost": lost, "lost_class": lost_class, "cost": cost}
+        trial.set_user_attr("measured", {"goals": goals.tolist()} | means)
+        return float(np.mean(best) + np.mean(goals - best[:look]) if best else np.mean(goals))
 
-    def _measured(self, made: list[tuple], goals: list[list[float]]) -> Measured:
-        forget, retain, samples = zip(*made, strict=True)
-        forget, retain = np.stack(forget), np.stack(retain)
-        if not (np.isfinite(forget).all() and np.isfinite(retain).all()):
-            return Measured([])
-        left = 100 * energy_distances(forget, self.reference[: len(made)]) / self.ceiling
-        lost, own = (100 * (a - b) for a, b in zip(self.reached, self._accuracies(retain), strict=True))
-        goal = left + WEIGHT * (lost + own)
-        means = (100 - left.mean(), lost.mean(), own.mean(), samples[-1] / self.samples)
-        return Measured([*goals, goal.tolist()], *map(float, means))
+    def _measure(self, settings: Any, models: range) -> tuple[np.ndarray, float]:
+        """The parts of the goal [3, N]: energy gap left open, % and both losses, percentage points; and the cost."""
+        jobs = ((i, (self.method, self.task, settings, FIRST_SEED + i, self.states[i])) for i in models)
+        # in this process where there is no cluster: other cores serve other processes on the same study
+        made = sorted(compute(outputs, jobs, here=True), key=lambda job: job[0])
+        forget, held_out, samples = map(np.stack, zip(*(result for _, result in made), strict=True))
+        # among the models of these seeds alone, so that what is measured later changes nothing
+        distances = energy_distances(forget, self.reference[models.start : models.stop])
+        left = 100 * np.nan_to_num(distances, nan=FARTHEST) / self.ceiling
+        return np.vstack([left, self.reached - self._accuracies(held_out)]), float(samples[0] / self.samples)
 
-
-def _predict(ensemble: Ensemble, images: Tensor) -> np.ndarray:
-    """Logits [N, n, 10]."""
-    return np.stack([predict(model.to(images.device), images).numpy() for model in ensemble.models])
-
-
-def outputs(method: str, task: Task, recipe: Recipe, settings: Any, seed: int, state: dict) -> tuple:
-    """Of one tuning model, unlearned with that seed: logits on the forget training samples [n_f, 10] and on the
-    held-out retained ones [n, 10], and how many samples that took."""
-    model, record = unlearn(method, model_of(state), unlearning_data(task, recipe), settings, seed)
-    return *(predict(model, images).numpy() for images in _looked_at(task)), record["samples"]
+    def _accuracies(self, held_out: np.ndarray) -> np.ndarray:
+        """On the retained samples, and on those of the classes touched, in %: logits [N, n, 10] -> [2, N]."""
+        labels = self.task.split("test").labels.numpy()
+        return 100 * np.stack([accuracy(held_out[:, part], labels[part]) for part in self.parts])
 
 
-@functools.lru_cache(1)
-def _looked_at(task: Task) -> tuple[Tensor, Tensor]:
-    return tuple(images.to(pick_device()) for images in (task.forget_set("train")[0], task.retain_set("test")[0]))
+def outputs(method: str, task: Task, settings: Any, seed: int, state: dict) -> tuple[np.ndarray, np.ndarray, float]:
+    """Unlearns one tuning model with that seed: its logits [n, 10] on the forget training samples and on all held-out
+    ones, and how many samples that took."""
+    model, record = unlearn(method, model_of(state), unlearning_data(task, RECIPE), settings, seed)
+    looked_at = (task.forget_set("train")[0], task.split("test").images)
+    return *(predict(model, images).numpy() for images in looked_at), record["samples"]
+
+
+def _logits(ensemble: Ensemble, images: Tensor) -> np.ndarray:
+    """[N, n, 10]."""
+    return np.stack([predict(model, images).numpy() for model in ensemble.models])

@@ -1,72 +1,121 @@
-"""What a study minimises: the goal by hand, and when a point is left early."""
+"""The goal of a study: computed by hand, and what becomes of settings that are worse. The outputs of models are made
+up, everything else is real."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
+import optuna
 import pytest
-from scipy.stats import ttest_rel
+from scipy.special import softmax
 
 from helpers import objective as objective_module
-from helpers.evaluation.distances import energy_distances
-from helpers.objective import DIVERGED, FIRST_SEED, Measured, Objective, is_worse, value_of
+from helpers.models.cnn import new_model
+from helpers.objective import FIRST_SEED, Objective, best_trial
+from helpers.unlearning import METHODS
+from helpers.unlearning.method import searched
+
+N = 20
 
 
-def test_a_point_is_left_early_only_where_a_paired_test_finds_it_worse():
-    """The models differ far more than the points: it is the paired difference that tells."""
-    random = np.random.default_rng(1)
-    spread, noise = random.normal(0, 15, 20), random.normal(0, 1, (3, 20))
-    best = [(10 + spread + noise[0])[:n].tolist() for n in (4, 10, 20)]
-    for worse_by, left in ((0.0, None), (8.0, 4), (-5.0, None)):
-        point = 10 + worse_by + spread + noise[1]
-        found = next(
-            (n for n, theirs in zip((4, 10), best, strict=False) if is_worse(point[:n].tolist(), theirs)), None
-        )
-        assert found == left
-        by_hand = ttest_rel(point[:4], best[0], alternative="greater").pvalue < 0.05
-        assert is_worse(point[:4].tolist(), best[0]) == by_hand
-    assert not is_worse([3.0], [1.0])  # one model tells nothing
+@pytest.fixture
+def made(monkeypatch):
+    """Seeds in the order in which tuning models are unlearned. One's outputs are logits that vary with its seed; it
+    mistakes 10 * lr of the held-out samples, give or take a few, and with lr above 1.8 it diverges."""
+    seeds = []
 
+    def outputs(method, task, settings, seed, state):
+        seeds.append(seed)
+        random = np.random.default_rng(seed)
+        forget = random.normal(size=(len(task.forget_set("train")[0]), 10))
+        labels = task.split("test").labels.numpy()
+        held_out = np.eye(10)[labels]
+        wrong = random.permutation(len(labels))[: round(10 * settings.lr) + random.integers(4)]
+        held_out[wrong] = np.eye(10)[(labels[wrong] + 1) % 10]
+        return (forget + np.nan if settings.lr > 1.8 else forget), held_out, 50
 
-def test_a_point_that_was_left_early_has_the_best_ones_value_plus_the_difference():
-    best = Measured([[1.0, 3.0], [1.0, 3.0, 5.0, 7.0]])
-    assert value_of(best, None) == 4.0 == value_of(best, best)
-    assert value_of(Measured([[2.0, 8.0]]), best) == 4.0 + 3.0  # its own two models alone would give 5
-    assert value_of(Measured([]), best) == DIVERGED
-
-
-@pytest.mark.parametrize("worse_by, looks", [(0.0, [4, 10, 20]), (50.0, [4])])
-def test_an_objective_measures_no_further_model_than_it_needs(monkeypatch, worse_by, looks):
-    """With outputs of models made up; the goal by hand from the three formulas."""
-    made, random = [], np.random.default_rng(0)
-    objective = object.__new__(Objective)
-    objective.method, objective.task, objective.looks, objective.states = "new", None, [4, 10, 20], [None] * 20
-    objective.samples, objective.labels, objective.own = 100, np.arange(50) % 10, np.arange(50) % 10 == 7
-    objective.reference, objective.ceiling, objective.reached = random.normal(size=(20, 30, 10)), 0.5, [1.0, 1.0]
-    forget, retain = random.normal(size=(20, 30, 10)), 5 * np.eye(10)[objective.labels] + np.zeros((20, 1, 1))
-    retain[:, :5] = 0.0  # each model takes the first samples for a 0: one of them is right
-
-    def outputs(method, task, recipe, settings, seed, state):
-        made.append(seed)
-        return forget[seed - FIRST_SEED], retain[seed - FIRST_SEED], 10
+    def baseline(kind, task, n, stored, first):
+        shift = 1_000 * (kind == "retrained")
+        return SimpleNamespace(models=[new_model(1, seed + shift).eval() for seed in range(first, first + n)])
 
     monkeypatch.setattr(objective_module, "outputs", outputs)
-    whole = objective(None)
-    assert made == list(range(FIRST_SEED, FIRST_SEED + 20)) and [len(part) for part in whole.goals] == [4, 10, 20]
-    by_hand = 100 * energy_distances(forget, objective.reference) / 0.5 + 10 * 100 * 4 / 50 + 0.0
-    assert whole.goals[-1] == pytest.approx(by_hand) and (whole.lost, whole.lost_class) == (pytest.approx(8), 0)
-    assert whole.cost == 0.1 and whole.gap == pytest.approx(
-        100 - 200 * energy_distances(forget, objective.reference).mean()
+    monkeypatch.setattr(objective_module, "baseline", baseline)
+    return seeds
+
+
+def small(task):
+    """The first 2,000 training samples, of which tuning holds out 200."""
+    data = replace(task.data, train=task.data.train.pick(slice(2_000)))
+    return replace(task, data=data, forget=task.forget | {"train": task.forget["train"][:2_000]})
+
+
+def run(study, objective, lr):
+    settings = replace(METHODS["tuned_ascent"].settings, lr=lr)
+    study.enqueue_trial({name: getattr(settings, name) for name in searched(settings)})
+    study.optimize(objective, n_trials=1)
+    return study.trials[-1]
+
+
+def by_hand(objective, lr):
+    """[N]: the goal on each model, by loops over pairs of models of one batch."""
+    settings, task = replace(METHODS["tuned_ascent"].settings, lr=lr), objective.task
+    found = [objective_module.outputs("", task, settings, FIRST_SEED + i, None) for i in range(N)]
+    p, q = ([softmax(logits, axis=1) for logits in side] for side in ([f for f, _, _ in found], objective.reference))
+
+    def distance(one, others):
+        return np.mean([np.linalg.norm(one - other, axis=1).mean() for other in others])
+
+    labels, retained = task.split("test").labels.numpy(), ~task.forget["test"].numpy()
+    goals = []
+    for i, (_, held_out, _) in enumerate(found):
+        batch = next(range(a, b) for a, b in ((0, 4), (4, 10), (10, N)) if i < b)
+        rest = [j for j in batch if j != i]
+        among = np.mean([distance(q[j], [q[k] for k in batch if k != j]) for j in batch])
+        energy = 2 * distance(p[i], [q[j] for j in rest]) - distance(p[i], [p[j] for j in rest]) - among
+        goal = 100 * energy / objective.ceiling
+        for part, reached in zip((retained, retained & (labels == 7)), objective.reached.flatten(), strict=True):
+            goal += 10 * (reached - 100 * np.mean(held_out.argmax(1)[part] == labels[part]))
+        goals.append(goal)
+    return goals
+
+
+def test_the_goal_is_what_the_three_formulas_give(task, made):
+    objective = Objective("tuned_ascent", small(task))
+    trial = run(optuna.create_study(), objective, 1.0)
+    assert made == list(range(FIRST_SEED, FIRST_SEED + N))
+    found = trial.user_attrs["measured"]
+    assert found["goals"] == pytest.approx(by_hand(objective, 1.0)) and trial.value == pytest.approx(
+        np.mean(found["goals"])
     )
+    assert trial.value == pytest.approx(100 - found["gap"] + 10 * found["lost"] + 10 * found["lost_class"])
+    assert found["cost"] == 50 / objective.samples
+
+
+def test_worse_settings_are_given_up_early_and_get_the_best_goal_plus_the_difference(task, made):
+    objective, study = Objective("tuned_ascent", small(task)), optuna.create_study()
+    first = run(study, objective, 1.0)
     made.clear()
-    best = replace(whole, goals=[(np.array(part) - worse_by).tolist() for part in whole.goals])
-    best.goals[0][0] += 0.1  # differences that are all alike have no spread
-    again = objective(None, best)
-    assert [len(part) for part in again.goals] == looks and len(made) == looks[-1]
+    worse = run(study, objective, 1.7)
+    best, goals = (trial.user_attrs["measured"]["goals"] for trial in (first, worse))
+    assert len(made) == len(goals) == 4
+    assert worse.value == pytest.approx(first.value + np.mean(goals) - np.mean(best[:4])) != np.mean(goals)
+    assert best_trial(study).number == first.number
+    alike, better = run(study, objective, 1.0), run(study, objective, 0.5)  # neither is found worse
+    assert [len(trial.user_attrs["measured"]["goals"]) for trial in (alike, better)] == [N, N]
+    assert best_trial(study).number == better.number and alike.value == pytest.approx(first.value)
 
 
-def test_outputs_that_are_not_finite_end_a_trial(monkeypatch):
-    objective = object.__new__(Objective)
-    objective.method, objective.task, objective.looks, objective.states = "new", None, [4, 10], [None] * 10
-    bad = np.full((3, 10), np.nan)
-    monkeypatch.setattr(objective_module, "outputs", lambda *_: (bad, bad, 1))
-    assert objective(None) == Measured([])
+def test_models_that_diverge_are_the_worst_and_do_not_stop_the_study(task, made):
+    objective, study = Objective("tuned_ascent", small(task)), optuna.create_study()
+    assert best_trial(study) is None
+    diverged, sound, again = run(study, objective, 2.0), run(study, objective, 1.0), run(study, objective, 1.9)
+    assert best_trial(study).number == sound.number
+    assert min(diverged.value, again.value) > sound.value
+    assert len(again.user_attrs["measured"]["goals"]) == 4
+
+
+def test_where_a_whole_class_is_forgotten_both_losses_are_of_all_retained_samples(task, made):
+    forget = {split: task.split(split).labels == 7 for split in ("train", "test")}
+    objective = Objective("tuned_ascent", small(replace(task, forget=forget)))
+    found = run(optuna.create_study(), objective, 1.0).user_attrs["measured"]
+    assert found["lost"] == found["lost_class"]

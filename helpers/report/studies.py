@@ -12,18 +12,20 @@ from matplotlib import pyplot
 from pandas.io.formats.style import Styler
 
 from helpers.data.task import Task
-from helpers.evaluation.evaluate import evaluate
+from helpers.evaluation.evaluate import measure
 from helpers.evaluation.frame import mean, values
+from helpers.files import StudyError
 from helpers.report.cells import NONE, spread, styled
 from helpers.report.style import png
-from helpers.studies import best_trial, chosen, complete, measured
+from helpers.studies import best_trial, chosen, complete
 from helpers.unlearning import METHODS, method_of, unlearned
 
 NOTHING = "There is no finished trial to show: set N_TRIALS above 0 and run this section."
+NOT_STORED = "The models for this comparison are not stored: set ALLREADY_TRAINED = False to make them."
 
 
 def chosen_table(studies: dict[str, optuna.Study | None]) -> Styler:
-    """The best point of each study (method -> study), on the tuning models; where there is none, that."""
+    """The best trial of each study (method -> study), as measured on the tuning models."""
     rows = {method_of(method).title: _chosen_row(study, method) for method, study in studies.items()}
     note = (
         "On the tuning models: energy distance on forget samples of their training set, accuracy on held-out "
@@ -33,46 +35,49 @@ def chosen_table(studies: dict[str, optuna.Study | None]) -> Styler:
 
 
 def _chosen_row(study: optuna.Study | None, method: str) -> dict[str, str]:
+    """Column -> cell."""
     best = study and best_trial(study)
     if not best:
         return {"finished trials": "0: set N_TRIALS above 0"}
-    trials, found = complete(study), measured(best)
-    models = [trial.user_attrs["models"] for trial in trials]
-    goals = np.array(found.goals[-1])
-    error = goals.std(ddof=1) / len(goals) ** 0.5 if len(goals) > 1 else np.nan
-    diverged, early = models.count(0), sum(0 < n < len(goals) for n in models)
+    trials, found = complete(study), best.user_attrs["measured"]
+    goals = np.array(found["goals"])
+    early = sum(len(trial.user_attrs["measured"]["goals"]) < len(goals) for trial in trials)
     return {
-        "finished trials": f"{len(trials)}, {early} left early, {diverged} diverged",
+        "finished trials": f"{len(trials)}, {early} of them given up early",
         "best trial": f"{best.number}, on {len(goals)} models",
-        "goal (standard error)": f"{best.value:.1f} ({error:.1f})",
-        "energy gap closed, %": f"{found.gap:.1f}",
-        "lost, percentage points": f"{found.lost:.2f}",
-        "lost of the classes touched": f"{found.lost_class:.2f}",
-        "cost, % of retraining's samples": f"{100 * found.cost:.1f}",
+        "goal (standard error)": f"{best.value:.1f} ({goals.std(ddof=1) / len(goals) ** 0.5:.1f})",
+        "energy gap closed, %": f"{found['gap']:.1f}",
+        "accuracy lost, percentage points": f"{found['lost']:.2f}",
+        "lost of the classes touched": f"{found['lost_class']:.2f}",
+        "cost, % of retraining's samples": f"{100 * found['cost']:.1f}",
         "hyper-parameters": ", ".join(f"{key} {value:.3g}" for key, value in asdict(chosen(study, method)).items()),
     }
 
 
-def compare_settings(method: str, study: optuna.Study | None, task: Task, n: int) -> Styler | Markdown:
-    """The best point of a study beside the defaults, on n models of the reported ensemble, which no study has seen."""
+def compare_settings(method: str, study: optuna.Study | None, task: Task, n: int, stored: bool) -> Styler | Markdown:
+    """The best trial's settings beside the defaults, on n models of the reported ensemble, which no study has seen.
+
+    stored: True trains nothing; where models are missing, or there is no trial, a sentence says what to do."""
     if study is None or best_trial(study) is None:
         return Markdown(NOTHING)
     rows = {}
-    for label, point in (("best point", chosen(study, method)), ("defaults", METHODS[method].settings)):
-        results = evaluate(task, unlearned(method, task, n, stored=False, settings=point))
+    for label, settings in (("best trial", chosen(study, method)), ("defaults", METHODS[method].settings)):
+        try:
+            models = unlearned(method, task, n, stored, settings)
+        except StudyError:
+            if stored:
+                return Markdown(NOT_STORED)
+            raise
+        results = measure(task, models)
         oracle = mean(results, "retrained", "accuracy", "test", "retain")
         gaps = {
             f"{word} gap closed, forget ({split}), %": spread(values(results, method, measure, split, "forget"), 100, 1)
             for word, measure in (("energy", "energy_gap"), ("KL", "kl_gap"))
             for split in ("test", "train")
         }
-        lost = {
-            "lost on retain, percentage points": spread(
-                100 * (oracle - values(results, method, "accuracy", "test", "retain"))
-            )
-        }
-        rows[label] = gaps | lost
-    note = f"Mean ± standard deviation over {n} models that were not tuned on."
+        lost = spread(100 * (oracle - values(results, method, "accuracy", "test", "retain")))
+        rows[label] = gaps | {"accuracy lost on retain, percentage points": lost}
+    note = f"Mean ± standard deviation over {n} models on which nothing was tuned."
     return styled(pd.DataFrame(rows).T.rename_axis(index=METHODS[method].title), note)
 
 
