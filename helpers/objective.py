@@ -9,8 +9,7 @@ both losses are then of all retained samples. The cost is not a part: the settin
 The energy gap that the same settings leave varies widely between models, so that it takes many to tell two good
 settings apart; but a few tell bad ones. So settings are measured on 4 models, then on 10, then on all 20, and given up
 as soon as a paired t-test over the same models finds them worse than the best ones so far. Their value is then the best
-goal plus the mean paired difference, so that the sampler learns from them as well.
-"""
+goal plus the mean paired difference, so that the sampler learns from them as well."""
 
 from dataclasses import replace
 from typing import Any
@@ -63,10 +62,9 @@ def best_trial(study: optuna.Study) -> FrozenTrial | None:
 
 
 class Objective:
-    """The goal of a trial. The tuning models of the task are trained where they are not stored."""
+    """The goal of a trial. Trains tuning models that are not stored; raises StudyError for a sequence of requests."""
 
     def __init__(self, method: str, task: Task):
-        """Raises StudyError for a sequence of requests."""
         if task.before:
             raise StudyError(f'FORGET = "{task.request.name}": tune on one of these requests, not on a sequence.')
         self.method, self.task, n = method, tuning_task(task), SIZES.tuning_models
@@ -86,8 +84,8 @@ class Objective:
         """The trial's attribute "measured" keeps the goals, one for each model that was measured, and as means over
         these: gap, the energy gap closed in %; lost and lost_class, in percentage points; cost, the share of the
         samples that retraining sees."""
-        settings, best = suggest(trial, self.method), best_trial(trial.study)
-        best = best.user_attrs["measured"]["goals"] if best else None
+        settings, before = suggest(trial, self.method), best_trial(trial.study)
+        best = before and before.user_attrs["measured"]["goals"]
         parts = np.empty((3, 0))
         for look in self.looks:
             batch, cost = self._measure(settings, range(parts.shape[1], look))
@@ -106,7 +104,7 @@ class Objective:
         # in this process where there is no cluster: other cores serve other processes on the same study
         made = sorted(compute(outputs, jobs, here=True), key=lambda job: job[0])
         forget, held_out, samples = map(np.stack, zip(*(result for _, result in made), strict=True))
-        # among the models of these seeds alone, so that what is measured later changes nothing
+        # among the models of these seeds alone, so that a model's goal stays the same when more are measured
         distances = energy_distances(forget, self.reference[models.start : models.stop])
         left = 100 * np.nan_to_num(distances, nan=FARTHEST) / self.ceiling
         return np.vstack([left, self.reached - self._accuracies(held_out)]), float(samples[0] / self.samples)

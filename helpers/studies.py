@@ -2,8 +2,7 @@
 
 A study minimises the goal of `objective.py` on the *tuning task* (task.tuning_task): its models are trained on nine
 tenths of the training split and never reported; the held-out tenth stands in for the test split, which no study sees.
-Any number of processes may work on one study: each runs trials until as many are complete as were asked for.
-"""
+Any number of processes may work on one study: each runs trials until as many are complete as were asked for."""
 
 import os
 import warnings
@@ -26,7 +25,6 @@ from helpers.unlearning import METHODS, OURS, method_of
 from helpers.unlearning.method import searched
 
 STORAGE = DATA / "studies" / "studies.db"  # where no other address is given
-STARTUP = 25  # random trials before the sampler learns
 REMEDY = (
     "see that the address is right, its server runs, its file and folder may be written to and have space, and no "
     "other program holds the file; if it is damaged, keep a copy of it and name another one."
@@ -43,7 +41,8 @@ def open_study(name: str, method: str, task: Task, storage: str | None = None, l
 
     storage: any address that Optuna takes; data/studies/studies.db if None or empty.
     look: creates nothing; raises NoStudy where there is no such study.
-    Raises StudyError for a storage that cannot be opened, and for a study that was made with something else."""
+    Raises StudyError for a storage that cannot be opened, and where the study of that name has another method, data
+    set, request, split, recipe, number of tuning models, goal or search space."""
     settings = method_of(method).settings
     if not isinstance(name, str) or not name.strip() or "/" in name:
         raise StudyError(f'STUDY_NAME = {name!r} names no study: set it to a word in quotes, for example "mnist".')
@@ -140,11 +139,10 @@ def run_trials(study: optuna.Study, n_trials: int, method: str, task: Task, join
 
 
 class Sampler(optuna.samplers.TPESampler):
-    """Multivariate TPE, seeded by the number of each trial: no two processes draw the same, and a study that is resumed
-    goes on as it would have."""
+    """Multivariate TPE after 25 random trials, seeded by the number of each, so that no two processes draw the same."""
 
     def before_trial(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
-        super().__init__(seed=trial.number, multivariate=True, n_startup_trials=STARTUP)
+        super().__init__(seed=trial.number, multivariate=True, n_startup_trials=25)
 
 
 def run_all(
@@ -161,9 +159,8 @@ def run_all(
             found[method] = open_study(f"{name}-{method}", method, task, storage, look=n_trials == 0)
         except NoStudy:
             found[method] = None
-    for method, study in found.items():
-        if n_trials:
-            run_trials(study, n_trials, method, task)
+    for method in methods if n_trials else ():
+        run_trials(found[method], n_trials, method, task)
     return found
 
 
