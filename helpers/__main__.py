@@ -37,7 +37,7 @@ def parser(tunes: bool) -> argparse.ArgumentParser:
     tune.add_argument("--study", help="its name; default: DATASET-METHOD, DATASET-REQUEST-METHOD")
     tune.add_argument("--dataset", default="mnist")
     tune.add_argument("--forget", default="crossbar", help=FORGET)
-    tune.add_argument("--trials", type=int, default=0, help="trials to add; 0 joins what another process started")
+    tune.add_argument("--trials", type=int, default=0, help="trials to add; 0: those that another process asked for")
     tune.add_argument("--storage", default=os.environ.get("STORAGE"), help="any address that Optuna takes")
     return made
 
@@ -56,6 +56,7 @@ def describe(dataset: str, forget: str | None) -> str:
 
 
 def tune(method: str, study: str | None, dataset: str, forget: str, trials: int, storage: str | None) -> None:
+    """Runs trials of a study, or joins another process that does, and prints the best trial."""
     from helpers import studies
     from helpers.data.request import DEFAULT
     from helpers.data.task import load_task

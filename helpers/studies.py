@@ -64,8 +64,8 @@ def open_study(name: str, method: str, task: Task, storage: str | None = None, l
                 if not study.user_attrs and not study.get_trials(deepcopy=False):
                     study.set_user_attr("identity", identity)
                     study.enqueue_trial({name: getattr(settings, name) for name in searched(settings)})
-        known = study.user_attrs.get("identity", {})
-    changed = ", another ".join(what for what in identity if known.get(what) != identity[what])
+        known = study.user_attrs.get("identity", {"goal": ""})  # what another program made has none
+    changed = ", another ".join(what for what in identity if known.get(what, identity[what]) != identity[what])
     if changed:
         raise StudyError(f'The study "{name}" was made with another {changed}: choose a new STUDY_NAME (--study).')
     return study
