@@ -19,18 +19,21 @@ import threading
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 
 import cloudpickle
 import joblib
 import torch
 from tqdm import tqdm
 
+from helpers import SOURCES
 from helpers.device import has_fast_bfloat16, pick_device
 from helpers.files import StudyError, fingerprint
 from helpers.sizes import SIZES
 
 PATIENCE = 10  # seconds in which a scheduler must answer
+UNREMARKABLE = (  # warnings: outputs of an ensemble are megabytes, an interrupt stops tasks, workers give memory back
+    "Sending large graph", ".*tasks which were still being processed", "A worker stopped while some jobs",
+)  # fmt: skip
 _TURN = threading.Lock()  # a Dask worker may have several threads, but there is one random state
 
 
@@ -69,21 +72,14 @@ def compute(work: Callable, jobs: Iterable[tuple[Hashable, tuple]], here: bool =
     client = _client(scheduler()) if scheduler() else None
     expected = state() if client else None
     if client:
-        for worker, found in _states(
-            client
-        ).items():  # before work is lost; one that comes later is compared with its first job
+        for worker, found in _states(client).items():  # one that comes later is compared with its first job
             _compare(expected, found, worker)
     # packed here, since what fails while a worker unpacks a call itself is told to nobody
     calls = (joblib.delayed(_work_on)(expected, name, cloudpickle.dumps((work, arguments))) for name, arguments in jobs)
     chosen = joblib.parallel_config(backend="dask", client=client) if client else nullcontext()
     with chosen, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sending large graph")  # logits of an ensemble: megabytes
-        warnings.filterwarnings(
-            "ignore", ".*tasks which were still being processed"
-        )  # they are stopped, as they should be
-        warnings.filterwarnings(
-            "ignore", "A worker stopped while some jobs"
-        )  # to give memory back; another one takes over
+        for expectable in UNREMARKABLE:
+            warnings.filterwarnings("ignore", expectable)
         pool = joblib.Parallel(n_jobs=cores(), return_as="generator_unordered", batch_size=1)
         try:
             yield from pool(calls)
@@ -132,17 +128,11 @@ def _done(work: Callable, name: Hashable, arguments: tuple):
 def state() -> dict[str, str]:
     """What must be alike wherever models of one ensemble are computed, in words."""
     return {
-        "version of the code": _code(),
+        "version of the code": fingerprint(SOURCES),
         "version of torch": torch.__version__.partition("+")[0],
         "size of the study (UNLEARNING_QUICK)": repr(SIZES),
         "number format": str(has_fast_bfloat16(pick_device())),
     }
-
-
-@functools.cache
-def _code() -> str:
-    texts = [path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.rglob("*.py"))]
-    return fingerprint(texts)
 
 
 @functools.cache

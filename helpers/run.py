@@ -26,8 +26,7 @@ from helpers.files import DATA, StudyError, load_frame, save_frame, shown, there
 from helpers.models.ensembles import check_count
 from helpers.report.frontier import frontier
 from helpers.report.style import save_figure
-from helpers.report.tables import all_settings, models_in, overview_table
-from helpers.report.words import conclusions
+from helpers.report.tables import all_settings, conclusions, models_in, overview_table
 from helpers.unlearning import every_ensemble
 
 ROOT = Path(__file__).resolve().parent.parent

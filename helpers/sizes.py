@@ -15,14 +15,8 @@ class Sizes:
     min_steps: int = 300  # of training
     test_samples: int | None = None  # of the test split, the first ones; None: all
     tuning_models: int = 20  # on which hyper-parameters are tuned
-    shares: tuple[float, ...] = (
-        0.02,
-        0.05,
-        0.1,
-        0.2,
-        0.3,
-        0.5,
-    )  # of retraining's samples, at which the frontier is measured
+    # of retraining's samples, at which the frontier is measured
+    shares: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
     probed: int = 5  # models of each kind on which relearn time and linear probe are measured
     relearn_steps: int = 240  # at which relearning is given up
     resurgence_steps: int = 150  # on retained samples alone, after which one looks whether the forgotten came back
@@ -31,15 +25,7 @@ class Sizes:
 
 
 QUICK = Sizes(
-    1,
-    20,
-    test_samples=2_000,
-    tuning_models=2,
-    shares=(0.1, 0.5),
-    probed=1,
-    relearn_steps=40,
-    resurgence_steps=20,
-    heartbeat=1,
-    grace=4,
-)
+    1, 20, test_samples=2_000, tuning_models=2, shares=(0.1, 0.5), probed=1, relearn_steps=40, resurgence_steps=20,
+    heartbeat=1, grace=4,
+)  # fmt: skip
 SIZES = QUICK if os.environ.get("UNLEARNING_QUICK", "0") not in ("", "0") else Sizes()

@@ -17,7 +17,7 @@ from helpers.evaluation.evaluate import with_derived
 from helpers.evaluation.frame import COLUMNS, Rows, interval, mean, null_of, select, values
 from helpers.files import StudyError, load_frame
 from helpers.models.cnn import LAYERS
-from helpers.report import export, figures, frontier, style, tables, words
+from helpers.report import export, figures, frontier, style, tables
 from helpers.unlearning import FRONTIER, METHODS
 
 COMMITTED = ROOT / "data" / "report" / "measures.csv.gz"
@@ -88,9 +88,7 @@ def test_figures_and_tables_stand_for_any_results(what):
     for made in (
         figures.accuracy_figure(one),
         figures.gap_figure(one),
-        figures.predictions_figure(one, kinds),
-        figures.loss_figure(one, kinds),
-        figures.layer_figure(one, kinds, "weight_distance"),
+        *(figures.bars_figure(one, kinds, what) for what in figures.BARS if what != "accuracy by colour"),
         figures.class_figure(one, kinds),
         figures.curves_figure(one, kinds[-1]),
         figures.audit_figure(one),
@@ -104,11 +102,11 @@ def test_figures_and_tables_stand_for_any_results(what):
         tables.overview_table(one),
     ):
         assert "<table" in table.to_html() and len(table.data)
-    assert "colours" in figures.colour_figure(one, kinds)
+    assert "colours" in figures.bars_figure(one, kinds, "accuracy by colour")
     assert ("Gap closed is undefined" in tables.no_gap(one)) == what.startswith("a ceiling")
     assert ("Gap closed is undefined" in str(tables.gap_table(one).to_html())) == what.startswith("a ceiling")
     if {"gemu", "gefeu"} <= set(one.kind):
-        assert words.conclusions(one).data and tables.paired_table(one, "gefeu", "gemu").data is not None
+        assert tables.conclusions(one).data and tables.paired_table(one, "gefeu", "gemu").data is not None
 
 
 def test_labels_name_every_method_and_its_value_beyond_the_axis():
@@ -216,7 +214,7 @@ def test_a_report_needs_nothing_but_the_committed_frame(tmp_path):
 
 def test_words_say_what_the_frame_says(committed):
     one = committed[committed.dataset == "mnist"]
-    said = words.conclusions(one).data
+    said = tables.conclusions(one).data
     assert len(said.splitlines()) == 3
     for kind in ("gemu", "gefeu"):
         assert f"{100 * mean(one, kind, 'energy_gap', 'test', 'forget'):.0f} %" in said
@@ -261,7 +259,7 @@ def test_figures_are_shown_where_nothing_may_be_written(committed, tmp_path, mon
             data=SimpleNamespace(name="mnist"), request=SimpleNamespace(name="crossbar"), folder="crossbar"
         ),
     )
-    made = figures.predictions_figure(one, ["trained"])
+    made = figures.bars_figure(one, ["trained"], "predictions")
     assert style.store(made, task, "predictions") is made
     assert "could not be written" in capsys.readouterr().out and "could not be written" in export.export(one, task).data
     assert (tmp_path / "results").read_text() == "a file where the folder should be"

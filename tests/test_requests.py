@@ -14,14 +14,13 @@ from helpers import unlearning as unlearning_module
 from helpers.data import request
 from helpers.data.request import folder_of
 from helpers.data.task import task_of, tuning_task
-from helpers.evaluation import audit as audit_module
-from helpers.evaluation import frame
-from helpers.evaluation.audit import audit
+from helpers.evaluation import evaluate
+from helpers.evaluation.evaluate import measure
 from helpers.evaluation.frame import headline, values
 from helpers.files import DOWNLOADS, StudyError
 from helpers.models import ensembles, training
-from helpers.models.ensembles import BASELINES, baseline, models_folder
-from helpers.report import figures, frontier, pictures, tables, words
+from helpers.models.ensembles import BASELINES, baseline
+from helpers.report import figures, frontier, pictures, tables
 from helpers.sizes import QUICK
 from helpers.unlearning import impair, method, unlearned, unlearning_data
 
@@ -53,11 +52,10 @@ def lists(tmp_path, monkeypatch):
 def here(tmp_path, monkeypatch):
     """Models and results in a folder of the test's own, a short recipe, one model of each kind probed, all in this
     process."""
-    monkeypatch.setattr(audit_module, "SIZES", QUICK)
+    monkeypatch.setattr(evaluate, "SIZES", QUICK)
     for module in (ensembles, unlearning_module):
         monkeypatch.setattr(module, "RECIPE", SHORT)
     monkeypatch.setattr(ensembles, "MODELS", tmp_path / "models")
-    monkeypatch.setattr(frame, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(parallel, "cores", lambda: 1)
     for cache in (ensembles.training_set, unlearning_data):
         cache.cache_clear()
@@ -249,7 +247,7 @@ def test_trained_models_serve_every_request_and_retrained_ones_their_own(digits,
         else:
             again = baseline(kind, other, 2, stored=True)
             assert torch.equal(made.models[0].output.weight, again.models[0].output.weight)
-            assert models_folder(made.kind, one) == models_folder(again.kind, other)
+            assert made.kind.folder == again.kind.folder
     tuning = ensembles.baseline_kind("trained", tuning_task(one)).identity
     assert tuning != ensembles.baseline_kind("trained", one).identity
 
@@ -262,7 +260,7 @@ def test_all_measures_tables_and_figures_hold_for_it(digits, colours, here, want
     task = task_of(colours if "red" in wanted else digits, wanted)
     every = [baseline(kind, task, 6, stored=False) for kind in BASELINES]
     every += [unlearned(name, task, 6, stored=False) for name in ("gemu", "gefeu", "finetune")]
-    results = audit(task, *every)
+    results = measure(task, *every, probes=True)
     assert results.value.notna().all(), results[results.value.isna()].drop_duplicates(["measure", "subset"])
     split = headline(results)
     assert split == ("train" if "random" in wanted else "test")
@@ -276,10 +274,11 @@ def test_all_measures_tables_and_figures_hold_for_it(digits, colours, here, want
     if whole:  # retrained models have never seen the class
         assert values(results, "retrained", "accuracy", "test", "forget").max() == 0
     shown = tables.measures_table(results).data.to_string() + tables.overview_table(results).data.to_string()
-    assert "nan" not in shown and "needs 6" not in shown and "forgotten" in words.conclusions(results).data
-    several, kinds = (figures.accuracy_figure, figures.gap_figure, figures.heat_map), ["trained", "retrained", "gemu"]
+    assert "nan" not in shown and "needs 6" not in shown and "forgotten" in tables.conclusions(results).data
+    several, kinds = (figures.accuracy_figure, figures.gap_figure), ["trained", "retrained", "gemu"]
     drawn = [draw(results) for draw in (*several, figures.audit_figure, frontier.frontier)]
-    drawn += [draw(results, kinds) for draw in (figures.class_figure, figures.predictions_figure, figures.loss_figure)]
+    drawn += [figures.class_figure(results, kinds), pictures.heat_map(task, *every)]
+    drawn += [figures.bars_figure(results, kinds, what) for what in ("predictions", "loss")]
     drawn += [pictures.forget_and_retain(task), pictures.prediction_page(task, *every[1:3])]
     for figure in drawn:
         figure.canvas.draw()
@@ -292,7 +291,7 @@ def test_the_loss_attack_on_a_random_part_compares_with_held_out_digits(digits, 
     for module in (ensembles, unlearning_module):
         monkeypatch.setattr(module, "RECIPE", replace(SHORT, min_passes=40))
     every = [baseline(kind, task, 2, stored=False) for kind in BASELINES]
-    results = audit(task, *every)
+    results = measure(task, *every, probes=True)
     trained, retrained = (
         values(results, kind, "loss_attack", "train", "forget").mean() for kind in ("trained", "retrained")
     )

@@ -127,7 +127,7 @@ from helpers.files import StudyError
 for name in {list(damages)}:
     shutil.copy(Path({str(tmp_path)!r}) / name, {str(files[1])!r})
     try:
-        baseline("trained", task, 3, stored=True)
+        baseline("trained", task, 3, stored=True).models
     except StudyError as error:
         print(error)
 """
@@ -163,7 +163,7 @@ def test_a_pickle_in_place_of_a_model_is_refused_and_not_executed(workshop, tmp_
     mark.rmdir()  # it is there: the bait works
     try:
         path.write_bytes(bait.read_bytes())
-        done = run_python(workshop, SETUP + 'baseline("trained", task, 3, stored=True)')
+        done = run_python(workshop, SETUP + 'baseline("trained", task, 3, stored=True).models')
         last = done.stderr.strip().splitlines()[-1]
         assert "StudyError" in last and "001.pt" in last and "ALLREADY_TRAINED = False" in last
         assert not mark.exists()

@@ -45,7 +45,7 @@ NEAR, STAY, EVERYTHING = ("test", "neighbours"), ("train", "retain"), ("test", "
 HELD_OUT = ("test", "held_out")  # which stand in for the forget set of the test split in the loss attack
 KL_PARTS = (TEST, TRAIN, NEAR, ("test", "retain"), EVERYTHING)
 KLOM_PARTS = (TRAIN, TEST, NEAR, STAY, EVERYTHING)
-U_LIRA_PARTS = (TRAIN, TEST, WORST, ("train", "neighbours"), STAY)  # the last two: do those who stay pay?
+U_LIRA_PARTS = (TRAIN, TEST, WORST, ("train", "neighbours"), STAY)  # the last two: are retained samples affected?
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ lie in `every-request`. Work that was interrupted goes on with the first model t
 
 import functools
 import platform
-import shutil
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -29,7 +28,6 @@ from helpers.parallel import compute
 MODELS = DATA / "models"
 EVERY_REQUEST = "every-request"
 FEWEST = 2  # models of an ensemble
-BYTES = 20_000_000  # that the models and results of all kinds of one seed take on the disk
 BASELINES = {"untrained": "Untrained", "trained": "Trained", "retrained": "Retrained"}
 BASELINES_NOTEBOOK = "netcomp_compare.ipynb"
 WeightsAndRecord = tuple[dict[str, Tensor], dict]  # what making a model returns
@@ -159,11 +157,6 @@ def check_count(n: int) -> None:
         raise StudyError(
             f"N_MODELS must be a whole number from {FEWEST} up, for example 10, not {n!r}: models of different seeds "
             "are compared with each other."
-        )
-    if n * BYTES > shutil.disk_usage(DATA.parent).total:
-        raise StudyError(
-            f"N_MODELS = {n} would need about {n * BYTES / 1e9:,.0f} GB, more than the whole disk has: set it to a "
-            "smaller number, for example 30."
         )
 
 

@@ -13,9 +13,8 @@ from helpers.data.dataset import COLOURS
 from helpers.evaluation.frame import forgets_more, headline, interval, mean, null_of, select, values
 from helpers.evaluation.measures import FEWEST, MEASURES
 from helpers.models.cnn import LAYERS
-from helpers.report.cells import central_range, kinds_in
 from helpers.report.style import OVER, Figure, colour_of, figure, marker_of
-from helpers.report.tables import no_gap
+from helpers.report.tables import central_range, kinds_in, no_gap
 from helpers.unlearning import METHODS, TITLES
 
 FAR = 10.0  # points of retain accuracy; a kind that loses more would hide the others
@@ -92,64 +91,52 @@ def gap_figure(results: pd.DataFrame, kinds: list[str] | None = None) -> Figure:
     return made
 
 
-def _bars(axis, found: pd.DataFrame, kinds: list[str], x: str, order: list[str], scale: float = 1.0) -> None:
-    """Groups of bars, one bar per kind; the whisker is the standard deviation over the models."""
-    about = _titled(found, kinds, scale)
+BARS = {  # what bars show -> measure, factor, label of the axis
+    "predictions": ("predicted", 100, "share, %"),
+    "accuracy by colour": ("accuracy", 100, "accuracy on forget, %"),
+    "loss": ("loss", 1, "loss minus that of\nretrained models, nats"),
+    "weights": ("weight_distance", 1, "L2 distance of the weights\nfrom the trained model"),
+    "activations": ("activation_change", 1, "mean absolute change of the\nactivations from the trained model"),
+}
+
+
+def bars_figure(results: pd.DataFrame, kinds: list[str], what: str) -> Figure | str:
+    """Groups of bars, one bar per kind; the whisker is the standard deviation over the models.
+
+    what: "predictions", the classes that the forget samples are taken for (of the test split, where that has some);
+    "accuracy by colour", on the forget set of the test split (Colored MNIST); "loss", mean cross-entropy per subset
+    minus that of the retrained models; "weights", "activations", how far each layer moved from the trained model."""
+    measure, factor, label = BARS[what]
+    found, x = select(results, measure, None, None, None, kinds), "at"
+    made, axes = figure(1, 1, (8.0, 2.8))
+    axis, order, split = axes[0, 0], list(map(str, range(10))), headline(results)
+    if what == "predictions":
+        found = found[found.split == split]
+        axis.set(xlabel=f"predicted class of the forget samples ({split})", ylim=(0, 104))
+    elif what == "accuracy by colour":
+        x, order = "subset", [f"forget_{colour}" for colour in COLOURS]
+        found = found[found.subset.isin(order)]
+        if found.empty:
+            return "There are no colours here: on Colored MNIST this shows the forget set by colour."
+    elif what == "loss":
+        x, found = "part", found.assign(part=found.subset + " (" + found.split + ")")
+        target = found[found.kind == "retrained"].groupby("part").value.mean()
+        found = found.assign(value=found.value - found.part.map(target))[found.kind != "retrained"]
+        order = ["retain (test)", "neighbours (test)", "forget (test)", "forget (train)"]
+        axis.axhline(0, color="black", lw=0.8)
+        axis.set_yscale("symlog", linthresh=0.1)
+        axis.yaxis.set_major_locator(FixedLocator([-100, -10, -1, -0.1, 0, 0.1, 1, 10, 100, 1000, 10_000]))
+        axis.yaxis.set_major_formatter("{x:g}")
+    else:
+        order = [*LAYERS, "total"]
+    about = _titled(found, kinds, factor)
+    order = [place for place in order if place in set(found[x])]
     whiskers = {"errorbar": "sd", "err_kws": {"color": "0.45", "linewidth": 0.8}}
     sns.barplot(**about, x=x, y="value", order=order, ax=axis, saturation=1, **whiskers)
-    axis.set_xlabel("")
+    axis.set(xlabel=axis.get_xlabel() if what == "predictions" else "")
+    axis.set_ylabel(label, fontsize=8)
     if axis.get_legend():
         sns.move_legend(axis, "center left", bbox_to_anchor=(1, 0.5), title=None, fontsize=7, frameon=False)
-
-
-def predictions_figure(results: pd.DataFrame, kinds: list[str]) -> Figure:
-    """What each kind of model takes the forget samples for (of the test split, where that has some)."""
-    made, axes = figure(1, 1, (8.0, 2.8))
-    split = headline(results)
-    found = select(results, "predicted", split, "forget", None, kinds)
-    _bars(axes[0, 0], found, kinds, "at", list(map(str, range(10))), 100)
-    axes[0, 0].set(xlabel=f"predicted class of the forget samples ({split})", ylabel="share, %", ylim=(0, 104))
-    return made
-
-
-def colour_figure(results: pd.DataFrame, kinds: list[str]) -> Figure | str:
-    """Accuracy on the forget test set per ground colour: is the crossbar forgotten, or a colour?"""
-    subsets = [f"forget_{colour}" for colour in COLOURS]
-    found = select(results, "accuracy", "test", None, kinds=kinds)
-    found = found[found.subset.isin(subsets)]
-    if found.empty:
-        return "There are no colours here: on Colored MNIST this shows the forget set by colour."
-    made, axes = figure(1, 1, (6.5, 2.8))
-    _bars(axes[0, 0], found, kinds, "subset", subsets, 100)
-    axes[0, 0].set(ylabel="accuracy on forget, %", xlabel="forget samples of the test split by ground colour")
-    axes[0, 0].set_xticks(range(len(COLOURS)), COLOURS)
-    return made
-
-
-def loss_figure(results: pd.DataFrame, kinds: list[str]) -> Figure:
-    """Mean cross-entropy of each kind minus that of the retrained models, per subset."""
-    found = select(results, "loss", None, None, kinds=kinds)
-    found = found.assign(part=found.subset + " (" + found.split + ")")
-    target = found[found.kind == "retrained"].groupby("part").value.mean()
-    found = found.assign(value=found.value - found.part.map(target))[found.kind != "retrained"]
-    made, axes = figure(1, 1, (8.0, 2.8))
-    axis = axes[0, 0]
-    order = ["retain (test)", "neighbours (test)", "forget (test)", "forget (train)"]
-    _bars(axis, found, kinds, "part", [part for part in order if part in set(found.part)])
-    axis.axhline(0, color="black", lw=0.8)
-    axis.set_yscale("symlog", linthresh=0.1)
-    axis.yaxis.set_major_locator(FixedLocator([-100, -10, -1, -0.1, 0, 0.1, 1, 10, 100, 1000, 10_000]))
-    axis.yaxis.set_major_formatter("{x:g}")
-    axis.set_ylabel("loss minus that of\nretrained models, nats", fontsize=8)
-    return made
-
-
-def layer_figure(results: pd.DataFrame, kinds: list[str], measure: str) -> Figure:
-    """measure: "weight_distance" (L2) or "activation_change" (mean absolute), against the trained model, per layer."""
-    made, axes = figure(1, 1, (7.5, 2.8))
-    found = select(results, measure, None, None, None, kinds)
-    _bars(axes[0, 0], found, kinds, "at", [*LAYERS, *(["total"] if measure == "weight_distance" else [])])
-    axes[0, 0].set_ylabel(MEASURES[measure].title.replace(" from ", "\nfrom "), fontsize=8)
     return made
 
 
@@ -204,7 +191,7 @@ def curves_figure(results: pd.DataFrame, kind: str) -> Figure:
 
 
 def audit_figure(results: pd.DataFrame) -> Figure:
-    """Attacks and left-overs of every kind with 95 % intervals; grey: where retrained models lie among themselves."""
+    """Attacks and left-overs of every kind with 95 % intervals; grey: null distribution (retrained against retrained)."""
     kinds = [kind for kind in kinds_in(results) if kind != "untrained"][::-1]
     more = {kind for kind in kinds if kind in METHODS and forgets_more(results, kind)}
     made, axes = figure(2, 3, (10, 1.3 + 0.36 * len(kinds)), sharey=True)

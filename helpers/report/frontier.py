@@ -8,9 +8,8 @@ from matplotlib.ticker import FixedLocator
 
 from helpers.data.task import NAMES
 from helpers.evaluation.frame import forgets_more, headline, interval, mean, null_of, values
-from helpers.report.cells import central_range
 from helpers.report.style import OVER, Figure, colour_of, figure, marker_of
-from helpers.report.tables import no_gap
+from helpers.report.tables import central_range, no_gap
 from helpers.unlearning import METHODS, OURS, TITLES
 
 LINES = ("new", "reset")
@@ -30,8 +29,8 @@ def frontier(results: pd.DataFrame) -> Figure:
     """Cost in samples against gap closed, attack and accuracy lost, one row of three panels per data set in the frame.
 
     Lines: a new model, and one whose upper layers were drawn anew, trained on D_r with so many samples; bands and
-    whiskers: 95 % intervals; grey: where retrained models lie among themselves. What lies beyond a panel stands at its
-    edge.
+    whiskers: 95 % intervals; grey: null distribution, retrained against retrained. What lies beyond a panel stands at
+    its edge.
     """
     datasets = [name for name in NAMES if name in set(results.dataset)]
     made, axes = figure(len(datasets), len(PANELS), (9.6, 0.7 + 3.1 * len(datasets)))
@@ -45,7 +44,7 @@ def frontier(results: pd.DataFrame) -> Figure:
         row[0].set_ylabel(NAMES[dataset], fontsize=10)
         if no_gap(mine):
             row[0].set_xlabel("gap closed is undefined: trained and retrained models do not differ", fontsize=8)
-    note = "Grey: retrained models among themselves. Whiskers and bands: 95 % intervals."
+    note = "Grey: null distribution, retrained against retrained. Whiskers and bands: 95 % intervals."
     made.supxlabel(note + (f" Open marker: {OVER}." if over else ""), fontsize=7)
     return made
 

@@ -10,10 +10,9 @@ from helpers.data.task import NAMES, Task, task_of
 from helpers.evaluation.evaluate import load_results
 from helpers.evaluation.frame import COLUMNS, headline, mean, results_folder
 from helpers.files import StudyError, load_frame, there
-from helpers.report.cells import NONE
 from helpers.report.frontier import PANELS, point
 from helpers.report.style import Figure, colour_of, figure, marker_of
-from helpers.report.tables import cell, models_in, no_gap, styled
+from helpers.report.tables import NONE, cell, models_in, no_gap, styled
 from helpers.unlearning import OURS, TITLES
 
 REQUESTS = ("crossbar", "plain", "class 7", "random 1 %", "red")

@@ -15,8 +15,8 @@ from helpers.data.task import Task
 from helpers.evaluation.evaluate import measure
 from helpers.evaluation.frame import mean, values
 from helpers.files import StudyError
-from helpers.report.cells import NONE, spread, styled
 from helpers.report.style import png
+from helpers.report.tables import NONE, spread, styled
 from helpers.studies import best_trial, chosen, complete
 from helpers.unlearning import METHODS, method_of, unlearned
 
@@ -71,8 +71,8 @@ def compare_settings(method: str, study: optuna.Study | None, task: Task, n: int
         results = measure(task, models)
         oracle = mean(results, "retrained", "accuracy", "test", "retain")
         gaps = {
-            f"{word} gap closed, forget ({split}), %": spread(values(results, method, measure, split, "forget"), 100, 1)
-            for word, measure in (("energy", "energy_gap"), ("KL", "kl_gap"))
+            f"{word} gap closed, forget ({split}), %": spread(values(results, method, gap, split, "forget"), 100, 1)
+            for word, gap in (("energy", "energy_gap"), ("KL", "kl_gap"))
             for split in ("test", "train")
         }
         lost = spread(100 * (oracle - values(results, method, "accuracy", "test", "retain")))

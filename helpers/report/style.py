@@ -11,28 +11,14 @@ from helpers.evaluation.frame import RESULTS
 from helpers.files import StudyError, written_whole
 from helpers.unlearning import METHODS
 
-BASE = {
-    "untrained": ("#6A6A6A", "d"),
-    "trained": ("#0072B2", "o"),
-    "retrained": ("#000000", "*"),
-    "null": ("#BBBBBB", "_"),
-}
+BASE = {"untrained": ("#6A6A6A", "d"), "trained": ("#0072B2", "o"), "retrained": ("#000000", "*")}
 # Seen with deuteranopia and protanopia the first nine differ by at least 13 in CIEDE2000, from each other and from
 # BASE; what two colours leave open, on screens and in print, the shape says: both lists are gone through at once, and
 # their lengths differ.
-COLOURS = [
-    "#009E73",
-    "#D987B8",
-    "#D55E00",
-    "#66D9FF",
-    "#CCCC00",
-    "#214545",
-    "#C0CD98",
-    "#332288",
-    "#990000",
-    "#56B4E9",
+COLOURS = (
+    "#009E73", "#D987B8", "#D55E00", "#66D9FF", "#CCCC00", "#214545", "#C0CD98", "#332288", "#990000", "#56B4E9",
     "#8C6D31",
-]
+)  # fmt: skip
 MARKERS = "sDv^PXh<>p"
 OVER = "over: forgets more than models that never saw the samples, by two of their standard deviations of the loss"
 RC = {

@@ -1,4 +1,4 @@
-"""Tables: selections of the results frame, pivoted and shown by pandas.
+"""Tables: selections of the results frame, pivoted and shown by pandas; and what was found, in three sentences.
 
 Each function returns a Styler: a notebook shows it, `.data` is the DataFrame behind it. Cells hold mean ± standard
 deviation over the models.
@@ -16,11 +16,41 @@ from helpers.data.task import NAMES, Task
 from helpers.device import STARTED, describe, pick_device
 from helpers.evaluation.frame import forgets_more, headline, interval, mean, null_of, select, time_share, values
 from helpers.evaluation.measures import MEASURES, Measure
-from helpers.report.cells import NONE, central_range, kinds_in, span, spread, styled
+from helpers.models.ensembles import BASELINES
 from helpers.sizes import SIZES
 from helpers.unlearning import METHODS, OURS, TITLES
 
+NONE = "–"
 PARTS = tuple(("test", subset) for subset in ("all", "retain", "neighbours", "forget")) + (("train", "forget"),)
+
+
+def kinds_in(results: pd.DataFrame) -> list[str]:
+    """The kinds of models in the frame: baselines first, then the methods in their order."""
+    there = set(results.kind)
+    return [kind for kind in (*BASELINES, *METHODS) if kind in there]
+
+
+def spread(sample, scale: float = 1.0, digits: int = 2) -> str:
+    """`mean ± standard deviation` over the models; a dash where nothing was measured."""
+    sample = scale * np.asarray(sample, float)
+    sample = sample[np.isfinite(sample)]
+    if not len(sample):
+        return NONE
+    return f"{round(sample.mean(), digits) + 0.0:.{digits}f} ± {sample.std():.{digits}f}"  # + 0.0: no "-0.0"
+
+
+def span(low: float, high: float, digits: int) -> str:
+    return f"{low:.{digits}f} to {high:.{digits}f}" if np.isfinite(low) else NONE
+
+
+def styled(table: pd.DataFrame, caption: str = "") -> Styler:
+    """For a notebook, with a caption below."""
+    return table.style.set_caption(caption).set_table_styles([{"selector": "caption", "props": "caption-side: bottom"}])
+
+
+def central_range(draws: np.ndarray) -> tuple[float, float]:
+    """Where 95 % of the draws lie."""
+    return tuple(np.nanquantile(draws, [0.025, 0.975]).tolist())
 
 
 def over(results: pd.DataFrame) -> str:
@@ -45,7 +75,7 @@ def no_gap(results: pd.DataFrame, subset: str = "forget", split: str = "") -> st
         if ceiling <= floor:
             return (
                 f"Gap closed is undefined on {subset} ({split}): trained and retrained models do not differ there "
-                "more than retrained models among themselves."
+                "more than retrained models of different seeds."
             )
     return ""
 
@@ -126,9 +156,9 @@ def measures_table(results: pd.DataFrame) -> Styler:
         marks.loc[label, columns] = "font-weight: bold"
     note = (
         f"{over(results)} Relearn time (given up after {SIZES.relearn_steps} steps) and probe: {SIZES.probed} "
-        "models. Measures of an ensemble: mean and 95 % range over random halves. Null: what retrained models give "
-        "among themselves, or the interval of their mean. Bold: closest to Retrained without forgetting more than "
-        "it (over)."
+        "models. Measures of an ensemble: mean and 95 % range over random halves. Null: 95 % of the null distribution "
+        "(retrained against retrained), or the interval of the retrained models' mean. Bold: closest to Retrained "
+        "without forgetting more than it (over)."
     )
     return styled(table, note).apply(lambda _: marks, axis=None)
 
@@ -188,24 +218,16 @@ def paired_table(results: pd.DataFrame, a: str, b: str, measures=("energy_gap", 
 
 def settings_table(settings) -> Styler:
     """The exact hyper-parameters of a dataclass, with what they mean."""
-    rows = {
-        each.name: (f"{getattr(settings, each.name):.4g}", each.metadata.get("meaning", ""))
-        for each in fields(settings)
-    }
+    rows = {f.name: (f"{getattr(settings, f.name):.4g}", f.metadata.get("meaning", "")) for f in fields(settings)}
     return styled(pd.DataFrame.from_dict(rows, "index", columns=["value", "meaning"]).rename_axis("setting"))
 
 
 def all_settings() -> Styler:
     """The hyper-parameters behind every method, and what each may read of the forget set."""
-    rows = {
-        method.title: (
-            method.reads,
-            ", ".join(f"{key} = {value:.4g}" for key, value in asdict(method.settings).items()),
-            method.source,
-        )
-        for method in METHODS.values()
-    }
-    columns = ["reads of the forget set", "hyper-parameters", "source"]
+    rows, columns = {}, ["reads of the forget set", "hyper-parameters", "source"]
+    for method in METHODS.values():
+        values_of = ", ".join(f"{key} = {value:.4g}" for key, value in asdict(method.settings).items())
+        rows[method.title] = (method.reads, values_of, method.source)
     return styled(pd.DataFrame.from_dict(rows, "index", columns=columns))
 
 
@@ -231,3 +253,32 @@ def run_note(task: Task, n: int, results: pd.DataFrame) -> Markdown:
         f"{seconds.value.sum() / 60:.1f} minutes of processor time on {', '.join(seconds['at'].unique())}; "
         "what is stored is not computed again.*"
     )
+
+
+def conclusions(results: pd.DataFrame) -> Markdown:
+    """How close GEMU and GeFeU come, whether a plain method comes closer, and whether an attacker sees a difference."""
+    name, split = NAMES[results.iloc[0].dataset], headline(results)
+    read = {kind: 100 * mean(results, kind, "accuracy", split, "forget") for kind in ("retrained", "gemu", "gefeu")}
+    gap = {kind: 100 * mean(results, kind, "energy_gap", split, "forget") for kind in ("gemu", "gefeu")}
+    lines = [
+        f"On {name} GEMU closes {gap['gemu']:.0f} % and GeFeU {gap['gefeu']:.0f} % of the energy distance to "
+        f"retrained models; they still read {read['gemu']:.0f} % and {read['gefeu']:.0f} % of the forgotten samples, "
+        f"retrained models {read['retrained']:.0f} %."
+    ]
+    best, ours = best_plain(results), max(gap, key=gap.get)
+    if best:
+        mine, theirs = (100 * values(results, kind, "energy_gap", split, "forget") for kind in (ours, best))
+        low, high = interval(mine - theirs)
+        verdict = "closer than" if low > 0 else "not as close as" if high < 0 else "not told apart from"
+        lines.append(
+            f"{TITLES[ours]} is {verdict} the best of the rivals, {TITLES[best]} ({theirs.mean():.0f} %): "
+            f"the difference is {(mine - theirs).mean():+.1f} percentage points ({low:+.1f} to {high:+.1f})."
+        )
+    attack = {kind: mean(results, kind, "u_lira", "train", "forget") for kind in ("gemu", "gefeu")}
+    low, high = null_of(results, "u_lira", "train", "forget")
+    if attack["gemu"] == attack["gemu"]:  # not nan, as with fewer than four models
+        lines.append(
+            f"An attacker (U-LiRA) tells GEMU's models from retrained ones with accuracy {attack['gemu']:.2f} and "
+            f"GeFeU's with {attack['gefeu']:.2f}; retrained models against each other give {low:.2f} to {high:.2f}."
+        )
+    return Markdown("\n".join(f"{place}. {line}" for place, line in enumerate(lines, 1)))

@@ -51,9 +51,7 @@ FRONTIER = {
     for share in SIZES.shares
 }  # retraining is a curve: what a method must beat at its own cost
 OURS = tuple(name for name, method in METHODS.items() if method.notebook != "graphics.ipynb")
-TITLES = (
-    BASELINES | {name: method.title for name, method in (METHODS | FRONTIER).items()} | {"null": "Retrained, halves"}
-)
+TITLES = BASELINES | {name: method.title for name, method in (METHODS | FRONTIER).items()}
 
 
 def method_of(name: str) -> Method:

@@ -55,7 +55,7 @@ def reset(model: CNN, data: UnlearningData, settings: ResetSettings, seed: int, 
 
 
 def new(model: CNN, data: UnlearningData, settings: Descent, seed: int, log: Log) -> CNN:
-    """Returns a new model that owes nothing to the given one; `seed` draws weights and samples."""
+    """Returns a new model that starts from new weights, not from the given one's; `seed` draws weights and samples."""
     random = seeded(seed)
     model = reinitialise_last(copy_of(model), len(LAYERS), int(torch.randint(2**31, (), generator=random)))
     return repair(model, data, settings, data.samples(settings.budget), random, log)
