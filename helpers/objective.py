@@ -6,10 +6,10 @@ goal = energy gap left open, %  +  10 x percentage points of accuracy lost on he
 Accuracy is lost against the mean of the retrained models. Where a whole class is forgotten, none of it is retained:
 both losses are then of all retained samples. The cost is not a part: the settings fix it (`budget`).
 
-The energy gap that the same settings leave varies widely between models, so that it takes many to tell two good
-settings apart; but a few tell bad ones. So settings are measured on 4 models, then on 10, then on all 20, and given up
-as soon as a paired t-test over the same models finds them worse than the best ones so far. Their value is then the best
-goal plus the mean paired difference, so that the sampler learns from them as well."""
+The energy gap that settings leave varies so much between models that only many of them tell two good ones apart; a few
+tell bad ones. So settings are measured on 4 models, then on 10, then on all 20, and given up as soon as a paired t-test
+over the same models finds them worse than the best so far (the rank test of Optuna's WilcoxonPruner cannot do so at
+this level on 4). Their value is then the best goal plus the mean paired difference; the sampler learns from it too."""
 
 from dataclasses import replace
 from typing import Any
