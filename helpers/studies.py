@@ -64,6 +64,7 @@ def open_study(name: str, method: str, task: Task, storage: str | None = None, l
                 if not study.user_attrs and not study.get_trials(deepcopy=False):
                     study.set_user_attr("identity", identity)
                     study.enqueue_trial({name: getattr(settings, name) for name in searched(settings)})
+        complete(study)  # so that a file with damaged trials is refused here
         known = study.user_attrs.get("identity", {"goal": ""})  # what another program made has none
     changed = ", another ".join(what for what in identity if known.get(what, identity[what]) != identity[what])
     if changed:
@@ -118,8 +119,7 @@ def _in_one_sentence(what: str, *kinds: type[Exception]):
 def run_trials(study: optuna.Study, n_trials: int, method: str, task: Task, join: bool = False) -> None:
     """Runs trials until n_trials more are complete; with `join`, until as many are as another process asked for.
 
-    An interrupted trial is marked failed, one whose process was killed is run again, and one whose models diverge is
-    complete. Raises StudyError where the storage fails."""
+    An interrupted trial is marked failed; that of a killed process is run again. StudyError where the storage fails."""
     failed = f'The storage of the study "{study.study_name}" failed; the same cell goes on after its finished trials'
     with _in_one_sentence(failed, SQLAlchemyError, optuna.exceptions.StorageInternalError):
         if not join:
