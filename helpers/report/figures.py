@@ -191,7 +191,8 @@ def curves_figure(results: pd.DataFrame, kind: str) -> Figure:
 
 
 def audit_figure(results: pd.DataFrame) -> Figure:
-    """Attacks and left-overs of every kind with 95 % intervals; grey: null distribution (retrained against retrained)."""
+    """Attacks and left-overs of every kind with 95 % intervals; grey: the null distribution, retrained against
+    retrained."""
     kinds = [kind for kind in kinds_in(results) if kind != "untrained"][::-1]
     more = {kind for kind in kinds if kind in METHODS and forgets_more(results, kind)}
     made, axes = figure(2, 3, (10, 1.3 + 0.36 * len(kinds)), sharey=True)
