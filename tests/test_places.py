@@ -1,6 +1,5 @@
 """The first notebook from wherever people start it, in a copy that is installed as a user's is: `make thorough`."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -10,8 +9,8 @@ import sysconfig
 import nbformat
 import pytest
 import torch
-from conftest import copy_repository, states, wait_for
-from jupyter_client import BlockingKernelClient, KernelManager
+from conftest import copy_repository, states
+from jupyter_client import KernelManager
 from nbclient import NotebookClient
 
 pytestmark = pytest.mark.thorough
@@ -104,61 +103,6 @@ def test_nbconvert_from_elsewhere(place, tmp_path):
     )
     assert done.returncode == 0, done.stderr[-1000:]
     check(nbformat.read(tmp_path / "flagged.ipynb", 4), folder)
-
-
-def ask(url, token, path, body=None):
-    """One request to a server, as its page makes it."""
-    import urllib.request
-
-    request = urllib.request.Request(
-        f"{url}api/{path}",
-        json.dumps(body).encode() if body else None,
-        {"Authorization": f"token {token}", "Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.load(answer)
-
-
-def test_jupyter_lab_started_elsewhere(place, tmp_path):
-    """The server of Jupyter Lab opens the notebook and starts its kernel; every cell is then run in it, in order."""
-    folder, python = place
-    env = os.environ | {"JUPYTER_RUNTIME_DIR": str(tmp_path / "run"), "JUPYTER_DATA_DIR": str(tmp_path / "data")}
-    options = [
-        "--no-browser",
-        "--allow-root",
-        "--ServerApp.root_dir=/",
-        "--ServerApp.port=0",
-        "--IdentityProvider.token=t",
-    ]
-    server = subprocess.Popen([python, "-m", "jupyterlab", *options], cwd="/", env=env, stderr=subprocess.DEVNULL)
-    try:
-        wait_for(lambda: list((tmp_path / "run").glob("jpserver-*.json")))
-        url = json.loads(next((tmp_path / "run").glob("jpserver-*.json")).read_text())["url"]
-        path = str(folder / NAME).lstrip("/")
-        wait_for(lambda: ask(url, "t", "contents/" + path.replace(" ", "%20") + "?content=0"))
-        session = {"path": path, "name": NAME, "type": "notebook", "kernel": {"name": "python3"}}
-        kernel = ask(url, "t", "sessions", session)["kernel"]["id"]
-        client = BlockingKernelClient(connection_file=str(tmp_path / "run" / f"kernel-{kernel}.json"))
-        client.load_connection_file()
-        client.start_channels()
-        client.wait_for_ready(timeout=60)
-        notebook = flagged(folder)
-        for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
-            outputs = []
-            answer = client.execute_interactive(cell.source, timeout=300, output_hook=outputs.append)["content"]
-            assert answer["status"] == "ok", answer.get("evalue")
-            cell.execution_count = answer["execution_count"]
-            shown = [
-                nbformat.v4.output_from_msg(m)
-                for m in outputs
-                if m["msg_type"] in ("stream", "display_data", "execute_result")
-            ]
-            cell.outputs = shown
-        client.stop_channels()
-        check(notebook, folder)
-    finally:
-        server.terminate()
-        server.wait(30)
 
 
 HIDDEN = """

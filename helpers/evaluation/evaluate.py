@@ -46,9 +46,8 @@ def measure(task: Task, *ensembles: Ensemble, probes: bool = False) -> pd.DataFr
     n = len(ensembles[0])
     given = {ensemble.kind.name: ensemble for ensemble in ensembles}
     every = {name: given.get(name) or baseline(name, task, n, stored=True) for name in BASELINES} | given
-    lacking = {name: _read(task, ensemble.kind, n)[1] for name, ensemble in every.items()}
-    if any(lacking.values()):
-        _measure(task, every, {name: found for name, found in lacking.items() if found})
+    if any(_lacking(task, every).values()):
+        _measure(task, every)
         return_memory()
     frames = [_read(task, ensemble.kind, n)[0] for ensemble in every.values()]
     if probes:
@@ -83,23 +82,29 @@ def read_frame(path: Path, kind: str) -> pd.DataFrame:
     return found
 
 
-def _measure(task: Task, every: dict[str, Ensemble], lacking: dict[str, list[str]]) -> None:
-    """Computes and stores what each kind lacks: kind -> names of measures."""
-    for name in lacking:
+def _lacking(task: Task, every: dict[str, Ensemble]) -> dict[str, list[str]]:
+    """Kind -> names of the measures that are not stored in their present version; kinds that lack none are left out."""
+    found = {name: _read(task, ensemble.kind, len(ensemble))[1] for name, ensemble in every.items()}
+    return {name: names for name, names in found.items() if names}
+
+
+def _measure(task: Task, every: dict[str, Ensemble]) -> None:
+    """Computes and stores what each kind lacks."""
+    for name in ("trained", "retrained", *_lacking(task, every)):
         logits_of(every[name], task)  # stored now, read again when their turn comes: together they take gigabytes
-    n = len(every["retrained"])
     known = {name: parts_of(task, logits_of(every[name], task)) for name in ("trained", "retrained")}
     worst = memorised(*(margin(*parts[TRAIN]) for parts in known.values()))
     retrained = View.of(known.pop("retrained"), worst)
     trained = [content["state"] for content in _contents(every["trained"])]
-    jobs = (
-        (name, (task, name, names, logits_of(every[name], task), _contents(every[name]), worst, retrained, trained))
-        for name, names in lacking.items()
-    )
-    with locked(outputs_folder(every["retrained"].kind, task) / "measures"):
+    with locked(outputs_folder(every["retrained"].kind, task)):
+        jobs = (
+            (name, (task, name, names, logits_of(every[name], task), _contents(every[name]), worst, retrained, trained))
+            for name, names in _lacking(task, every).items()  # another process may have measured some meanwhile
+        )
         for name, found in compute(measure_one, jobs):
-            frames = [frame for frame in (_read(task, every[name].kind, n)[0], found) if len(frame)]
-            save_frame(measures_path(task, every[name].kind, n), pd.concat(frames, ignore_index=True))
+            kind, n = every[name].kind, len(every[name])
+            frames = [frame for frame in (_read(task, kind, n)[0], found) if len(frame)]
+            save_frame(measures_path(task, kind, n), pd.concat(frames, ignore_index=True))
 
 
 def _contents(ensemble: Ensemble) -> list[dict]:
@@ -209,13 +214,13 @@ def _probe(task: Task, every: dict[str, Ensemble]) -> list[pd.DataFrame]:
         for place in range(min(SIZES.probed, len(every["trained"])))
         for name, ensemble in every.items()
     }
-    missing = [at for at, path in paths.items() if not there(path)]
-    if missing:
+    if not all(map(there, paths.values())):
+        missing = (at for at, path in paths.items() if not there(path))
         jobs = (
             (at, (task, every[at[0]].stored(at[1])["state"], every["trained"].stored(at[1])["state"], at[1]))
             for at in missing
         )
-        with locked(outputs_folder(every["retrained"].kind, task) / "measures"):
+        with locked(outputs_folder(every["retrained"].kind, task)):
             for (name, place), found in compute(probe, jobs):
                 rows = Rows()
                 for measured, split, value in found:
