@@ -1,7 +1,7 @@
 """Selective unlearning on MNIST, Colored MNIST and FashionMNIST.
 
 Data flows one way, and the modules stand in that order; each imports only from those before it:
-files, device, parallel, sizes -> data -> models -> unlearning -> evaluation -> studies -> report -> run.
+files, device, sizes, parallel -> data -> models -> unlearning -> evaluation -> objective, studies -> report -> run.
 """
 
 from pathlib import Path

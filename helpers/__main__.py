@@ -89,7 +89,8 @@ def main() -> None:
     except StudyError as error:
         sys.exit(f"{error}")
     except KeyboardInterrupt:
-        sys.exit("\nInterrupted: the same command goes on where it stopped.")
+        again = "the same command without --trials" if command == "tune" else "the same command"
+        sys.exit(f"\nInterrupted: {again} goes on where it stopped.")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ PATIENCE = 10  # seconds that a lock is waited for without a word
 
 
 class StudyError(Exception):
-    """Something the user can mend. The message is one sentence that says what to do.
+    """An error that the user can fix. The message is one sentence that says what to do.
 
     Jupyter shows the sentence alone, without the stack.
     """
@@ -49,7 +49,7 @@ def code_fingerprint(*modules: str, follow: str = "") -> str:
     the package was imported.
 
     modules: their names, "helpers.models.cnn"; follow: a package, "helpers.unlearning": its modules that the given ones
-    import count too.
+    import, by absolute imports, count too.
     """
     trees, waiting = {}, list(modules)
     while waiting:
@@ -57,8 +57,12 @@ def code_fingerprint(*modules: str, follow: str = "") -> str:
         if name in trees:
             continue
         trees[name] = ast.parse(SOURCES[name])
-        imports = [node.module for node in ast.walk(trees[name]) if isinstance(node, ast.ImportFrom)]
-        waiting += [other for other in imports if follow and other and other.startswith(f"{follow}.")]
+        for node in ast.walk(trees[name]) if follow else ():
+            if isinstance(node, ast.ImportFrom):
+                named = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            else:
+                named = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            waiting += [other for other in named if other in SOURCES and other.startswith(f"{follow}.")]
     for node in (node for tree in trees.values() for node in ast.walk(tree)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:]

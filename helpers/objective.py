@@ -62,7 +62,8 @@ def best_trial(study: optuna.Study) -> FrozenTrial | None:
 
 
 class Objective:
-    """The goal of a trial. Trains tuning models that are not stored; raises StudyError for a sequence of requests."""
+    """The goal of a trial. Makes and stores tuning models that are missing. Raises StudyError for a sequence of
+    requests, and where trained and retrained models do not differ."""
 
     def __init__(self, method: str, task: Task):
         if task.before:
@@ -78,6 +79,11 @@ class Objective:
         forget, held_out = self.task.forget_set("train")[0], self.task.split("test").images
         self.reference = _logits(retrained, forget)
         self.ceiling = energy_distances(_logits(trained, forget), self.reference).mean()
+        if not self.ceiling > 0:
+            raise StudyError(
+                f'FORGET = "{task.request.name}": trained and retrained models do not differ on the forget set, so '
+                "that there is no gap to close: tune on another request."
+            )
         self.reached = self._accuracies(_logits(retrained, held_out)).mean(1, keepdims=True)
 
     def __call__(self, trial: optuna.Trial) -> float:

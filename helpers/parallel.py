@@ -1,9 +1,8 @@
-"""Many models at once, on the cores of this machine or on a cluster: a seam over joblib.
+"""Many models at once, on the cores of this machine or on a cluster, by joblib.
 
 A model is always computed on one thread, so its numbers do not depend on where, or beside how many others, it is
-computed; small batches gain little from a second thread. What goes out is small (kind, settings, seed, at most a
-model's weights), what comes back are weights and records; each process loads the data once and keeps it. The caller
-alone writes files.
+computed; small batches gain little from a second thread. What goes out are settings, seeds and weights, of a kind that
+is measured also its outputs; each process loads the data once and keeps it. The caller alone writes files.
 
 - By default joblib's loky processes run on every core that this process may use (Linux, macOS, Windows; the environment
   variable LOKY_MAX_CPU_COUNT lowers that). With one core, or with a GPU, which one process drives, all is computed in
@@ -69,12 +68,11 @@ def compute(work: Callable, jobs: Iterable[tuple[Hashable, tuple]], here: bool =
                 result = _done(work, name, arguments)
             yield name, result
         return
-    client = _client(scheduler()) if scheduler() else None
-    expected = state() if client else None
+    client, expected = _client(scheduler()) if scheduler() else None, state()
     if client:
         for worker, found in _states(client).items():  # one that comes later is compared with its first job
             _compare(expected, found, worker)
-    # packed here, since what fails while a worker unpacks a call itself is told to nobody
+    # packed here, since errors while a worker unpacks a call are not reported
     calls = (joblib.delayed(_work_on)(expected, name, cloudpickle.dumps((work, arguments))) for name, arguments in jobs)
     chosen = joblib.parallel_config(backend="dask", client=client) if client else nullcontext()
     with chosen, warnings.catch_warnings():
@@ -91,11 +89,10 @@ def compute(work: Callable, jobs: Iterable[tuple[Hashable, tuple]], here: bool =
             raise
 
 
-def _work_on(expected: dict | None, name: Hashable, packed: bytes) -> tuple:
+def _work_on(expected: dict, name: Hashable, packed: bytes) -> tuple:
     """What a process of the pool does."""
     _quiet()
-    if expected:
-        _compare(expected, state(), platform.node())
+    _compare(expected, state(), platform.node())
     with _TURN, one_thread():
         work, arguments = cloudpickle.loads(packed)
         return name, _done(work, name, arguments)
@@ -111,7 +108,8 @@ def _compare(expected: dict, found: dict, worker: str) -> None:
     differs = ", ".join(key for key, value in expected.items() if found.get(key) != value)
     if differs:
         raise StudyError(
-            f"The worker on {worker} has another {differs} than this machine: bring it up to date, and start it again."
+            f"The worker on {worker} has another {differs} than this process: bring it up to date and start it again "
+            "(where helpers/ was edited meanwhile: restart the notebook's kernel)."
         )
 
 

@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from tqdm import tqdm
 
 from helpers.data.task import Task, tuning_task
-from helpers.files import DATA, StudyError, locked, shown
+from helpers.files import DATA, StudyError, code_fingerprint, locked, shown
 from helpers.models.training import RECIPE
 from helpers.objective import GOAL, Objective, best_trial, complete
 from helpers.sizes import SIZES
@@ -29,7 +29,7 @@ REMEDY = (
     "see that the address is right, its server runs, its file and folder may be written to and have space, and no "
     "other program holds the file; if it is damaged, keep a copy of it and name another one."
 )
-PLAIN = tuple(name for name in METHODS if name not in OURS)  # methods without a notebook of their own
+OTHERS = tuple(name for name in METHODS if name not in OURS)  # methods without a notebook of their own
 
 
 class NoStudy(StudyError):
@@ -55,7 +55,7 @@ def open_study(name: str, method: str, task: Task, storage: str | None = None, l
     where = storage.split("@")[-1] if storage else shown(STORAGE)  # without a password
     with _in_one_sentence(f"{where} cannot be opened as a storage of studies", Exception):  # drivers raise many kinds
         if look and not _holds(address, name):
-            raise NoStudy(f'{where} holds no study "{name}": set N_TRIALS above 0 to begin it.')
+            raise NoStudy(f'{where} holds no study "{name}": set N_TRIALS (--trials) above 0 to begin it.')
         if look:
             study = optuna.load_study(study_name=name, storage=_storage(address))
         else:
@@ -77,6 +77,8 @@ def _identity(method: str, task: Task) -> dict:
     fields = searched(method_of(method).settings)
     return {
         "method": method,
+        "code of the method": code_fingerprint(method_of(method).run.__module__, follow="helpers.unlearning"),
+        "fixed setting": {key: value for key, value in asdict(method_of(method).settings).items() if key not in fields},
         "data set": task.data.name,
         "request, split or data": tuning_task(task).fingerprint,
         "training recipe": asdict(RECIPE),
@@ -123,7 +125,7 @@ def run_trials(study: optuna.Study, n_trials: int, method: str, task: Task, join
     failed = f'The storage of the study "{study.study_name}" failed; the same cell goes on after its finished trials'
     with _in_one_sentence(failed, SQLAlchemyError, optuna.exceptions.StorageInternalError):
         if not join:
-            study.set_user_attr("target", len(complete(study)) + n_trials)
+            study.set_user_attr("target", max(study.user_attrs.get("target", 0), len(complete(study)) + n_trials))
         target = study.user_attrs.get("target", 0)
         if len(complete(study)) >= target:
             return

@@ -47,6 +47,7 @@ def test_the_recipes_need_one_file_or_one_entry_and_show_in_tables_figures_and_s
     (helpers / "data" / "stripes.py").write_text(recipe("a data set"), encoding="utf-8")
     place = helpers / "evaluation" / "measures.py"
     text = place.read_text(encoding="utf-8").replace("    kl_per_model,\n", "    kl_per_model,\n    log_softmax,\n")
+    text = text.replace("import numpy as np\n", "import numpy as np\nfrom scipy.special import softmax\n")
     place.write_text(text.replace("MEASURES = {\n", "MEASURES = {\n" + recipe("a measure")), encoding="utf-8")
     with open(helpers / "report" / "figures.py", "a", encoding="utf-8") as file:
         file.write("\n\n" + recipe("a figure"))

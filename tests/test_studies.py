@@ -12,7 +12,7 @@ from conftest import SETUP, wait_for
 from programs import Program, command, run_python
 
 from helpers.run import execute
-from helpers.studies import PLAIN
+from helpers.studies import OTHERS
 from helpers.unlearning import METHODS
 from helpers.unlearning.method import searched
 
@@ -160,4 +160,4 @@ measure(task, *(unlearned(name, task, 2, stored=False) for name in ("gemu", "gef
     execute("generator_optim", target, flags | {"STORAGE": storage, "ALLREADY_TRAINED": False}, workshop)
     outputs = str([cell.get("outputs") for cell in nbformat.read(target, 4).cells])
     assert outputs.count("image/png") == 6 and "without a crossbar" in outputs and "not stored" not in outputs
-    assert all(len(trials(storage, name=f"mine-{name}")) == 2 for name in ("gemu", "gefeu", *PLAIN))
+    assert all(len(trials(storage, name=f"mine-{name}")) == 2 for name in ("gemu", "gefeu", *OTHERS))

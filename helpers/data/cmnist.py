@@ -48,7 +48,7 @@ def load() -> Dataset:
     return standardised("cmnist", source, raw, of_mnist=True)
 
 
-SOURCE = Source("cmnist", "Colored MNIST", load, request="crossbar", place=1)
+SOURCE = Source("cmnist", "Colored MNIST", load, request="crossbar", order=1)
 
 
 def colourise(digits: Tensor, colours: Tensor) -> Tensor:

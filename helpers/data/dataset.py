@@ -1,5 +1,6 @@
 """What a data set is here: both splits as tensors in memory, standardised; and the `Source` that a file declares."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -37,7 +38,8 @@ class Split:
 @dataclass(frozen=True)
 class Dataset:
     """name: "mnist", ...; source: where it came from in words; mean, std: Tensor [c], per channel in 0..1; classes:
-    their names; of_mnist: whether `index` is that in MNIST, so that the lists of crossbar sevens say something."""
+    their names; digest: SHA-256 of the pictures, labels, indices and colours before they were standardised; of_mnist:
+    whether `index` is that in MNIST, so that the lists of crossbar sevens apply."""
 
     name: str
     source: str
@@ -45,6 +47,7 @@ class Dataset:
     test: Split
     mean: Tensor
     std: Tensor
+    digest: str
     classes: tuple[str, ...] = DIGITS
     of_mnist: bool = False
 
@@ -70,14 +73,14 @@ class Source:
     """How a data set is had. A file in this folder that declares one adds a data set.
 
     name: as in USED_DATASET; title: in tables and figures; load: () -> Dataset of that name, fetched where needed;
-    request: what the release forgets of it, in the words of FORGET; place: in tables and figures, equal ones by name.
+    request: what the release forgets of it, in the words of FORGET; order: position in tables, equal ones by name.
     """
 
     name: str
     title: str
     load: Callable[[], Dataset]
     request: str
-    place: int = 9
+    order: int = 9
 
 
 def standardised(
@@ -94,4 +97,8 @@ def standardised(
     for split, (pixels, *rest) in raw.items():
         images = pixels.float().div_(255).sub_(mean.view(-1, 1, 1)).div_(std.view(-1, 1, 1))
         splits[split] = Split(images.contiguous(memory_format=torch.channels_last), *rest)
-    return Dataset(name, source, splits["train"], splits["test"], mean, std, classes, of_mnist)
+    digest = hashlib.sha256()
+    for values in (values for parts in raw.values() for values in parts):
+        digest.update(values.contiguous().numpy())
+    parts = splits["train"], splits["test"], mean, std, digest.hexdigest()
+    return Dataset(name, source, *parts, classes, of_mnist)

@@ -53,8 +53,8 @@ def load(title: str) -> Dataset:
     return standardised("mnist", source, raw, of_mnist=True)
 
 
-MNIST = Source("mnist", "MNIST", functools.partial(load, "MNIST"), request="crossbar", place=0)
-FASHION_MNIST = Source("fmnist", "FashionMNIST", functools.partial(load, "FashionMNIST"), request="class 7", place=2)
+MNIST = Source("mnist", "MNIST", functools.partial(load, "MNIST"), request="crossbar", order=0)
+FASHION_MNIST = Source("fmnist", "FashionMNIST", functools.partial(load, "FashionMNIST"), request="class 7", order=2)
 
 
 def read(title: str) -> tuple[str, Pictures]:

@@ -1,8 +1,4 @@
-"""A data set with what is to be forgotten: everything else starts from a `Task`.
-
-The crossbar sevens are committed as lists of MNIST indices in `data/splits/` (how they were sorted is told in the
-README there). Colored MNIST carries its MNIST index in the file name, so the same lists serve both data sets.
-"""
+"""A data set with what is to be forgotten: everything else starts from a `Task`."""
 
 import difflib
 import functools
@@ -29,7 +25,7 @@ def _declared() -> dict[str, Source]:
         importlib.import_module(f"helpers.data.{info.name}") for info in pkgutil.iter_modules(helpers.data.__path__)
     ]
     found = [value for module in modules for value in vars(module).values() if isinstance(value, Source)]
-    return {source.name: source for source in sorted(found, key=lambda source: (source.place, source.name))}
+    return {source.name: source for source in sorted(found, key=lambda source: (source.order, source.name))}
 
 
 DATASETS = _declared()
@@ -63,7 +59,9 @@ class Task:
     def fingerprint(self) -> str:
         """Identifies the data and what is to be forgotten; stored with every model and result."""
         masks = [hashlib.sha256(self.forget[split].numpy().tobytes()).hexdigest() for split in SPLITS]
-        return fingerprint([self.data.name, self.data.source, *masks, self.before and self.before.fingerprint])
+        return fingerprint(
+            [self.data.name, self.data.source, self.data.digest, *masks, self.before and self.before.fingerprint]
+        )
 
     @property
     def folder(self) -> str:

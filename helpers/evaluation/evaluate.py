@@ -3,9 +3,9 @@ the frame with every derived measure.
 
 The measures of a kind lie beside its models, in one file for each number of models, which also notes the version of
 each measure; those of another version are computed again, the others are kept. Where the test split has no samples of
-the kind that is forgotten (a random part, a list without a test list), measures on its forget set are left out, and the
-loss attack compares with held-out samples of the classes touched; where nothing is left of a class, so are those on its
-neighbours, and the linear probe.
+the kind that is forgotten (a random part, a list without a test list), the measures on its forget set are left out, and
+the loss attack takes held-out samples of the classes touched in their place. Where no sample of these classes is
+retained, the measures on `neighbours` and the linear probe are left out.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ from helpers.device import return_memory
 from helpers.evaluation.distances import activation_change, gap_closed, weight_distance
 from helpers.evaluation.frame import COLUMNS, Rows, select, values
 from helpers.evaluation.logits import Logits, logits_of, outputs_folder, parts_of
-from helpers.evaluation.measures import FEWEST, MEASURES, TRAIN, View, memorised
+from helpers.evaluation.measures import FEWEST_FOR_ATTACKS, MEASURES, TRAIN, View, memorised
 from helpers.evaluation.privacy import halves, margin
 from helpers.evaluation.relearning import can_probe, forget_loss, linear_probe, relearn_steps, resurgence
 from helpers.files import StudyError, fingerprint, load_frame, locked, save_frame, shown, there
@@ -37,9 +37,10 @@ PROBES = [name for name, about in MEASURES.items() if about.compares == "probe"]
 STORED = [name for name, about in MEASURES.items() if about.compares not in ("probe", "derived")]
 
 
-def measure(task: Task, *ensembles: Ensemble, probes: bool = False) -> pd.DataFrame:
+def measure(task: Task, *ensembles: Ensemble, probes: bool = False, stored: bool = False) -> pd.DataFrame:
     """Measures the given ensembles, all of the same size, beside the stored baselines; what is stored is not measured
-    again. probes: also the measures that train the first models of each kind further, which takes longest.
+    again. probes: also the measures that train copies of the first models of each kind further, which takes longest;
+    stored: True trains no copy (StudyError if one is missing).
 
     Returns the frame: the baselines first, then the given ones.
     """
@@ -52,12 +53,13 @@ def measure(task: Task, *ensembles: Ensemble, probes: bool = False) -> pd.DataFr
     frames = [_read(task, ensemble.kind, n)[0] for ensemble in every.values()]
     if probes:
         kinds = [kind for kind in every if kind != "untrained" and kind not in FRONTIER]
-        frames += _probe(task, {kind: every[kind] for kind in kinds})
+        frames += _probe(task, {kind: every[kind] for kind in kinds}, stored)
     return with_derived(pd.concat(frames, ignore_index=True))
 
 
 def measures_path(task: Task, kind: Kind, n: int) -> Path:
-    """Where the measures of n models of a kind lie, beside these trained and retrained ones."""
+    """Where the measures of n models of a kind lie; its name has a key of the trained and retrained models compared
+    with."""
     ends = [baseline_kind(name, task).identity for name in ("trained", "retrained")]
     return outputs_folder(kind, task) / f"measures-{n}-{fingerprint(ends)}.csv.gz"
 
@@ -78,7 +80,7 @@ def read_frame(path: Path, kind: str) -> pd.DataFrame:
     remedy = "delete this file and run the cell again."
     found = load_frame(path, COLUMNS, remedy)
     if not set(found.kind) <= {kind, "null"}:
-        raise StudyError(f"{shown(path)} holds the measures of other models than its place says: {remedy}")
+        raise StudyError(f"{shown(path)} holds the measures of another kind than its path says: {remedy}")
     return found
 
 
@@ -91,12 +93,12 @@ def _lacking(task: Task, every: dict[str, Ensemble]) -> dict[str, list[str]]:
 def _measure(task: Task, every: dict[str, Ensemble]) -> None:
     """Computes and stores what each kind lacks."""
     for name in ("trained", "retrained", *_lacking(task, every)):
-        logits_of(every[name], task)  # stored now, read again when their turn comes: together they take gigabytes
+        logits_of(every[name], task)  # store now, load one kind at a time: all together need gigabytes
     known = {name: parts_of(task, logits_of(every[name], task)) for name in ("trained", "retrained")}
     worst = memorised(*(margin(*parts[TRAIN]) for parts in known.values()))
     retrained = View.of(known.pop("retrained"), worst)
     trained = [content["state"] for content in _contents(every["trained"])]
-    with locked(outputs_folder(every["retrained"].kind, task)):
+    with locked(outputs_folder(every["retrained"].kind, task) / "measures"):
         jobs = (
             (name, (task, name, names, logits_of(every[name], task), _contents(every[name]), worst, retrained, trained))
             for name, names in _lacking(task, every).items()  # another process may have measured some meanwhile
@@ -104,11 +106,16 @@ def _measure(task: Task, every: dict[str, Ensemble]) -> None:
         for name, found in compute(measure_one, jobs):
             kind, n = every[name].kind, len(every[name])
             frames = [frame for frame in (_read(task, kind, n)[0], found) if len(frame)]
-            save_frame(measures_path(task, kind, n), pd.concat(frames, ignore_index=True))
+            _store(measures_path(task, kind, n), pd.concat(frames, ignore_index=True))
+
+
+def _store(path: Path, frame: pd.DataFrame) -> None:
+    with locked(path.parent):  # as everything that is written there
+        save_frame(path, frame)
 
 
 def _contents(ensemble: Ensemble) -> list[dict]:
-    return [ensemble.stored(place) for place in range(len(ensemble))]
+    return [ensemble.content(place) for place in range(len(ensemble))]
 
 
 def measure_one(
@@ -124,14 +131,17 @@ def measure_one(
     """The named measures of one kind, from its outputs and the contents of its files, with the version of every
     measure; of "retrained" with null distributions. trained: weights of the trained models."""
     view = retrained if kind == "retrained" else View.of(parts_of(task, logits), worst)
-    of_models = _of_models(task, kind, contents, trained)
-    return pd.concat(
-        [compare(task, kind, view, retrained, names), of_models[of_models.measure.isin([*names, VERSION])]]
-    )
+    frames, rows = [compare(task, kind, view, retrained, names)], Rows()
+    if any(MEASURES[name].compares == "weights" for name in names):
+        of_models = _of_models(task, kind, contents, trained)
+        frames.append(of_models[of_models.measure.isin(names)])
+    for name in STORED:
+        rows.add(VERSION, MEASURES[name].version, at=name, by="")
+    return pd.concat([frame for frame in (*frames, rows.frame(task, kind)) if len(frame)], ignore_index=True)
 
 
 def _of_models(task: Task, kind: str, contents: list[dict], trained: list[dict]) -> pd.DataFrame:
-    """The measures of weights and of how the models were made, and the version of every measure."""
+    """The measures of weights and of how the models were made."""
     rows, images = Rows(), task.data.test.images[:ACTIVATION_SAMPLE]
     pairs = [
         (model_of(content["state"]).cpu(), model_of(state).cpu())
@@ -149,8 +159,6 @@ def _of_models(task: Task, kind: str, contents: list[dict], trained: list[dict])
     for phase in records[0].get("curves", {}):
         curves = torch.stack([each["curves"][phase] for each in records])
         rows.add("curve", curves.mean(0), at=phase, by="step")
-    for name in STORED:
-        rows.add(VERSION, MEASURES[name].version, at=name, by="")
     return rows.frame(task, kind)
 
 
@@ -160,7 +168,7 @@ def compare(task: Task, kind: str, view: View, retrained: View, names: list[str]
     rows, null, n, random = Rows(), Rows(), len(retrained), np.random.default_rng(0)
     shifts = [np.roll(np.arange(n), -shift) for shift in (range(1, n) if kind == "retrained" else (1,))]
     chance = [_derangement(n, random) for _ in range(DRAWS)] if kind == "retrained" else []
-    draws = list(halves(n)) if n >= FEWEST else [(slice(None), slice(None))]  # all models against all
+    draws = list(halves(n)) if n >= FEWEST_FOR_ATTACKS else [(slice(None), slice(None))]  # all models against all
     for name in names:
         about = MEASURES[name]
         formula, here = about.formula, [part for part in about.parts or view.every_part if part in view.losses]
@@ -204,9 +212,9 @@ def _derangement(n: int, random: np.random.Generator) -> np.ndarray:
             return order
 
 
-def _probe(task: Task, every: dict[str, Ensemble]) -> list[pd.DataFrame]:
-    """The probes of the first models of each kind, and their null distributions. One file per model: a kill costs
-    one."""
+def _probe(task: Task, every: dict[str, Ensemble], stored: bool) -> list[pd.DataFrame]:
+    """The probes of the first models of each kind, and their null distributions. One file per model: a killed process
+    loses one."""
     versions = [MEASURES[name].version for name in PROBES]
     key = fingerprint([versions, SIZES.relearn_steps, SIZES.resurgence_steps, every["trained"].kind.identity])
     paths = {
@@ -215,17 +223,21 @@ def _probe(task: Task, every: dict[str, Ensemble]) -> list[pd.DataFrame]:
         for name, ensemble in every.items()
     }
     if not all(map(there, paths.values())):
+        if stored:
+            raise StudyError(
+                "The probes train copies of the models, and some are missing: set ALLREADY_TRAINED = False."
+            )
         missing = (at for at, path in paths.items() if not there(path))
         jobs = (
-            (at, (task, every[at[0]].stored(at[1])["state"], every["trained"].stored(at[1])["state"], at[1]))
+            (at, (task, every[at[0]].content(at[1])["state"], every["trained"].content(at[1])["state"], at[1]))
             for at in missing
         )
-        with locked(outputs_folder(every["retrained"].kind, task)):
+        with locked(outputs_folder(every["retrained"].kind, task) / "measures"):
             for (name, place), found in compute(probe, jobs):
                 rows = Rows()
                 for measured, split, value in found:
                     rows.add(measured, value, split, "forget", by="")
-                save_frame(paths[name, place], rows.frame(task, name).assign(seed=place).astype(COLUMNS))
+                _store(paths[name, place], rows.frame(task, name).assign(seed=place).astype(COLUMNS))
     frame, rows = pd.concat([read_frame(path, name) for (name, _), path in paths.items()], ignore_index=True), Rows()
     for measured in PROBES:
         for split in ("train", "test"):
@@ -262,7 +274,7 @@ def with_derived(results: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([frame for frame in frames if len(frame)], ignore_index=True)
 
 
-def load_results(task: Task, n: int, required: tuple[str, ...] = ("retrained", *OURS)) -> pd.DataFrame:
+def load_results(task: Task, n: int, required: tuple[str, ...] = OURS) -> pd.DataFrame:
     """The frame of all kinds whose measures are stored for n models, made and measured by the present code; probes are
     left out.
 
@@ -274,7 +286,7 @@ def load_results(task: Task, n: int, required: tuple[str, ...] = ("retrained", *
         found, lacking = _read(task, kind, n)
         if not lacking:
             frames.append(found)
-        elif name in required:
+        elif name in ("trained", "retrained", *required):
             raise StudyError(
                 f"The measures of {n} {kind.title} models on {NAMES[task.data.name]}, forgotten: {task.request.name}, "
                 f"are not stored, or those stored are of other settings or code: run {kind.notebook} with "

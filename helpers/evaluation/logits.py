@@ -16,6 +16,7 @@ from helpers.models.training import predict, seeded
 
 RETAIN_TRAIN_SAMPLE = 2_000  # retained training samples on which outputs are kept, drawn with seed 0
 PARTS = ("test", "forget_train", "retain_train")
+VERSION = 1  # of what is kept: raise it where `_images` or `retain_train_sample` changes
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,13 @@ def outputs_folder(kind: Kind, task: Task) -> Path:
 def logits_of(ensemble: Ensemble, task: Task) -> Logits:
     """The logits of an ensemble; those that are not stored are computed."""
     folder = outputs_folder(ensemble.kind, task)
-    paths = [folder / f"{seed:03d}-logits.npz" for seed in ensemble.seeds]
+    paths = [folder / f"{seed:03d}-logits-{VERSION}.npz" for seed in ensemble.seeds]
     if not all(map(there, paths)):
         with locked(folder):
             missing = [place for place, path in enumerate(paths) if not there(path)]
             images = _images(task) if missing else ()
             for place in missing:
-                content = ensemble.stored(place)
+                content = ensemble.content(place)
                 model = model_of(content["state"])
                 noise = content["record"].get("noise")
                 found = {part: predict(model, at).numpy() for part, at in zip(PARTS, images, strict=True)}
@@ -68,7 +69,7 @@ def _read(path: Path, ensemble: Ensemble, place: int) -> dict[str, np.ndarray]:
     remedy = "delete this file and run the cell again."
     found = load_arrays(path, remedy)
     if not np.array_equal(found.get("of"), _owner(ensemble, place)):
-        raise StudyError(f"{shown(path)} holds the logits of other models than its place says: {remedy}")
+        raise StudyError(f"{shown(path)} holds the logits of other models than its path says: {remedy}")
     return found
 
 

@@ -36,16 +36,16 @@ from helpers.evaluation.privacy import klom, loss_attack, margin, u_lira
 from helpers.sizes import SIZES
 
 Part = tuple[str, str]  # split, subset
-FEWEST = 6  # models for U-LiRA and KLoM: a half of two, one left out, has no spread
+FEWEST_FOR_ATTACKS = 6  # models: U-LiRA halves them and leaves one out, and two must remain for a deviation
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)  # over the samples, of loss and confidence
 WORST_SHARE = 0.05
 TRAIN, TEST = ("train", "forget"), ("test", "forget")  # the latter only where the test split has such samples
 WORST = ("train", "memorised")  # the forget samples that trained models have memorised most
-NEAR, STAY, EVERYTHING = ("test", "neighbours"), ("train", "retain"), ("test", "all")
+NEAR, RETAIN_TRAIN, EVERYTHING = ("test", "neighbours"), ("train", "retain"), ("test", "all")
 HELD_OUT = ("test", "held_out")  # which stand in for the forget set of the test split in the loss attack
 KL_PARTS = (TEST, TRAIN, NEAR, ("test", "retain"), EVERYTHING)
-KLOM_PARTS = (TRAIN, TEST, NEAR, STAY, EVERYTHING)
-U_LIRA_PARTS = (TRAIN, TEST, WORST, ("train", "neighbours"), STAY)  # the last two: are retained samples affected?
+KLOM_PARTS = (TRAIN, TEST, NEAR, RETAIN_TRAIN, EVERYTHING)
+U_LIRA_PARTS = (TRAIN, TEST, WORST, ("train", "neighbours"), RETAIN_TRAIN)  # the last two: unintended effect on D_r
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,9 @@ class View:
 
 
 def memorised(trained: np.ndarray, retrained: np.ndarray) -> np.ndarray:
-    """Positions of the WORST_SHARE of forget samples with the largest gap of phi between trained and retrained models,
-    [N, n] each: those whose label is known by having seen them (memorisation, Feldman 2020, arXiv:1906.05271)."""
+    """Positions of the WORST_SHARE of forget samples with the largest gap of the margin phi between trained and
+    retrained models, [N, n] each: those whose label is known by having seen them (memorisation, Feldman 2020,
+    arXiv:1906.05271)."""
     gap = trained.mean(0) - retrained.mean(0)
     return np.argsort(-gap)[: max(1, round(WORST_SHARE * len(gap)))]
 
@@ -102,8 +103,8 @@ class Measure:
     from `at` to values;
 
     shown: (split, subset, at) of its rows in the table of all measures; null: whether "alone" has a null distribution;
-    least: models that it needs; aim: the best value, "retrained" for that of retrained models, "" for none; scale,
-    digits: how it is printed; version: raised when the formula changes."""
+    least: models that it needs; compared: whether the value of retrained models is the best one; scale, digits: how it
+    is printed; version: raised when the formula changes."""
 
     title: str
     unit: str = ""
@@ -113,7 +114,7 @@ class Measure:
     shown: tuple[tuple[str, str, str], ...] = ()
     null: bool = False
     least: int = 1
-    aim: str = "retrained"
+    compared: bool = True
     scale: float = 1.0
     digits: int = 3
     version: int = 1
@@ -130,7 +131,7 @@ def on(*parts: Part, at: tuple[str, ...] = ("",)) -> tuple[tuple[str, str, str],
 
 
 def _three_accuracies(view: View, split: str, which=slice(None)) -> dict:
-    return {part: view.accuracy[part][which] for part in ((split, "forget"), STAY, EVERYTHING)}
+    return {part: view.accuracy[part][which] for part in ((split, "forget"), RETAIN_TRAIN, EVERYTHING)}
 
 
 def _tow(view: View, retrained: View, partner: np.ndarray, part: Part) -> np.ndarray:
@@ -165,10 +166,10 @@ def _predicted(view: View, part: Part) -> dict[str, np.ndarray]:
     return {str(number): shares for number, shares in enumerate(predicted_shares(view.logits[part]).T)}
 
 
-PAIR, FORGET = "pairs", (TEST, TRAIN)
+PAIR, FORGET_PARTS = "pairs", (TEST, TRAIN)
 MEASURES = {
-    "energy_gap": Measure("energy gap closed", "%", "derived", shown=on(*FORGET), aim="100", scale=100, digits=1),
-    "kl_gap": Measure("KL gap closed", "%", "derived", shown=on(*FORGET), aim="100", scale=100, digits=1),
+    "energy_gap": Measure("energy gap closed", "%", "derived", shown=on(*FORGET_PARTS), scale=100, digits=1),
+    "kl_gap": Measure("KL gap closed", "%", "derived", shown=on(*FORGET_PARTS), scale=100, digits=1),
     "energy": Measure(
         "energy distance to retrained",
         "0 to 2.8",
@@ -176,7 +177,6 @@ MEASURES = {
         lambda view, retrained, part: energy_distances(view.logits[part], retrained.logits[part]),
         (*KL_PARTS[:3], WORST),
         on(WORST),
-        aim="0",
     ),
     "kl": Measure(
         "KL(retrained || kind)",
@@ -184,58 +184,58 @@ MEASURES = {
         "all pairs",
         lambda view, retrained, part: kl_per_model(retrained.logits[part], view.logits[part]),
         KL_PARTS,
-        on(*FORGET),
+        on(*FORGET_PARTS),
     ),
     "accuracy": Measure(
         "accuracy",
         "%",
         formula=lambda view, part: view.accuracy[part],
-        shown=on(*FORGET, NEAR, ("test", "retain")),
+        shown=on(*FORGET_PARTS, NEAR, ("test", "retain")),
         scale=100,
         digits=2,
     ),
     "loss": Measure("mean cross-entropy", "nats", formula=lambda view, part: view.losses[part].mean(1)),
     "predicted": Measure(
-        "predictions", "% of the samples, per class", formula=_predicted, parts=FORGET, scale=100, digits=1
+        "predictions", "% of the samples, per class", formula=_predicted, parts=FORGET_PARTS, scale=100, digits=1
     ),
-    "tow": Measure("tug of war (ToW)", "1 is best", PAIR, _tow, FORGET, on(TRAIN, TEST), aim="1"),
+    "tow": Measure("tug of war (ToW)", "1 is best", PAIR, _tow, FORGET_PARTS, on(TRAIN, TEST)),
     "average_gap": Measure(
-        "average gap", "percentage points", PAIR, _average_gap, FORGET, on(TRAIN, TEST), aim="0", scale=100, digits=2
+        "average gap", "percentage points", PAIR, _average_gap, FORGET_PARTS, on(TRAIN, TEST), scale=100, digits=2
     ),
     "loss_attack": Measure(
         "loss attack", "AUC", formula=lambda view, part: view.attack, parts=(TRAIN,), shown=on(TRAIN), null=True
     ),
     "u_lira": Measure(
         "U-LiRA, told from retrained", "accuracy, 0.5 is best", "halves", _u_lira, U_LIRA_PARTS, on(*U_LIRA_PARTS),
-        least=FEWEST,
+        least=FEWEST_FOR_ATTACKS,
     ),
     "u_lira_tpr": Measure(
-        "U-LiRA, true positives at a rate of false ones", "share", "halves", _u_lira_tpr, FORGET,
-        on(TRAIN, at=("0.01", "0.05")), least=FEWEST,
+        "U-LiRA, true positive rate at a false positive rate of", "share", "halves", _u_lira_tpr, FORGET_PARTS,
+        on(TRAIN, at=("0.01", "0.05")), least=FEWEST_FOR_ATTACKS,
     ),
     "klom": Measure(
         "KLoM against retrained", "nats", "halves", _klom, KLOM_PARTS,
-        (*on(TRAIN, TEST, at=("", "0.95")), *on(NEAR, STAY, EVERYTHING)), least=FEWEST, digits=2,
+        (*on(TRAIN, TEST, at=("", "0.95")), *on(NEAR, RETAIN_TRAIN, EVERYTHING)), least=FEWEST_FOR_ATTACKS, digits=2,
     ),
     "activation_distance": Measure(
         "distance of the softmax outputs from retrained ones", "", PAIR,
         lambda view, retrained, partner, part: activation_distance(view.logits[part], retrained.logits[part][partner]),
-        FORGET, on(TRAIN, TEST),
+        FORGET_PARTS, on(TRAIN, TEST),
     ),
     "js": Measure(
         "Jensen-Shannon divergence from retrained", "nats", PAIR,
         lambda view, retrained, partner, part: jensen_shannon(view.logits[part], retrained.logits[part][partner]),
-        FORGET, on(TRAIN, TEST),
+        FORGET_PARTS, on(TRAIN, TEST),
     ),
     "excess": Measure(
-        "loss above retrained's", "standard deviations of retrained", "halves",
+        "mean loss above that of retrained models", "standard deviations of retrained", "halves",
         lambda view, retrained, a, b, part: streisand(view.losses[part][a], retrained.losses[part][b])["excess"],
-        FORGET, on(TRAIN, TEST), aim="0", digits=1,
+        FORGET_PARTS, on(TRAIN, TEST), digits=1,
     ),
     "beyond": Measure(
-        "samples lost beyond every retrained model", "share", "halves",
+        "samples with a larger loss than in every retrained model", "share", "halves",
         lambda view, retrained, a, b, part: streisand(view.losses[part][a], retrained.losses[part][b])["beyond"],
-        FORGET, on(TRAIN, TEST), aim="0",
+        FORGET_PARTS, on(TRAIN, TEST),
     ),
     "loss_quantile": Measure(
         "loss over the samples, mean over the models", "nats",
@@ -250,15 +250,16 @@ MEASURES = {
         shown=on(TRAIN, TEST), scale=100, digits=1,
     ),
     "relearn_steps": Measure("relearn time", "steps", "probe", shown=on(TRAIN), digits=1),
-    "probe": Measure("linear probe for what was forgotten", "balanced accuracy", "probe", shown=on(TEST)),
+    "probe": Measure("linear probe: forget samples against neighbours", "balanced accuracy", "probe", shown=on(TEST)),
     "weight_distance": Measure("L2 distance of the weights from the trained model", "", "weights"),
     "activation_change": Measure(
         "mean absolute change of the activations from the trained model", "", "weights"
     ),
-    "curve": Measure("cross-entropy while unlearning, mean over the models", "nats", "weights", aim=""),
-    "samples": Measure("samples forward and backward through the classifier", "", "weights", aim="", digits=0),
+    "curve": Measure("cross-entropy while unlearning, mean over the models", "nats", "weights", compared=False),
+    "samples": Measure("samples forward and backward through the classifier", "", "weights", compared=False, digits=0),
     "samples_share": Measure(
-        "samples, of those that retraining sees", "%", "derived", shown=(("", "", ""),), aim="", scale=100, digits=1
+        "samples, of those that retraining sees", "%", "derived", shown=(("", "", ""),), compared=False, scale=100,
+        digits=1,
     ),
-    "seconds": Measure("wall time of one model", "s", "weights", shown=(("", "", ""),), aim="", digits=2),
+    "seconds": Measure("wall time of one model", "s", "weights", shown=(("", "", ""),), compared=False, digits=2),
 }  # fmt: skip

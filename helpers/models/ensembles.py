@@ -27,7 +27,7 @@ from helpers.parallel import compute
 
 MODELS = DATA / "models"
 EVERY_REQUEST = "every-request"
-FEWEST = 2  # models of an ensemble
+FEWEST_MODELS = 2  # of an ensemble
 BASELINES = {"untrained": "Untrained", "trained": "Trained", "retrained": "Retrained"}
 BASELINES_NOTEBOOK = "netcomp_compare.ipynb"
 WeightsAndRecord = tuple[dict[str, Tensor], dict]  # what making a model returns
@@ -62,7 +62,7 @@ class Ensemble:
     def __len__(self):
         return len(self.seeds)
 
-    def stored(self, place: int) -> dict:
+    def content(self, place: int) -> dict:
         """What the file of one model holds: `state`, the weights; `record` with `seconds`, `samples` and, of
         unlearning, `curves` and `noise`; `made`, by what. StudyError where it is damaged or of another model."""
         path = self.kind.path(self.seeds[place])
@@ -70,17 +70,17 @@ class Ensemble:
         content = load_torch(path, remedy)
         expected = (self.kind.identity, self.seeds[place])
         if not isinstance(content, dict) or (content.get("identity"), content.get("seed")) != expected:
-            raise StudyError(f"{shown(path)} holds another model than its place says: {remedy}")
+            raise StudyError(f"{shown(path)} holds a model of another kind or seed than its path says: {remedy}")
         return content
 
     @functools.cached_property
     def models(self) -> list[CNN]:
         """The N CNNs, on the CPU, in evaluation mode."""
-        return [model_of(self.stored(place)["state"]).cpu() for place in range(len(self))]
+        return [model_of(self.content(place)["state"]).cpu() for place in range(len(self))]
 
     @functools.cached_property
     def records(self) -> list[dict]:
-        return [self.stored(place)["record"] for place in range(len(self))]
+        return [self.content(place)["record"] for place in range(len(self))]
 
 
 def baseline(name: str, task: Task, n: int, stored: bool, first: int = 0) -> Ensemble:
@@ -127,8 +127,8 @@ def model_of(state: dict[str, Tensor]) -> CNN:
 
 def baseline_kind(name: str, task: Task) -> Kind:
     """Only retrained models depend on what is to be forgotten: the others serve every request."""
-    seen = task.fingerprint if name == "retrained" else [task.data.name, task.data.source]
-    code = code_fingerprint("helpers.models.cnn", "helpers.models.training")
+    seen = task.fingerprint if name == "retrained" else [task.data.name, task.data.source, task.data.digest]
+    code = code_fingerprint("helpers.data.dataset", "helpers.models.cnn", "helpers.models.training")
     identity = fingerprint([name, asdict(RECIPE), seen, code])
     place = task.folder if name == "retrained" else EVERY_REQUEST
     return Kind(name, BASELINES[name], asdict(RECIPE), identity, kind_folder(task, place, name, identity))
@@ -152,11 +152,11 @@ def made_by(task: Task) -> dict:
 
 
 def check_count(n: int) -> None:
-    """StudyError unless n is a whole number from FEWEST up."""
-    if isinstance(n, bool) or not isinstance(n, int) or n < FEWEST:
+    """StudyError unless n is a whole number from FEWEST_MODELS up."""
+    if isinstance(n, bool) or not isinstance(n, int) or n < FEWEST_MODELS:
         raise StudyError(
-            f"N_MODELS must be a whole number from {FEWEST} up, for example 10, not {n!r}: models of different seeds "
-            "are compared with each other."
+            f"N_MODELS must be a whole number from {FEWEST_MODELS} up, for example 10, not {n!r}: models of different "
+            "seeds are compared with each other."
         )
 
 
@@ -195,6 +195,8 @@ def gather(
         ):
             for seed, (state, record) in found:
                 content = {"identity": kind.identity, "seed": seed, "made": made, "state": state, "record": record}
+                for old in (*kind.folder.rglob(f"{seed:03d}-*"), *kind.folder.rglob("measures-*")):
+                    old.unlink()  # of a model that was deleted
                 save_torch(kind.path(seed), content)
                 bar.update()
     return_memory()
@@ -214,7 +216,7 @@ def _not_stored(ensemble: Ensemble) -> str:
         return f"Only {found} of {n} {kind.title} models are stored for {task.data.name}: {remedy}, or lower N_MODELS."
     if others:
         return (
-            f"The {kind.title} models stored for {task.data.name} were made with another recipe, split, data source, "
-            f"settings, code or version than the present ones ({shown(others[0])}): {remedy}."
+            f"The {kind.title} models stored for {task.data.name} were made with another recipe, forget set, data "
+            f"source, settings or code than the present ones ({shown(others[0])}): {remedy}."
         )
     return f"No {kind.title} models are stored for {task.data.name}, forgotten: {task.request.name}: {remedy}."

@@ -11,7 +11,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from helpers.data.dataset import COLOURS
 from helpers.evaluation.frame import forgets_more, headline, interval, mean, null_of, select, values
-from helpers.evaluation.measures import FEWEST, MEASURES
+from helpers.evaluation.measures import FEWEST_FOR_ATTACKS, MEASURES
 from helpers.models.cnn import LAYERS
 from helpers.report.style import OVER, Figure, colour_of, figure, marker_of
 from helpers.report.tables import central_range, kinds_in, no_gap
@@ -212,7 +212,7 @@ def audit_figure(results: pd.DataFrame) -> Figure:
             )
         about = MEASURES[part[0]]
         if not np.isfinite(select(results, *part).value).any():
-            why = f"needs {FEWEST} models of each kind" if about.drawn else "not measured"
+            why = f"needs {FEWEST_FOR_ATTACKS} models of each kind" if about.drawn else "not measured"
             axis.text(0.5, 0.5, why, ha="center", fontsize=8, transform=axis.transAxes)
         axis.set_title(about.title, fontsize=9)
         axis.set_xlabel(about.unit, fontsize=7.5)

@@ -59,8 +59,8 @@ def requests_table(task: Task) -> Styler:
             rows[f"{words} ({models_in(results)} models)", TITLES[kind]] = cells
     notes = [f"{words}: {no_gap(results)}" for words, results in found.items() if no_gap(results)]
     note = (
-        "Mean (95 % interval), accuracy with its standard deviation over the models; the forget set of the test split, "
-        "of a random part that of the training split."
+        "Mean (95 % interval), accuracy with its standard deviation over the models; on the forget set of the test "
+        "split, or of the training split where the test split has none."
     )
     if missing:
         note += f" Not stored: {', '.join(missing)}."
@@ -96,12 +96,12 @@ def requests_figure(task: Task) -> Figure:
 
 
 def what_is_hard(task: Task) -> Markdown:
-    """For each of our methods: for which request most of the gap is closed, and for which least."""
+    """For GEMU and GeFeU: for which request most of the gap is closed, and for which least."""
     found = {words: results for words, results in stored_requests(task)[0].items() if not no_gap(results)}
     if len(found) < 2:
         return Markdown("Fewer than two requests are stored: there is nothing to compare yet.")
     lines = []
-    for kind in OURS[-2:]:
+    for kind in ("gemu", "gefeu"):
         gaps = {
             words: 100 * mean(frame, kind, "energy_gap", headline(frame), "forget") for words, frame in found.items()
         }

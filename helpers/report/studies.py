@@ -20,7 +20,7 @@ from helpers.report.tables import NONE, spread, styled
 from helpers.studies import best_trial, chosen, complete
 from helpers.unlearning import METHODS, method_of, unlearned
 
-NOTHING = "There is no finished trial to show: set N_TRIALS above 0 and run this section."
+NO_TRIAL = "There is no finished trial to show: set N_TRIALS above 0 and run this section."
 NOT_STORED = "The models for this comparison are not stored: set ALLREADY_TRAINED = False to make them."
 
 
@@ -59,7 +59,7 @@ def compare_settings(method: str, study: optuna.Study | None, task: Task, n: int
 
     stored: True trains nothing; where models are missing, or there is no trial, a sentence says what to do."""
     if study is None or best_trial(study) is None:
-        return Markdown(NOTHING)
+        return Markdown(NO_TRIAL)
     rows = {}
     for label, settings in (("best trial", chosen(study, method)), ("defaults", METHODS[method].settings)):
         try:
@@ -87,7 +87,7 @@ def compare_settings(method: str, study: optuna.Study | None, task: Task, n: int
 def optuna_figure(draw: Callable, study: optuna.Study | None, **options) -> Image | Markdown:
     """One of Optuna's own matplotlib plots (`optuna.visualization.matplotlib`) as a picture."""
     if study is None or best_trial(study) is None:
-        return Markdown(NOTHING)
+        return Markdown(NO_TRIAL)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         made = draw(study, **options).figure

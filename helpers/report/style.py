@@ -20,7 +20,7 @@ COLOURS = (
     "#8C6D31",
 )  # fmt: skip
 MARKERS = "sDv^PXh<>p"
-OVER = "over: forgets more than models that never saw the samples, by two of their standard deviations of the loss"
+OVER = "over: mean forget loss exceeds that of retrained models by more than two of their standard deviations"
 RC = {
     "font.family": "DejaVu Sans",
     "font.size": 9,

@@ -146,7 +146,7 @@ def measures_table(results: pd.DataFrame) -> Styler:
         if not any(len(each) for each in found.values()) and models_in(results) >= about.least:
             continue
         label = f"{about.title}{f' {at}' * bool(at)}, {subset} ({split})" if split else about.title
-        null = [about.scale * end for end in null_of(results, *part)] if about.aim else (np.nan, np.nan)
+        null = [about.scale * end for end in null_of(results, *part)] if about.compared else (np.nan, np.nan)
         cells = {names[kind]: cell(results, kind, *part) for kind in kinds}
         rows[label] = {"unit": about.unit, "null, 95 %": span(*null, about.digits)} | cells
         bold[label] = [names[kind] for kind in _closest(results, found, about)]
@@ -168,7 +168,7 @@ def _closest(results: pd.DataFrame, found: dict[str, np.ndarray], about: Measure
     mean lies within its interval (of the mean over models, or of the draws)."""
     means = {kind: each.mean() for kind, each in found.items() if len(each) and np.isfinite(each.mean())}
     methods = [kind for kind in means if kind in METHODS and not forgets_more(results, kind)]
-    if not about.aim or not methods or "retrained" not in means:
+    if not about.compared or not methods or "retrained" not in means:
         return []
     best = min(methods, key=lambda kind: abs(means[kind] - means["retrained"]))
     low, high = central_range(found[best]) if about.drawn else interval(found[best])
@@ -184,7 +184,8 @@ def best_plain(results: pd.DataFrame) -> str | None:
 
 
 def overview_table(results: pd.DataFrame) -> Styler:
-    """At most seven rows: trained, retrained, the three routines, the best of the others, the null."""
+    """At most seven rows: trained, retrained, the three routines, the best of the others, and the 95 % interval of the
+    retrained models' mean."""
     kinds = [kind for kind in ("trained", "retrained", *OURS, best_plain(results)) if kind in set(results.kind)]
     shown = {"energy gap closed, %": "energy_gap", "KL gap closed, %": "kl_gap", "accuracy on forget, %": "accuracy"}
     oracle, rows, split = mean(results, "retrained", "accuracy", "test", "retain"), {}, headline(results)
@@ -197,7 +198,7 @@ def overview_table(results: pd.DataFrame) -> Styler:
         cells["time, % of retraining"] = f"{share:.1f}" if kind in METHODS and np.isfinite(share) else NONE
         rows[name_of(results, kind)] = cells
     null = {name: null_of(results, measure, split, "forget") for name, measure in shown.items()}
-    rows["null, 95 %"] = {name: span(*(100 * end for end in ends), 1) for name, ends in null.items()}
+    rows["Retrained, 95 % interval"] = {name: span(*(100 * end for end in ends), 1) for name, ends in null.items()}
     return styled(pd.DataFrame(rows).T.fillna(NONE).rename_axis(index="models"), over(results))
 
 
@@ -258,12 +259,14 @@ def run_note(task: Task, n: int, results: pd.DataFrame) -> Markdown:
 def conclusions(results: pd.DataFrame) -> Markdown:
     """How close GEMU and GeFeU come, whether a plain method comes closer, and whether an attacker sees a difference."""
     name, split = NAMES[results.iloc[0].dataset], headline(results)
+    if no_gap(results):
+        return Markdown(no_gap(results))
     read = {kind: 100 * mean(results, kind, "accuracy", split, "forget") for kind in ("retrained", "gemu", "gefeu")}
     gap = {kind: 100 * mean(results, kind, "energy_gap", split, "forget") for kind in ("gemu", "gefeu")}
     lines = [
         f"On {name} GEMU closes {gap['gemu']:.0f} % and GeFeU {gap['gefeu']:.0f} % of the energy distance to "
-        f"retrained models; they still read {read['gemu']:.0f} % and {read['gefeu']:.0f} % of the forgotten samples, "
-        f"retrained models {read['retrained']:.0f} %."
+        f"retrained models; they still classify {read['gemu']:.0f} % and {read['gefeu']:.0f} % of the forgotten "
+        f"samples correctly, retrained models {read['retrained']:.0f} %."
     ]
     best, ours = best_plain(results), max(gap, key=gap.get)
     if best:
@@ -276,7 +279,7 @@ def conclusions(results: pd.DataFrame) -> Markdown:
         )
     attack = {kind: mean(results, kind, "u_lira", "train", "forget") for kind in ("gemu", "gefeu")}
     low, high = null_of(results, "u_lira", "train", "forget")
-    if attack["gemu"] == attack["gemu"]:  # not nan, as with fewer than four models
+    if attack["gemu"] == attack["gemu"]:  # not nan, as with fewer than six models
         lines.append(
             f"An attacker (U-LiRA) tells GEMU's models from retrained ones with accuracy {attack['gemu']:.2f} and "
             f"GeFeU's with {attack['gefeu']:.2f}; retrained models against each other give {low:.2f} to {high:.2f}."
