@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import zipfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -144,6 +145,20 @@ def locked(path: Path):
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def scratch(path: Path):
+    """Holds the lock beside `path` and yields an empty folder beside it, which is deleted at the end; what a killed
+    process left there is deleted first."""
+    place = path.with_name(f".{path.name}.part")
+    with locked(path):
+        shutil.rmtree(place, ignore_errors=True)
+        try:
+            place.mkdir()
+            yield place
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def _refuse(path: Path, what: str, remedy: str, error: Exception) -> StudyError:

@@ -19,7 +19,7 @@ class Sizes:
     shares: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
     probed: int = 5  # models of each kind on which relearn time and linear probe are measured
     relearn_steps: int = 240  # at which relearning is given up
-    resurgence_steps: int = 150  # on retained samples alone, after which one looks whether the forgotten came back
+    resurgence_steps: int = 150  # on retained samples alone, before resurgence is evaluated
     heartbeat: int = 5  # seconds between two signs of a process that works on a study
     grace: int = 30  # seconds without a sign after which its trial goes back into the queue
 

@@ -15,6 +15,7 @@ from helpers.evaluation import evaluate
 from helpers.evaluation.evaluate import compare, measure, measures_path, with_derived
 from helpers.evaluation.frame import Rows, forgets_more, mean, null_of, values
 from helpers.evaluation.measures import MEASURES, View, memorised
+from helpers.files import StudyError
 from helpers.models import ensembles
 from helpers.models.ensembles import BASELINES, baseline
 
@@ -152,12 +153,14 @@ def test_a_raised_version_computes_that_measure_alone_again(small, monkeypatch):
 
 def test_stored_measures_are_read_without_a_weight_and_say_what_made_the_models(small, monkeypatch):
     made = [baseline(kind, small, 2, stored=False) for kind in BASELINES]
+    with pytest.raises(StudyError, match="train copies of the models, and some are missing"):
+        measure(small, *made, probes=True, stored=True)
     first = measure(small, *made, probes=True)
     for ensemble in made:
         for seed in ensemble.seeds:
             ensemble.kind.path(seed).write_bytes(b"")  # there, and worth nothing
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)  # as on another machine
     found = [baseline(kind, small, 2, stored=True) for kind in BASELINES]
-    assert measure(small, *found, probes=True).equals(first)
+    assert measure(small, *found, probes=True, stored=True).equals(first)
     assert measures_path(small, found[1].kind, 2).is_relative_to(found[1].kind.folder)
     assert first[first.measure == "seconds"]["at"].str.contains("torch").all()

@@ -110,6 +110,13 @@ def test_after_a_kill_the_next_call_works():
     assert dict(compute(work, [(1, (1,)), (2, (2,))])) == {1: 1, 2: 2}
 
 
+def test_workers_whose_code_was_edited_meanwhile_are_refused(monkeypatch):
+    """They import what lies on the disk; this process has what lay there when it started."""
+    monkeypatch.setattr(parallel, "SOURCES", parallel.SOURCES | {"helpers.sizes": "before"})
+    with pytest.raises(StudyError, match="another version of the code .*restart the notebook's kernel"):
+        list(compute(lambda job: job, [(0, (0,))]))
+
+
 ORPHANS = """
 import sys, time
 from pathlib import Path

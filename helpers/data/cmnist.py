@@ -8,7 +8,6 @@ had, the same rule with seeded colours makes the data set (`source` tells which 
 
 import re
 import shutil
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from tqdm import tqdm
 
 from helpers.data import mnist
 from helpers.data.dataset import COLOURS, SPLITS, Dataset, Source, standardised
-from helpers.files import DOWNLOADS, StudyError, fingerprint, load_arrays, locked, save_arrays, shown
+from helpers.files import DOWNLOADS, StudyError, fingerprint, load_arrays, save_arrays, scratch, shown
 
 SUFFIXES = (".gz", ".tar", ".zip", "")  # of the archive that a user put there, or of the folder that it unpacked to
 URL = "https://codeload.github.com/jayaneetha/colorized-MNIST/tar.gz/refs/heads/master"
@@ -72,16 +71,16 @@ def _published(digits: mnist.Pictures) -> dict[str, np.ndarray]:
         found = load_arrays(cache, "")
         if _fingerprint(found) == FINGERPRINT:
             return found
-    with locked(cache), tempfile.TemporaryDirectory(dir=DOWNLOADS) as scratch:
+    with scratch(cache) as place:
         put_there = [path for path in sorted(DOWNLOADS.glob("colorized-MNIST*")) if path.suffix in SUFFIXES]
         if not put_there and URL in _unreachable:
             return {}
         try:
-            archive = put_there[0] if put_there else Path(scratch) / "fetched.tar.gz"
+            archive = put_there[0] if put_there else place / "fetched.tar.gz"
             if not put_there:
                 with mnist.online():
                     torch.hub.download_url_to_file(URL, str(archive))
-            found = read_archive(archive, digits, Path(scratch) / "unpacked")
+            found = read_archive(archive, digits, place / "unpacked")
         except (OSError, ValueError) as error:
             if put_there:
                 raise StudyError(

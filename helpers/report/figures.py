@@ -141,8 +141,8 @@ def bars_figure(results: pd.DataFrame, kinds: list[str], what: str) -> Figure | 
 
 
 def class_figure(results: pd.DataFrame, kinds: list[str]) -> Figure:
-    """Accuracy per class, mean and standard deviation over the models, what is forgotten and its neighbours beside
-    them; below, what is to stay as it is, enlarged, without the kinds that lose most of it."""
+    """Accuracy per class, mean and standard deviation over the models, with the forget set and its neighbours beside
+    them; below, enlarged, the subsets that should stay as they are, without the kinds that lose most on them."""
     there = set(select(results, "accuracy", "test", None).subset)
     subsets = [name for name in (*map(str, range(10)), "neighbours", "forget") if name in there]
     stay = [name for name in subsets if name != "forget" and not _touched(results, name)]

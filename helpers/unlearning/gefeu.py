@@ -19,7 +19,7 @@ class GeFeUSettings(GeneratorSettings):
 
 
 def gefeu(model: CNN, data: UnlearningData, settings: GeFeUSettings, seed: int, log: Log) -> CNN:
-    """Returns a new model that has unlearned the forgotten feature; `seed` makes all noise and order."""
+    """Returns a new model that has unlearned D_f; `seed` makes all noise and order."""
     most = 3 * settings.read_part * data.samples(settings.budget)  # a sample that only goes forward costs a third
     read = forget_sample(data, most, seeded(seed, 1)).to(data.forget_images.device)
     own_outputs = predict(model, data.forget_images[read]).softmax(1).to(data.forget_images.device)

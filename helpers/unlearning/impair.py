@@ -45,7 +45,7 @@ def impair_and_repair(
     log: Log,
 ) -> CNN:
     """Changes `model` in place and returns it. noise: n -> pictures [n, c, 28, 28] and their targets [n, 10]."""
-    budget = data.samples(settings.budget) - math.ceil(log.samples)  # what finding the noise left of it
+    budget = data.samples(settings.budget) - math.ceil(log.samples)  # less what was spent on making the noise
     total = max(1, min(data.samples(settings.impair_share), budget // 2))
     n_noise = round(settings.impair_noise * total)
     pictures, targets = noise(n_noise)

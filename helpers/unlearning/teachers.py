@@ -1,9 +1,9 @@
-"""Two methods in which teachers tell the student what to say: SCRUB and the bad teacher.
+"""Two methods in which the outputs of teachers are the targets of a student: SCRUB and the bad teacher.
 
 SCRUB (Kurmanji et al. 2023, arXiv:2302.09880, eq. 1 and 2): the trained model is the teacher. The student takes, in
 turn, steps that maximise KL(teacher || student) on D_f, and steps that minimise a CE + (1 - a) KL(teacher || student)
-on D_r; at the end only the latter. There is no rewind (section 3.3): it needs samples like those of D_f that no model
-was trained on and that are not test samples, and there are none. At most half of the budget goes into the steps on D_f;
+on D_r; at the end only the latter. The rewind (section 3.3) is left out: it needs validation samples like those of D_f,
+and there are none. At most half of the budget goes into the steps on D_f;
 where they allow less than D_f, a random sample of it is read.
 
 Bad teacher (Chundawat et al. 2022, arXiv:2205.08096, eq. 2): the student minimises KL to a random network on D_f and to
