@@ -1,8 +1,8 @@
 # make study     set everything up, run the notebooks        (DATASET=cmnist, FORGET="class 7", MODELS=30, SCHEDULER=tcp://...)
 # make notebook  Jupyter Lab
 # make test      set everything up, lint, run the tests
-# make thorough  kills, damaged files, full disks, clusters, databases: minutes
-# make exhaustive  many more kills and damages, other Pythons: by hand before a release
+# make thorough  kills, full disks, clusters, other ways to start a notebook: minutes
+# make exhaustive  many more kills, other Pythons: by hand before a release
 # make lint      ruff over code and notebooks
 # make refresh   execute the committed notebooks in place
 # make release   collect the stored results in data/report/, then as `make report`

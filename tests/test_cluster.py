@@ -106,24 +106,6 @@ def test_workers_give_the_same_numbers_to_the_last_bit(cluster, alone):
     assert done.stdout == alone[1] and "u_lira" not in alone[1] and "relearn_steps" in alone[1]
 
 
-def test_a_trial_is_computed_by_the_workers(cluster, alone, tmp_path):
-    code = """
-import sys
-from helpers import studies
-from helpers.data.task import load_task
-task = load_task("cmnist")
-study = studies.open_study("s", "tuned_ascent", task, sys.argv[1])
-studies.run_trials(study, 1, "tuned_ascent", task)
-print([trial.values for trial in study.trials], study.trials[0].user_attrs["measured"]["cost"])
-"""
-    found = []
-    for where, run in (("a", cluster.run), ("b", lambda code: run_python(alone[0], code))):
-        done = run(code.replace("sys.argv[1]", repr(f"sqlite:///{tmp_path}/{where}.db")))
-        assert done.returncode == 0, done.stderr[-800:]
-        found.append(done.stdout)
-    assert found[0] == found[1]
-
-
 def test_a_killed_worker_costs_nothing(cluster, alone):
     done = cluster.run("")
     run = cluster.begin(MODELS.replace("3", "4"))
@@ -145,21 +127,6 @@ def test_an_interrupt_leaves_nothing_behind(cluster):
     assert run.wait(timeout=200) != 0 and "KeyboardInterrupt" in run.stderr
     assert not [one for one in children if one.is_running() and one.status() != "zombie"]
     wait_for(lambda: not busy(cluster), 60)  # what was begun may end, what was queued does not begin
-
-
-def test_what_a_method_raises_names_the_model(cluster):
-    code = (
-        SETUP
-        + """
-from dataclasses import replace
-from helpers.unlearning import METHODS
-baseline("trained", task, 2, stored=False)
-unlearned("gemu", task, 2, stored=False, settings=replace(METHODS["gemu"].settings, noise_dim=-5))
-"""
-    )
-    done = cluster.run(code)
-    assert done.returncode == 1 and "negative dimension -5" in done.stderr
-    assert "This happened while make_unlearned worked on" in done.stderr and "StudyError" not in done.stderr
 
 
 def test_a_worker_with_other_code_or_other_data_is_refused(cluster, alone):

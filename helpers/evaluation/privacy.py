@@ -83,8 +83,8 @@ def klom(a: np.ndarray, b: np.ndarray, bins: int = 5) -> np.ndarray:
     """KLoM: per sample KL(histogram of a's margins || histogram of b's) over the models, in nats: [N, n], [M, n] ->
     [n].
 
-    Equal bins on the pooled range of the sample, margins clipped at +-100, epsilon 1e-5 in empty bins.
-    With 30 models more than 5 bins bias the estimate upwards. (Georgiev et al. 2024, arXiv:2410.23232, attribute-to-delete.)
+    Equal bins on the pooled range of the sample, margins clipped at +-100, epsilon 1e-5 in empty bins. With 30 models
+    more than 5 bins bias the estimate upwards. (Georgiev et al. 2024, arXiv:2410.23232, attribute-to-delete.)
     """
     if not (np.isfinite(a).all() and np.isfinite(b).all()):  # a model that diverged
         return np.full(a.shape[1], np.nan)

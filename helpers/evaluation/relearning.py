@@ -17,9 +17,9 @@ READ = 100  # forget samples on which relearning evaluates the loss
 def relearn_steps(model: CNN, task: Task, target: float, recipe: Recipe, seed: int, most: int, batch: int = 128) -> int:
     """Relearn time: steps on forget and retain samples until the forget training loss is back at `target` nats.
 
-    Each step sees `batch` retained and 16 forget samples at a tenth of the recipe's peak rate; the loss is taken
-    on READ forget samples before each step. Returns `most` if the target is not reached by then. (SCRUB, Kurmanji et al. 2023,
-    arXiv:2302.09880.)
+    Each step sees `batch` retained and 16 forget samples at a tenth of the recipe's peak rate; the loss is taken on
+    READ forget samples before each step. Returns `most` if the target is not reached by then. (SCRUB, Kurmanji et al.
+    2023, arXiv:2302.09880.)
     """
     model, random = copy_of(model), seeded(seed)
     split = task.split("train")
