@@ -138,7 +138,7 @@ def test_a_worker_with_other_code_or_other_data_is_refused(cluster, alone):
         path.write_text(text + "\nMINE = 1\n")
         done = cluster.run(MODELS.replace("3", "6"), folder)
         last = done.stderr.strip().splitlines()[-1]
-        assert "has another version of the code than this machine: bring it up to date" in last, done.stderr[-800:]
+        assert "has another version of the code than this process: bring it up to date" in last, done.stderr[-800:]
     finally:
         path.write_text(text)
     path = folder / "data" / "splits" / "crossbar_train.txt"

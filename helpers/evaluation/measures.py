@@ -2,18 +2,21 @@
 measures shows. To add one, add an entry to MEASURES; to change a formula, raise its `version`, and stored values of
 that measure are computed again.
 
-How a measure compares decides what it yields, and what its null distribution (retrained against retrained) is:
+How a measure compares decides which values it has, and its null distribution (retrained against retrained):
 
-| compares | value | null distribution |
-|---|---|---|
-| "alone" | one per model, of its outputs alone | with `null`: means of random halves of the retrained models; else the interval of the retrained models' mean |
-| "all pairs" | one per model, against every retrained model of another seed | the same |
-| "pairs" | one per model i, against retrained model i + 1 (retrained models: mean over all others) | means over 200 random pairings of the retrained models |
-| "halves" | one per draw: a random half of the kind's models against the other half of the retrained ones, 20 draws | the same draws among the retrained models |
-| "weights" | one per model, of its weights or of how it was made | none |
-| "probe" | one for each of the first few models, of training it further | means of random halves of the retrained models |
-| "derived" | computed from other measures when a frame is read | as of what it is derived from |
-"""  # noqa: E501
+- "alone": one value per model, of its outputs alone. Null: with `null`, means of random halves of the retrained models;
+  else the 95 % interval of their mean.
+- "all pairs": one value per model, against every retrained model of another seed. Null: the interval of the retrained
+  models' mean.
+- "pairs": one value per model i, against retrained model i + 1 (retrained models: mean over all others). Null: means
+  over 200 random pairings of the retrained models.
+- "halves": one value per draw, a random half of the kind's models against the other half of the retrained ones, 20
+  draws (with fewer than six models: all against all). Null: the same draws among the retrained models.
+- "weights": one value per model, of its weights or of how it was made (`evaluate._of_models`). No null.
+- "probe": one value for each of the first few models, of training a copy of it. Null: means of random halves of the
+  retrained models.
+- "derived": computed from other measures when a frame is read.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
