@@ -231,7 +231,7 @@ MEASURES = {
         FORGET_PARTS, on(TRAIN, TEST),
     ),
     "excess": Measure(
-        "mean loss above that of retrained models", "standard deviations of retrained", "halves",
+        "excess loss over retrained", "standard deviations of retrained", "halves",
         lambda view, retrained, a, b, part: streisand(view.losses[part][a], retrained.losses[part][b])["excess"],
         FORGET_PARTS, on(TRAIN, TEST), digits=1,
     ),
@@ -253,7 +253,7 @@ MEASURES = {
         shown=on(TRAIN, TEST), scale=100, digits=1,
     ),
     "relearn_steps": Measure("relearn time", "steps", "probe", shown=on(TRAIN), digits=1),
-    "probe": Measure("linear probe: forget samples against neighbours", "balanced accuracy", "probe", shown=on(TEST)),
+    "probe": Measure("linear probe", "balanced accuracy, forget set against neighbours", "probe", shown=on(TEST)),
     "weight_distance": Measure("L2 distance of the weights from the trained model", "", "weights"),
     "activation_change": Measure(
         "mean absolute change of the activations from the trained model", "", "weights"

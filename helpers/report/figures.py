@@ -7,7 +7,7 @@ in words.
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.ticker import FixedLocator, MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
 
 from helpers.data.dataset import COLOURS
 from helpers.evaluation.frame import forgets_more, headline, interval, mean, null_of, select, values
@@ -86,6 +86,8 @@ def gap_figure(results: pd.DataFrame, kinds: list[str] | None = None) -> Figure:
     if select(results, "kl", split, "forget", kinds=kinds).value.gt(0).all():
         axes[0, 1].set_yscale("log")
         axes[0, 1].yaxis.set_major_formatter("{x:g}")
+        low, high = axes[0, 1].get_ylim()
+        axes[0, 1].yaxis.set_minor_formatter("{x:g}" if high < 30 * low else NullFormatter())
     if no_gap(results):
         made.supxlabel(no_gap(results), fontsize=7, wrap=True)
     return made
@@ -220,7 +222,7 @@ def audit_figure(results: pd.DataFrame) -> Figure:
         axis.set_yticks(range(len(kinds)), [TITLES[kind] + " (over)" * (kind in more) for kind in kinds], fontsize=7.5)
         if part[0] == "excess":
             axis.set_xscale("symlog", linthresh=10)
-            axis.xaxis.set_major_locator(FixedLocator([-1000, -100, -10, 0, 10, 100, 1000]))
+            axis.xaxis.set_major_locator(FixedLocator([-100, 0, 1e4, 1e8]))
             axis.xaxis.set_major_formatter("{x:g}")
     if more:
         made.supxlabel(f"open marker and {OVER}", fontsize=7.5)
