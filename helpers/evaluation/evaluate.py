@@ -1,5 +1,4 @@
-"""From ensembles to the results frame: `measure` computes what is not stored, `load_results` only reads. Both return
-the frame with every derived measure.
+"""From ensembles to the results frame: `measure`.
 
 The measures of a kind lie beside its models, in one file for each number of models, which also notes the version of
 each measure; those of another version are computed again, the others are kept. Where the test split has no samples of
@@ -14,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from helpers.data.task import NAMES, Task
+from helpers.data.task import Task
 from helpers.device import return_memory
 from helpers.evaluation.distances import activation_change, gap_closed, weight_distance
 from helpers.evaluation.frame import COLUMNS, Rows, select, values
@@ -28,7 +27,7 @@ from helpers.models.ensembles import BASELINES, Ensemble, Kind, baseline, baseli
 from helpers.models.training import RECIPE
 from helpers.parallel import compute
 from helpers.sizes import SIZES
-from helpers.unlearning import FRONTIER, METHODS, OURS, kind_of
+from helpers.unlearning import FRONTIER
 
 ACTIVATION_SAMPLE = 500  # test samples on which activations are compared
 DRAWS = 200  # random draws behind the null distributions of paired measures and of single models
@@ -69,13 +68,13 @@ def _read(task: Task, kind: Kind, n: int) -> tuple[pd.DataFrame, list[str]]:
     path = measures_path(task, kind, n)
     if not there(path):
         return pd.DataFrame(columns=list(COLUMNS)), STORED
-    found = read_frame(path, kind.name)
+    found = _load(path, kind.name)
     versions = found[found.measure == VERSION].set_index("at").value
     lacking = [name for name in STORED if versions.get(name) != MEASURES[name].version]
     return found[~found.measure.isin([VERSION, *lacking])], lacking
 
 
-def read_frame(path: Path, kind: str) -> pd.DataFrame:
+def _load(path: Path, kind: str) -> pd.DataFrame:
     """A stored frame; StudyError where it is damaged or of another kind."""
     remedy = "delete this file and run the cell again."
     found = load_frame(path, COLUMNS, remedy)
@@ -238,7 +237,7 @@ def _probe(task: Task, every: dict[str, Ensemble], stored: bool) -> list[pd.Data
                 for measured, split, value in found:
                     rows.add(measured, value, split, "forget", by="")
                 _store(paths[name, place], rows.frame(task, name).assign(seed=place).astype(COLUMNS))
-    frame, rows = pd.concat([read_frame(path, name) for (name, _), path in paths.items()], ignore_index=True), Rows()
+    frame, rows = pd.concat([_load(path, name) for (name, _), path in paths.items()], ignore_index=True), Rows()
     for measured in PROBES:
         for split in ("train", "test"):
             mine = values(frame, "retrained", measured, split, "forget")
@@ -272,24 +271,3 @@ def with_derived(results: pd.DataFrame) -> pd.DataFrame:
     whole = samples[samples.kind == "retrained"].value.mean()
     frames.append(samples.assign(measure="samples_share", value=samples.value / whole))
     return pd.concat([frame for frame in frames if len(frame)], ignore_index=True)
-
-
-def load_results(task: Task, n: int, required: tuple[str, ...] = OURS) -> pd.DataFrame:
-    """The frame of all kinds whose measures are stored for n models, made and measured by the present code; probes are
-    left out.
-
-    Raises StudyError naming the notebook to run where a required kind is missing or is of other models or code.
-    """
-    frames = []
-    for name in (*BASELINES, *METHODS, *FRONTIER):
-        kind = kind_of(name, task)
-        found, lacking = _read(task, kind, n)
-        if not lacking:
-            frames.append(found)
-        elif name in ("trained", "retrained", *required):
-            raise StudyError(
-                f"The measures of {n} {kind.title} models on {NAMES[task.data.name]}, forgotten: {task.request.name}, "
-                f"are not stored, or those stored are of other settings or code: run {kind.notebook} with "
-                f'USED_DATASET = "{task.data.name}", FORGET = "{task.request.name}" and N_MODELS = {n} first.'
-            )
-    return with_derived(pd.concat(frames, ignore_index=True))

@@ -7,21 +7,21 @@ from IPython.display import Markdown
 from pandas.io.formats.style import Styler
 
 from helpers.data.task import NAMES, Task, task_of
-from helpers.evaluation.evaluate import load_results
+from helpers.evaluation.evaluate import measure
 from helpers.evaluation.frame import COLUMNS, headline, mean, results_folder
 from helpers.files import StudyError, load_frame, there
 from helpers.report.frontier import PANELS, point
 from helpers.report.style import Figure, colour_of, figure, marker_of
 from helpers.report.tables import NONE, cell, models_in, no_gap, styled
-from helpers.unlearning import OURS, TITLES
+from helpers.unlearning import OURS, TITLES, unlearned
 
 REQUESTS = ("crossbar", "plain", "class 7", "random 1 %", "red")
 KINDS = (*OURS, "reset", "new")  # ours and the plain rivals
 
 
 def stored_results(task: Task) -> pd.DataFrame:
-    """The stored measures of as many models as the last run of graphics.ipynb had for a task, made and measured by the
-    present code; StudyError otherwise."""
+    """The measures of as many models as the last run of graphics.ipynb had for a task; StudyError where models of the
+    present code and settings are not stored."""
     path = results_folder(task) / "measures.csv"
     if not there(path):
         raise StudyError(
@@ -29,7 +29,8 @@ def stored_results(task: Task) -> pd.DataFrame:
             f'run `make study DATASET={task.data.name} FORGET="{task.request.name}"` first.'
         )
     last = load_frame(path, COLUMNS, "delete it, and run `make study` again.")
-    return load_results(task, models_in(last[last.kind == "retrained"]))
+    n = models_in(last[last.kind == "retrained"])
+    return measure(task, *(unlearned(kind, task, n, stored=True) for kind in KINDS))
 
 
 def stored_requests(task: Task) -> tuple[dict[str, pd.DataFrame], list[str]]:
