@@ -23,11 +23,11 @@ def parser(tunes: bool) -> argparse.ArgumentParser:
         ("refresh", "runs the committed notebooks in place, so that they carry the outputs of one run"),
     ):
         each = command(name, what)
-        each.add_argument("--dataset", help="mnist, cmnist or fmnist; default: as in the notebooks")
+        each.add_argument("--dataset", help="as USED_DATASET; default: as in the notebooks")
         each.add_argument("--forget", help=f"{FORGET}; default: as in the notebooks")
         each.add_argument("--models", type=int, help="models of each kind; default: as in the notebooks")
     data = command("data", "fetches a data set and says what there is")
-    data.add_argument("--dataset", default="mnist", help="mnist, cmnist or fmnist")
+    data.add_argument("--dataset", default="mnist", help="as USED_DATASET")
     data.add_argument("--forget", help=FORGET)
     release = command("release", "collects the stored results in data/report/, then as report")
     release.add_argument("--models", type=int, help="models of each kind; default: as in the notebooks")

@@ -3,8 +3,8 @@
 goal = energy gap left open, %  +  10 x percentage points of accuracy lost on held-out retained samples
                                 +  10 x percentage points lost on those of them that are of the classes touched
 
-Accuracy is lost against the mean of the retrained models. Where a whole class is forgotten, none of it is retained:
-both losses are then of all retained samples. The cost is not a part: the settings fix it (`budget`).
+Accuracy is lost against the mean of the retrained models. Where a whole class is forgotten, both losses are of all
+retained samples. The cost is not a part: the settings fix it (`budget`).
 
 The energy gap that settings leave varies so much between models that only many of them tell two good ones apart; a few
 tell bad ones. So settings are measured on 4 models, then on 10, then on all 20, and given up as soon as a paired t-test
@@ -62,8 +62,7 @@ def best_trial(study: optuna.Study) -> FrozenTrial | None:
 
 
 class Objective:
-    """The goal of a trial. Makes and stores tuning models that are missing. Raises StudyError for a sequence of
-    requests, and where trained and retrained models do not differ."""
+    """The goal of a trial. Makes and stores tuning models that are missing. StudyError for a sequence of requests."""
 
     def __init__(self, method: str, task: Task):
         if task.before:
@@ -80,10 +79,7 @@ class Objective:
         self.reference = _logits(retrained, forget)
         self.ceiling = energy_distances(_logits(trained, forget), self.reference).mean()
         if not self.ceiling > 0:
-            raise StudyError(
-                f'FORGET = "{task.request.name}": trained and retrained models do not differ on the forget set, so '
-                "that there is no gap to close: tune on another request."
-            )
+            raise StudyError(f'FORGET = "{task.request.name}" leaves no gap to close: tune on another request.')
         self.reached = self._accuracies(_logits(retrained, held_out)).mean(1, keepdims=True)
 
     def __call__(self, trial: optuna.Trial) -> float:

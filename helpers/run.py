@@ -174,17 +174,17 @@ def write_page(page: str) -> None:
         part.write_text(page, encoding="utf-8")
 
 
-def flags_of(names: tuple[str, ...] = STUDY) -> dict:
-    """USED_DATASET, FORGET and N_MODELS in the first cells of the notebooks as they stand; StudyError where these
-    disagree."""
-    found = {}
+def flags_of(names: tuple[str, ...] = STUDY, given: dict | None = None) -> dict:
+    """USED_DATASET, FORGET and N_MODELS in the tagged cells of the notebooks as they stand, or as `given`; StudyError
+    where one has no such cell, or where they disagree on one that is not given."""
+    found = dict(given or {})
     for name in names:
         flags = papermill.inspect_notebook(str(ROOT / f"{name}.ipynb"))
         for key in ("USED_DATASET", "FORGET", "N_MODELS"):
             if key not in flags:
                 raise StudyError(f'{name}.ipynb has no {key} in a cell with the tag "parameters": put it back.')
             value = ast.literal_eval(flags[key]["default"])
-            if found.setdefault(key, value) != value:
+            if found.setdefault(key, value) != value and key not in (given or {}):
                 raise StudyError(
                     f"The notebooks disagree on {key} ({found[key]!r}, but {value!r} in {name}.ipynb): set it alike "
                     "in all of them, or give it on the command line."
@@ -196,7 +196,8 @@ def run_notebooks(in_place: bool, dataset: str | None, forget: str | None, model
     """All notebooks in order; a flag that is None is as it stands in them."""
     asked = {"USED_DATASET": dataset, "FORGET": forget, "N_MODELS": models}
     parameters = {key: value for key, value in asked.items() if value is not None}
-    flags = parameters if None not in asked.values() else flags_of() | parameters
+    names = (*STUDY, *(["generator_optim"] if in_place else []))
+    flags = flags_of(names, parameters)
     check_count(flags["N_MODELS"])
     dataset = flags["USED_DATASET"]
     task = load_task(dataset, flags["FORGET"])  # what is missing is said before minutes are spent
@@ -206,7 +207,7 @@ def run_notebooks(in_place: bool, dataset: str | None, forget: str | None, model
     return_memory()
     minutes = {}
     target = ROOT if in_place else RESULTS / "notebooks" / dataset / folder
-    for name in (*STUDY, *(["generator_optim"] if in_place else [])):
+    for name in names:
         print(f"\n== {name}.ipynb", flush=True)
         start = time.perf_counter()
         execute(name, target / f"{name}.ipynb", parameters)

@@ -25,10 +25,8 @@ from helpers.unlearning import METHODS, OURS, method_of
 from helpers.unlearning.method import searched
 
 STORAGE = DATA / "studies" / "studies.db"  # where no other address is given
-REMEDY = (
-    "see that the address is right, its server runs, its file and folder may be written to and have space, and no "
-    "other program holds the file; if it is damaged, keep a copy of it and name another one."
-)
+REMEDY = """see that the address is right, its server runs, its file and folder may be written to and have space, and
+no other program holds the file; if it is damaged, keep a copy of it and name another one.""".replace("\n", " ")
 OTHERS = tuple(name for name in METHODS if name not in OURS)  # methods without a notebook of their own
 
 
@@ -74,11 +72,12 @@ def open_study(name: str, method: str, task: Task, storage: str | None = None, l
 
 def _identity(method: str, task: Task) -> dict:
     """What all trials of a study have in common, in the words in which a difference is told."""
-    fields = searched(method_of(method).settings)
+    settings = method_of(method).settings
+    fields = searched(settings)
     return {
         "method": method,
         "code of the method": code_fingerprint(method_of(method).run.__module__, follow="helpers.unlearning"),
-        "fixed setting": {key: value for key, value in asdict(method_of(method).settings).items() if key not in fields},
+        "fixed setting": {key: value for key, value in asdict(settings).items() if key not in fields},
         "data set": task.data.name,
         "request, split or data": tuning_task(task).fingerprint,
         "training recipe": asdict(RECIPE),

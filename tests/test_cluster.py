@@ -84,7 +84,7 @@ from helpers.evaluation.evaluate import measure
 for kind in ("untrained", "trained", "retrained"):
     baseline(kind, task, 2, stored=False)
 every = [baseline(kind, task, 2, stored=True) for kind in ("untrained", "trained", "retrained")]
-found = measure(task, *every, unlearned("gefeu", task, 2, stored=False))
+found = measure(task, *every, unlearned("gefeu", task, 2, stored=False), probes=True)
 print(found[~found.measure.isin(["seconds"])].to_csv(index=False, float_format=repr))
 """
 )
@@ -146,7 +146,9 @@ def test_a_worker_with_other_code_or_other_data_is_refused(cluster, alone):
     try:
         path.write_text("\n".join(text.splitlines()[:-1]) + "\n")
         done = cluster.run(MODELS.replace("3", "6"), folder)
-        assert "split lists that differ from those here" in done.stderr.strip().splitlines()[-1], done.stderr[-800:]
+        assert "lists in data/splits that differ from those here" in done.stderr.strip().splitlines()[-1], done.stderr[
+            -800:
+        ]
     finally:
         path.write_text(text)
 

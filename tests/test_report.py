@@ -150,7 +150,7 @@ def test_a_selection_is_what_pandas_gives(committed):
         assert values(one, "gemu", "accuracy", "test", "forget").tolist() == plain.tolist()
         assert len(plain) == tables.models_in(one) >= 10
         assert mean(one, "gemu", "accuracy", "test", "forget") == pytest.approx(plain.mean())
-    assert list(select(committed, "seconds", kinds=["gemu", "trained"]).kind.unique()) == ["gemu", "trained"]
+    assert list(select(committed, "seconds", at=None, kinds=["gemu", "trained"]).kind.unique()) == ["gemu", "trained"]
 
 
 def test_the_committed_frame_is_what_it_says(committed, about):

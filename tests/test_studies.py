@@ -113,7 +113,11 @@ told(name, "tuned_ascent", load_task("cmnist", "plain"), look=True)
 told("", "gemu", task)
 """
     *refused, empty = run_python(workshop, OPEN + code).stdout.splitlines()
-    others = ("method, another search space", "data set, another request, split or data", "request, split or data")
+    others = (
+        "method, another code of the method, another search space",
+        "data set, another request, split or data",
+        "request, split or data",
+    )
     made = 'The study "cmnist-tuned_ascent" was made with another {}: choose a new STUDY_NAME (--study).'
     assert refused == [made.format(other) for other in others] and "names no study" in empty
 

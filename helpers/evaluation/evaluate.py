@@ -49,6 +49,8 @@ def measure(task: Task, *ensembles: Ensemble, probes: bool = False, stored: bool
     if any(_lacking(task, every).values()):
         _measure(task, every)
         return_memory()
+        if left := _lacking(task, every):
+            raise StudyError(f"Stored measures of {', '.join(left)} were deleted meanwhile: run the cell again.")
     frames = [_read(task, ensemble.kind, n)[0] for ensemble in every.values()]
     if probes:
         kinds = [kind for kind in every if kind != "untrained" and kind not in FRONTIER]

@@ -18,10 +18,10 @@ class CNN(nn.Module):
 
     ReLU after every layer but the last; no padding: digits have an empty margin. Chosen for speed on processors without
     bfloat16: one core (AVX2, float32) trains 6,360 samples a second, against 1,362 for three 3x3 convolutions of 32, 64
-    and 128 channels, each pooled, for .06 points of accuracy on MNIST (99.21 against 99.27 % of the retained test
-    samples), .3 on Colored MNIST (97.9 against 98.2) and about 1 on FashionMNIST (89.4 against 90.3 to 90.8). Five
-    times as many seeds say more about unlearning than a tenth of a point. `benchmarks/bench.py` measures both networks
-    in one run.
+    and 128 channels, each pooled, for .06 percentage points of accuracy on MNIST (99.21 against 99.27 % of the retained
+    test samples), .3 on Colored MNIST (97.9 against 98.2) and about 1 on FashionMNIST (89.4 against 90.3 to 90.8). Five
+    times as many seeds say more about unlearning than a tenth of a percentage point. `benchmarks/bench.py` measures
+    both networks in one run.
 
     forward(images: Tensor [n, c, 28, 28] float32, standardised) -> logits: Tensor [n, 10].
     """

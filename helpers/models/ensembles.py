@@ -9,6 +9,7 @@ lie in `every-request`. Work that was interrupted goes on with the first model t
 
 import functools
 import platform
+import re
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -191,16 +192,24 @@ def gather(
         jobs = ((seed, arguments(seed)) for seed in missing)
         with (
             tqdm(total=len(missing), desc=f"{kind.title}, {n} models", unit="model") as bar,
-            closing(compute(make, jobs)) as found,  # also where storing one fails: nothing works on unseen
+            closing(compute(make, jobs)) as found,  # stops the workers also where storing a model fails
         ):
             for seed, (state, record) in found:
                 content = {"identity": kind.identity, "seed": seed, "made": made, "state": state, "record": record}
-                for old in (*kind.folder.rglob(f"{seed:03d}-*"), *kind.folder.rglob("measures-*")):
-                    old.unlink()  # of a model that was deleted
+                _drop_results(kind, seed)
                 save_torch(kind.path(seed), content)
                 bar.update()
     return_memory()
     return ensemble
+
+
+def _drop_results(kind: Kind, seed: int) -> None:
+    """Deletes what was computed from a model that was deleted and is made anew."""
+    for path in list(kind.folder.rglob("*.*")):
+        of_one = re.fullmatch(r"(\d+)-(logits|probes)-.+", path.name)
+        of_all = re.fullmatch(r"measures-(\d+)-.+", path.name)
+        if (of_one and int(of_one[1]) == seed) or (of_all and int(of_all[1]) > seed):
+            path.unlink()
 
 
 def _missing(ensemble: Ensemble) -> list[int]:

@@ -17,7 +17,7 @@ from helpers.report.style import OVER, Figure, colour_of, figure, marker_of
 from helpers.report.tables import central_range, kinds_in, no_gap
 from helpers.unlearning import METHODS, TITLES
 
-FAR = 10.0  # points of retain accuracy; a kind that loses more would hide the others
+FAR = 10.0  # percentage points of retain accuracy; a kind that loses more would hide the others
 PANELS = (  # of the audit: measure, split, subset
     ("loss_attack", "train", "forget"),
     ("u_lira", "train", "forget"),
@@ -164,7 +164,7 @@ def class_figure(results: pd.DataFrame, kinds: list[str]) -> Figure:
         axis.set(ylabel="accuracy, %", xlabel="", ylim=(max(low, -3), min(high, 103)))
         axis.set_xticks(range(len(names)), [words.get(name, name) for name in names])
     left_out = [TITLES[kind] for kind in kinds if kind not in near]
-    title = "what is to stay, enlarged" + (f", without {' and '.join(left_out)}" if left_out else "")
+    title = "what should stay as it is, enlarged" + (f", without {' and '.join(left_out)}" if left_out else "")
     axes[1, 0].set_title(title, fontsize=9)
     return made
 

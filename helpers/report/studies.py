@@ -15,6 +15,7 @@ from helpers.data.task import Task
 from helpers.evaluation.evaluate import measure
 from helpers.evaluation.frame import mean, values
 from helpers.files import StudyError
+from helpers.models.ensembles import check_stored
 from helpers.report.style import png
 from helpers.report.tables import NONE, spread, styled
 from helpers.studies import best_trial, chosen, complete
@@ -58,6 +59,7 @@ def compare_settings(method: str, study: optuna.Study | None, task: Task, n: int
     """The best trial's settings beside the defaults, on n models of the reported ensemble, which no study has seen.
 
     stored: True trains nothing; where models are missing, or there is no trial, a sentence says what to do."""
+    check_stored(stored)
     if study is None or best_trial(study) is None:
         return Markdown(NO_TRIAL)
     rows = {}

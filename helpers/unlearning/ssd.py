@@ -31,9 +31,9 @@ def selective_synaptic_dampening(
     budget = data.samples(settings.budget)
     read = forget_sample(data, budget / 2, seeded(seed, 1)).to(device)
     everything = sample(n_retain + n_forget, budget - len(read), random)
-    kept, gone = everything[everything < n_retain], everything[everything >= n_retain] - n_retain
-    images = torch.cat([data.retain_images[kept], data.forget_images[gone]])
-    labels = torch.cat([data.retain_labels[kept], data.forget_labels[gone]])
+    retain_at, forget_at = everything[everything < n_retain], everything[everything >= n_retain] - n_retain
+    images = torch.cat([data.retain_images[retain_at], data.forget_images[forget_at]])
+    labels = torch.cat([data.retain_labels[retain_at], data.forget_labels[forget_at]])
     order = torch.randperm(len(labels), generator=random)
     general = importance(model, images[order], labels[order], settings.batch, log)
     special = importance(model, data.forget_images[read], data.forget_labels[read], settings.batch, log)

@@ -94,11 +94,11 @@ def bad_teacher(model: CNN, data: UnlearningData, settings: BadTeacherSettings, 
     incompetent = fresh.to(device).eval().requires_grad_(False)
     total = data.samples(settings.budget) * 3 // 4  # a sample costs 1 in the student and 1/3 in a teacher
     n_forget = max(1, round(settings.forget_part * total))
-    kept = sample(len(data.retain_labels), total - n_forget, random).to(device)
-    gone = sample(len(data.forget_labels), n_forget, random).to(device)
+    retain_at = sample(len(data.retain_labels), total - n_forget, random).to(device)
+    forget_at = sample(len(data.forget_labels), n_forget, random).to(device)
     steps = max(1, total // settings.batch_size)
     optimizer = adam(student, recipe.peak_lr, settings.weight_decay)
-    for step, (r, f) in enumerate(zip(kept.tensor_split(steps), gone.tensor_split(steps), strict=True)):
+    for step, (r, f) in enumerate(zip(retain_at.tensor_split(steps), forget_at.tensor_split(steps), strict=True)):
         images = torch.cat([data.retain_images[r], data.forget_images[f]])
         with training_precision(device):
             logits = student(images)
