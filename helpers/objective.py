@@ -3,8 +3,8 @@
 goal = energy gap left open, %  +  10 x percentage points of accuracy lost on held-out retained samples
                                 +  10 x percentage points lost on those of them that are of the classes touched
 
-Accuracy is lost against the mean of the retrained models. Where a whole class is forgotten, both losses are of all
-retained samples. The cost is not a part: the settings fix it (`budget`).
+Accuracy is lost against the mean of the retrained models; of a whole class both losses are of all retained samples.
+The cost is not a part: the settings fix it (`budget`).
 
 The energy gap that settings leave varies so much between models that only many of them tell two good ones apart; a few
 tell bad ones. So settings are measured on 4 models, then on 10, then on all 20, and given up as soon as a paired t-test

@@ -1,8 +1,6 @@
-"""Optuna studies of the hyper-parameters.
-
-A study minimises the goal of `objective.py` on the *tuning task* (task.tuning_task): its models are trained on nine
-tenths of the training split and never reported; the held-out tenth stands in for the test split, which no study sees.
-Any number of processes may work on one study: each runs trials until as many are complete as were asked for."""
+"""Optuna studies of the hyper-parameters: they minimise the goal of `objective.py` on the *tuning task*. Its models are
+trained on nine tenths of the training split and never reported; the other tenth stands in for the test split, which no
+study sees. Several processes may work on one study, until as many trials are complete as were asked for."""
 
 import os
 import warnings
@@ -146,9 +144,7 @@ class Sampler(optuna.samplers.TPESampler):
         super().__init__(seed=trial.number, multivariate=True, n_startup_trials=25)
 
 
-def run_all(
-    name: str, methods: tuple[str, ...], n_trials: int, task: Task, storage: str | None = None
-) -> dict[str, optuna.Study | None]:
+def run_all(name: str, methods: tuple[str, ...], n_trials: int, task: Task, storage: str | None = None) -> dict:
     """Creates or resumes the study NAME-METHOD of each method and runs n_trials more of it: method -> study.
 
     n_trials = 0 creates nothing: None stands where there is no study. Raises StudyError as `open_study` does."""
