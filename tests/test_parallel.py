@@ -2,6 +2,7 @@
 
 import _thread
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -24,7 +25,10 @@ pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU al
 def two_cores(monkeypatch):
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "2")
     monkeypatch.delenv("SCHEDULER", raising=False)
+    # interrupts are ignored where a shell started the tests in the background
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
+    signal.signal(signal.SIGINT, before)
     get_reusable_executor().shutdown(wait=True)
 
 
