@@ -41,7 +41,8 @@ from helpers.models.ensembles import baseline
 from helpers.unlearning import unlearned
 task = load_task("cmnist")
 """
-LONG = ("notebooks", "studies", "notebooks_published", "storage", "unlearning", "extension")  # files, the longest first
+# files, the longest first
+LONG = ("notebooks", "studies", "notebooks_published", "storage", "unlearning", "extension", "methods")
 NOTEBOOKS = ("netcomp_compare", "netcomp_SimpleAscent", "netcomp_GEMU", "netcomp_GeFeU", "graphics")
 
 
