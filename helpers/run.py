@@ -53,6 +53,11 @@ def execute(name: str, target: Path, parameters: dict, root: Path = ROOT) -> Non
         raise StudyError(error.evalue if error.ename == "StudyError" else str(error)) from None
     if target.parent == root:
         notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+        for count, cell in enumerate((cell for cell in notebook.cells if cell.cell_type == "code"), 1):
+            cell.execution_count = count  # as without the cell that held the flags
+            for output in cell.outputs:
+                if output.output_type == "execute_result":
+                    output.execution_count = count
     with written_whole(target) as part:
         nbformat.write(tidy(notebook), part)
 

@@ -191,6 +191,18 @@ def test_flags_that_disagree_and_a_tag_that_was_lost(tmp_path, monkeypatch):
             refused()
 
 
+def test_a_notebook_that_was_run_in_place_with_other_flags_keeps_its_own_and_counts_its_cells(tmp_path):
+    first, second = nbformat.v4.new_code_cell("N_MODELS = 10"), nbformat.v4.new_code_cell("2 * N_MODELS")
+    first.metadata["tags"] = ["parameters"]
+    made = {"language_info": {"name": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=[first, second], metadata=made), tmp_path / "one.ipynb")
+    run.execute("one", tmp_path / "one.ipynb", {"N_MODELS": 3}, tmp_path)
+    code = nbformat.read(tmp_path / "one.ipynb", 4).cells
+    assert [cell.source for cell in code] == ["N_MODELS = 10", "2 * N_MODELS"]
+    assert [cell.execution_count for cell in code] == [1, 2] and code[1].outputs[0].execution_count == 2
+    assert code[1].outputs[0].data["text/plain"] == "6"
+
+
 def test_committed_notebooks_are_reviewable():
     for path in ROOT.glob("*.ipynb"):
         text = path.read_text(encoding="utf-8")
