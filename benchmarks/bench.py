@@ -46,14 +46,15 @@ from helpers.device import describe, has_fast_bfloat16, pick_device
 from helpers.evaluation import logits
 from helpers.evaluation.evaluate import measure as measure_all
 from helpers.evaluation.frame import RESULTS
-from helpers.files import DATA, DOWNLOADS, shown, written_whole
+from helpers.files import DATA, DOWNLOADS, ROOT, shown, written_whole
 from helpers.models import ensembles, training
 from helpers.models.cnn import new_model
 from helpers.models.ensembles import BASELINES, baseline, state_of
 from helpers.models.training import RECIPE, Recipe, Stopwatch, predict, train
 from helpers.parallel import compute, cores
+from helpers.report.page import page_with, write_page
 from helpers.report.style import Figure, figure, save_figure
-from helpers.run import ROOT, execute, page_with, write_page
+from helpers.run import execute
 from helpers.unlearning import METHODS, make_unlearned, unlearned
 
 ROUNDS = 5

@@ -81,9 +81,10 @@ def main() -> None:
             print(describe(**options))
         else:
             from helpers import run
+            from helpers.report.page import report
 
             if command in ("report", "release"):
-                {"report": run.report, "release": run.release}[command](**options)
+                {"report": report, "release": run.release}[command](**options)
             else:
                 run.run_notebooks(command == "refresh", **options)
     except StudyError as error:

@@ -23,7 +23,8 @@ from filelock import FileLock, Timeout
 
 from helpers import SOURCES
 
-DATA = Path(__file__).resolve().parent.parent / "data"
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / "data"
 DOWNLOADS = DATA / "downloads"
 PATIENCE = 10  # seconds that a lock is waited for without a word
 

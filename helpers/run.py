@@ -1,8 +1,8 @@
-"""Runs the notebooks from the command line, and writes what the README shows (`python -m helpers`).
+"""Runs the notebooks from the command line, and collects a release (`python -m helpers`).
 
 `study` writes executed copies to data/results/notebooks/; `refresh` executes the committed notebooks in place, so that
-they carry the outputs of one complete run; `release` collects the stored results in data/report/, and `report` writes
-the README's tables and figure from there.
+they carry the outputs of one complete run; `release` collects the stored results in data/report/, from which
+`report/page.py` writes what the README shows.
 """
 
 import ast
@@ -21,17 +21,12 @@ from helpers.data.request import folder_of
 from helpers.data.task import DATASETS, NAMES, load_task
 from helpers.device import describe, pick_device, return_memory
 from helpers.evaluation.evaluate import measure
-from helpers.evaluation.frame import COLUMNS, RESULTS
-from helpers.files import DATA, StudyError, load_frame, save_frame, shown, there, written_whole
+from helpers.evaluation.frame import RESULTS
+from helpers.files import ROOT, StudyError, save_frame, shown, there, written_whole
 from helpers.models.ensembles import check_count
-from helpers.report.frontier import frontier
-from helpers.report.style import save_figure
-from helpers.report.tables import all_settings, conclusions, models_in, overview_table
+from helpers.report.page import ABOUT, REPORT, report
 from helpers.unlearning import every_ensemble
 
-ROOT = Path(__file__).resolve().parent.parent
-REPORT = DATA / "report"
-ABOUT = REPORT / "release.json"  # what made the frame beside it
 RELEASED = {name: source.request for name, source in DATASETS.items()}
 STUDY = ("netcomp_compare", "netcomp_SimpleAscent", "netcomp_GEMU", "netcomp_GeFeU", "graphics")
 
@@ -122,61 +117,9 @@ def version() -> str:
     return f"{number}, commit {commit.stdout.strip()}{' with changes' if changed else ''}"
 
 
-def report() -> None:
-    """Writes what stands between the README's marks, and its figure, from the release in data/report/ alone."""
-    remedy = "take the published one, or run `make release`."
-    results = load_frame(REPORT / "measures.csv.gz", COLUMNS, remedy)
-    try:
-        about = json.loads(ABOUT.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise StudyError(f"{shown(ABOUT)} is missing or damaged: {remedy}") from None
-    methods = all_settings().data.drop(columns="hyper-parameters").to_markdown()
-    page = page_with({"results": results_text(results, about), "methods": methods})
-    save_figure(frontier(results), REPORT / "frontier.png")
-    write_page(page)
-    print(f"README.md and {shown(REPORT)}/frontier.png show release {about['version']}.")
-
-
 def rounded(results: pd.DataFrame) -> pd.DataFrame:
     """Seven significant digits: more than is shown anywhere, in half the space."""
     return results.assign(value=[float(f"{value:.7g}") for value in results.value])
-
-
-def results_text(results: pd.DataFrame, about: dict) -> str:
-    """Figure, and for each data set one table and what was found, in Markdown. about: of the release, as
-    data/report/release.json."""
-    parts = [
-        "![The budget frontier: cost against energy gap closed, attack and accuracy lost](data/report/frontier.png)"
-    ]
-    for dataset, source in about["sources"].items():
-        mine = results[results.dataset == dataset]
-        title = NAMES[dataset] + (f" ({source})" if source != NAMES[dataset] else "")
-        table = overview_table(mine).data.to_markdown()
-        parts += [f"**{title}**, forgotten: {mine.iloc[0].forget}, {models_in(mine)} models of each kind", table]
-        parts += [conclusions(mine).data]
-    made = f"Release {about['version']} of {about['date']}; {about['machine']}."
-    parts.append(f"Test split, mean ± standard deviation over the models. {made}")
-    return "\n\n".join(parts)
-
-
-def page_with(texts: dict[str, str]) -> str:
-    """The README with each text between its marks (mark -> text); the rest stays as it is."""
-    page = (ROOT / "README.md").read_text(encoding="utf-8")
-    for mark, text in texts.items():
-        begin, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
-        before, found, rest = page.partition(begin)
-        if not found or end not in rest:
-            raise StudyError(
-                f"README.md has lost its lines {begin} and {end}: put them back where the text should stand."
-            )
-        page = f"{before}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}"
-    return page
-
-
-def write_page(page: str) -> None:
-    """Replaces the README."""
-    with written_whole(ROOT / "README.md") as part:
-        part.write_text(page, encoding="utf-8")
 
 
 def flags_of(names: tuple[str, ...] = STUDY, given: dict | None = None) -> dict:

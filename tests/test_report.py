@@ -11,13 +11,12 @@ import pytest
 from conftest import ROOT
 from programs import command, run_python
 
-from helpers import run
 from helpers.data.task import SUBSETS
 from helpers.evaluation.evaluate import with_derived
 from helpers.evaluation.frame import COLUMNS, Rows, interval, mean, null_of, select, values
 from helpers.files import StudyError, load_frame
 from helpers.models.cnn import LAYERS
-from helpers.report import export, figures, frontier, style, tables
+from helpers.report import export, figures, frontier, page, style, tables
 from helpers.unlearning import FRONTIER, METHODS
 
 COMMITTED = ROOT / "data" / "report" / "measures.csv.gz"
@@ -187,7 +186,7 @@ def test_the_readme_is_made_from_the_committed_frame(committed, about):
             shown.append(f"{lost.mean():.2f} ± {lost.std(ddof=0):.2f}".replace("-0.00 ", "0.00 "))
             row = [line for line in block.splitlines() if line.startswith(f"| {title} ")][dataset == "cmnist"]
             assert all(cell in row for cell in shown), (row, shown)
-    assert run.results_text(committed, about) == block.strip()
+    assert page.results_text(committed, about) == block.strip()
     assert f"{tables.models_in(committed)} models of each kind" in block and about["version"] in block
 
 
@@ -204,11 +203,11 @@ def test_a_report_needs_nothing_but_the_committed_frame(tmp_path):
     for part in ("helpers", "data/report"):
         shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__", "*.png"))
     shutil.copy(ROOT / "README.md", tmp_path)
-    page = (tmp_path / "README.md").read_text(encoding="utf-8")
-    (tmp_path / "README.md").write_text(page.replace("± ", "+- "), encoding="utf-8")
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    (tmp_path / "README.md").write_text(text.replace("± ", "+- "), encoding="utf-8")
     done = run_python(tmp_path, command("report"))
     assert done.returncode == 0, done.stderr[-1000:]
-    assert (tmp_path / "README.md").read_text(encoding="utf-8") == page
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == text
     assert (tmp_path / "data" / "report" / "frontier.png").stat().st_size > 10_000
 
 
@@ -267,13 +266,13 @@ def test_figures_are_shown_where_nothing_may_be_written(committed, tmp_path, mon
 
 def test_the_readme_is_changed_between_its_marks_only(tmp_path, monkeypatch):
     shutil.copy(ROOT / "README.md", tmp_path)
-    monkeypatch.setattr(run, "ROOT", tmp_path)
+    monkeypatch.setattr(page, "ROOT", tmp_path)
     before = (tmp_path / "README.md").read_text(encoding="utf-8")
-    run.write_page(run.page_with({"performance": "a table"}))
+    page.write_page(page.page_with({"performance": "a table"}))
     after = (tmp_path / "README.md").read_text(encoding="utf-8")
     begin, end = "<!-- performance -->", "<!-- /performance -->"
     assert after.split(begin)[0] == before.split(begin)[0] and after.split(end)[1] == before.split(end)[1]
     assert after.split(begin)[1].split(end)[0].strip() == "a table"
     (tmp_path / "README.md").write_text("nothing")
     with pytest.raises(StudyError, match="has lost its lines"):
-        run.page_with({"performance": "a table"})
+        page.page_with({"performance": "a table"})
