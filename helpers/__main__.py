@@ -86,12 +86,13 @@ def main() -> None:
             if command in ("report", "release"):
                 {"report": report, "release": run.release}[command](**options)
             else:
-                run.run_notebooks(command == "refresh", **options)
+                run.study(in_place=command == "refresh", **options)
     except StudyError as error:
         sys.exit(f"{error}")
     except KeyboardInterrupt:
         again = "the same command without --trials" if command == "tune" else "the same command"
-        sys.exit(f"\nInterrupted: {again} goes on where it stopped.")
+        print(f"\nInterrupted: {again} goes on where it stopped.", file=sys.stderr, flush=True)
+        os._exit(130)  # at once: notebooks that are running end with this process
 
 
 if __name__ == "__main__":

@@ -65,10 +65,15 @@ def code_fingerprint(*modules: str, follow: str = "") -> str:
             else:
                 named = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             waiting += [other for other in named if other in SOURCES and other.startswith(f"{follow}.")]
-    for node in (node for tree in trees.values() for node in ast.walk(tree)):
+    return fingerprint([meaning(trees[name]) for name in sorted(trees)])
+
+
+def meaning(tree: ast.AST):
+    """What a syntax tree does, as lists: without comments, docstrings and layout. The tree is changed in place."""
+    for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:]
-    return fingerprint([_plain(trees[name]) for name in sorted(trees)])
+    return _plain(tree)
 
 
 def _plain(node):

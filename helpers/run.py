@@ -9,30 +9,35 @@ import ast
 import importlib.metadata
 import json
 import subprocess
-import sys
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import nbformat
 import pandas as pd
 import papermill
+from tqdm import tqdm
 
 from helpers.data.request import folder_of
-from helpers.data.task import DATASETS, NAMES, load_task
+from helpers.data.task import DATASETS, NAMES, Task, load_task
 from helpers.device import describe, pick_device, return_memory
-from helpers.evaluation.evaluate import measure
-from helpers.evaluation.frame import RESULTS
+from helpers.evaluation.evaluate import measure, to_measure
+from helpers.evaluation.frame import RESULTS, results_folder
 from helpers.files import ROOT, StudyError, save_frame, shown, there, written_whole
-from helpers.models.ensembles import check_count
+from helpers.models.ensembles import BASELINES, baseline, check_count
+from helpers.progress import in_words, progress
+from helpers.report.html import write_page
 from helpers.report.page import ABOUT, REPORT, report
-from helpers.unlearning import every_ensemble
+from helpers.report.tables import closing_table
+from helpers.unlearning import FRONTIER, METHODS, OURS, every_ensemble, kind_of, to_make, unlearned
 
+QUIET = ["--IPKernelApp.log_level=50"]  # else every kernel warns of TCP when it starts, and of its end
 RELEASED = {name: source.request for name, source in DATASETS.items()}
 STUDY = ("netcomp_compare", "netcomp_SimpleAscent", "netcomp_GEMU", "netcomp_GeFeU", "graphics")
 
 
 def execute(name: str, target: Path, parameters: dict, root: Path = ROOT) -> None:
-    """Executes one notebook of the repository at `root`, top to bottom; its output streams appear on the terminal.
+    """Executes one notebook of the repository at `root`, top to bottom.
 
     A copy keeps the flags of the run, in a cell below the committed ones; a notebook that is executed in place does
     not: its own line of output tells what was run.
@@ -40,8 +45,7 @@ def execute(name: str, target: Path, parameters: dict, root: Path = ROOT) -> Non
     source = nbformat.read(root / f"{name}.ipynb", 4)
     if not any("parameters" in cell.metadata.get("tags", []) for cell in source.cells):
         raise StudyError(f'{name}.ipynb has no cell with the tag "parameters": give it to the cell with the flags.')
-    streams = {"stdout_file": sys.stdout, "stderr_file": sys.stderr}
-    options = {"cwd": str(root), "kernel_name": "python3", "progress_bar": False} | streams
+    options = {"cwd": str(root), "kernel_name": "python3", "progress_bar": False, "extra_arguments": QUIET}
     try:
         notebook = papermill.execute_notebook(source, None, parameters, **options)
     except papermill.PapermillExecutionError as error:
@@ -140,29 +144,51 @@ def flags_of(names: tuple[str, ...] = STUDY, given: dict | None = None) -> dict:
     return found
 
 
-def run_notebooks(in_place: bool, dataset: str | None, forget: str | None, models: int | None) -> None:
-    """All notebooks in order; a flag that is None is as it stands in them."""
+def study(
+    dataset: str | None = None, forget: str | None = None, models: int | None = None, in_place: bool = False
+) -> None:
+    """Computes all models and measures, then executes the notebooks, which load them; a flag that is None is as it
+    stands in the notebooks. in_place: the committed notebooks, generator_optim.ipynb included, instead of copies."""
     asked = {"USED_DATASET": dataset, "FORGET": forget, "N_MODELS": models}
     parameters = {key: value for key, value in asked.items() if value is not None}
     names = (*STUDY, *(["generator_optim"] if in_place else []))
-    flags = flags_of(names, parameters)
+    flags, start = flags_of(names, parameters), time.perf_counter()
     check_count(flags["N_MODELS"])
-    dataset = flags["USED_DATASET"]
-    task = load_task(dataset, flags["FORGET"])  # what is missing is said before minutes are spent
-    print(task.describe())
-    folder = task.folder
-    del task
+    task = load_task(flags["USED_DATASET"], flags["FORGET"])  # what is missing is said before minutes are spent
+    print(f"{task.describe()}.\n{flags['N_MODELS']} models of each kind on {describe(pick_device())}.", flush=True)
+    results = compute_all(task, flags["N_MODELS"])
     return_memory()
-    minutes = {}
-    target = ROOT if in_place else RESULTS / "notebooks" / dataset / folder
-    for name in names:
-        print(f"\n== {name}.ipynb", flush=True)
-        start = time.perf_counter()
-        execute(name, target / f"{name}.ipynb", parameters)
-        minutes[name] = (time.perf_counter() - start) / 60
-    print(
-        f"\nDone in {sum(minutes.values()):.1f} minutes "
-        f"({', '.join(f'{name} {m:.1f}' for name, m in minutes.items())}).\n"
-        f"  measures:  {shown(RESULTS)}/{dataset}/{folder}/measures.csv\n"
-        f"  figures:   {shown(RESULTS)}/figures/\n  notebooks: {shown(target)}/"
-    )
+    target = ROOT if in_place else RESULTS / "notebooks" / task.data.name / task.folder
+    execute_all(names, target, parameters)
+    if not in_place:
+        write_page(target / "graphics.ipynb", results_folder(task) / "report.html")
+    print(f"\n{closing_table(results).to_markdown()}\n\nDone in {in_words(time.perf_counter() - start)}.")
+    found = {"the whole as one page": results_folder(task) / "report.html", "notebooks": target}
+    found |= {"figures": RESULTS / "figures", "all values": results_folder(task) / "measures.csv"}
+    print("\n".join(f"  {what + ':':<23}{shown(path)}" for what, path in found.items() if path.exists()))
+
+
+def compute_all(task: Task, n: int) -> pd.DataFrame:
+    """Makes and measures all models that are not stored, under one bar; returns the frame of the whole comparison."""
+    kinds = [kind_of(name, task) for name in (*BASELINES, *METHODS, *FRONTIER)]
+    with progress(to_make(task, n) + to_measure(task, kinds, n, probes=True), tell=True):
+        for name in BASELINES:
+            baseline(name, task, n, stored=False)
+        for name in OURS:
+            unlearned(name, task, n, stored=False)
+        return measure(task, *every_ensemble(task, n, stored=False), probes=True)
+
+
+def execute_all(names: tuple[str, ...], target: Path, parameters: dict) -> None:
+    """Executes notebooks that load what is stored, two at a time: each takes seconds to start. graphics.ipynb, which
+    takes longest, comes first."""
+    with tqdm(total=len(names), desc="Notebooks", unit="notebook", leave=False) as bar:
+        pool = ThreadPoolExecutor(2)
+        try:
+            ordered = sorted(names, key=lambda name: name != "graphics")
+            running = [pool.submit(execute, name, target / f"{name}.ipynb", parameters) for name in ordered]
+            for each in as_completed(running):
+                each.result()
+                bar.update()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)

@@ -1,8 +1,8 @@
 """How much is computed: everything that only costs time, in one place.
 
-With the environment variable UNLEARNING_QUICK=1 everything is tiny: to see that the whole works, within a minute or
-two. Such models are poor, and are kept apart from all others, since the recipe is part of what names them; the executed
-notebooks, figures and measures.csv of such a run take the place of those that lie in data/results/.
+With the environment variable UNLEARNING_QUICK=1 everything is tiny: to see that the whole works, within two minutes.
+Such models are poor, and are kept apart from all others, since data and recipe are part of what names them; the
+executed notebooks, figures and measures.csv of such a run take the place of those that lie in data/results/.
 """
 
 import os
@@ -13,7 +13,8 @@ from dataclasses import dataclass
 class Sizes:
     min_passes: int = 2  # of training, over the training set
     min_steps: int = 300  # of training
-    test_samples: int | None = None  # of the test split, the first ones; None: all
+    train_samples: int | None = None  # of the training split, evenly spaced, about so many; None: all
+    test_samples: int | None = None  # the same of the test split
     tuning_models: int = 20  # on which hyper-parameters are tuned
     # of retraining's samples, at which the frontier is measured
     shares: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
@@ -25,7 +26,7 @@ class Sizes:
 
 
 QUICK = Sizes(
-    1, 20, test_samples=2_000, tuning_models=2, shares=(0.1, 0.5), probed=1, relearn_steps=40, resurgence_steps=20,
-    heartbeat=1, grace=4,
+    1, 20, train_samples=12_000, test_samples=2_000, tuning_models=2, shares=(0.1, 0.5), probed=1, relearn_steps=40,
+    resurgence_steps=20, heartbeat=1, grace=4,
 )  # fmt: skip
 SIZES = QUICK if os.environ.get("UNLEARNING_QUICK", "0") not in ("", "0") else Sizes()

@@ -7,6 +7,7 @@ the loss attack takes held-out samples of the classes touched in their place. Wh
 retained, the measures on `neighbours` and the linear probe are left out.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from helpers.data.task import Task
 from helpers.device import return_memory
 from helpers.evaluation.distances import activation_change, gap_closed, weight_distance
 from helpers.evaluation.frame import COLUMNS, Rows, select, values
-from helpers.evaluation.logits import Logits, logits_of, outputs_folder, parts_of
+from helpers.evaluation.logits import RETAIN_TRAIN_SAMPLE, Logits, logits_of, outputs_folder, parts_of
 from helpers.evaluation.measures import FEWEST_FOR_ATTACKS, MEASURES, TRAIN, View, memorised
 from helpers.evaluation.privacy import halves, margin
 from helpers.evaluation.relearning import can_probe, forget_loss, linear_probe, relearn_steps, resurgence
@@ -26,6 +27,7 @@ from helpers.models.cnn import LAYERS
 from helpers.models.ensembles import BASELINES, Ensemble, Kind, baseline, baseline_kind, model_of
 from helpers.models.training import RECIPE
 from helpers.parallel import compute
+from helpers.progress import Work, advance, progress
 from helpers.sizes import SIZES
 from helpers.unlearning import FRONTIER
 
@@ -46,16 +48,43 @@ def measure(task: Task, *ensembles: Ensemble, probes: bool = False, stored: bool
     n = len(ensembles[0])
     given = {ensemble.kind.name: ensemble for ensemble in ensembles}
     every = {name: given.get(name) or baseline(name, task, n, stored=True) for name in BASELINES} | given
-    if any(_lacking(task, every).values()):
-        _measure(task, every)
-        return_memory()
-        if left := _lacking(task, every):
-            raise StudyError(f"Stored measures of {', '.join(left)} were deleted meanwhile: run the cell again.")
-    frames = [_read(task, ensemble.kind, n)[0] for ensemble in every.values()]
-    if probes:
-        kinds = [kind for kind in every if kind != "untrained" and kind not in FRONTIER]
-        frames += _probe(task, {kind: every[kind] for kind in kinds}, stored)
+    with progress(to_measure(task, [ensemble.kind for ensemble in every.values()], n, probes)):
+        if _lacking(task, every):
+            _measure(task, every)
+            return_memory()
+            if left := _lacking(task, every):
+                raise StudyError(f"Stored measures of {', '.join(left)} were deleted meanwhile: run the cell again.")
+        frames = [_read(task, ensemble.kind, n)[0] for ensemble in every.values()]
+        if probes:
+            frames += _probe(task, {kind: every[kind] for kind in _probed(every)}, stored)
     return with_derived(pd.concat(frames, ignore_index=True))
+
+
+def to_measure(task: Task, kinds: list[Kind], n: int, probes: bool) -> list[Work]:
+    """The models whose measures are not stored."""
+    named = {kind.name: kind for kind in kinds}
+    found = [work for kind in kinds if _read(task, kind, n)[1] for work in (_outputs(task, n), _looks(task, n))]
+    paths = _probe_paths(task, {name: named[name] for name in _probed(named)}, n) if probes else {}
+    return found + [Work(1, _trains()) for path in paths.values() if not there(path)]
+
+
+def _outputs(task: Task, n: int) -> Work:
+    """Outputs of n models: a sample that only goes forward takes a third of the time."""
+    return Work(n, (len(task.data.test) + len(task.forget_set("train")[1]) + RETAIN_TRAIN_SAMPLE) / 3)
+
+
+def _looks(task: Task, n: int) -> Work:
+    """The measures of n models' outputs take some twice as long as the outputs."""
+    return Work(n, 2 * _outputs(task, n).samples)
+
+
+def _trains() -> float:
+    """Samples on which the probes train copies of one model: relearning mostly ends early, and most layers rest."""
+    return RECIPE.batch_size * (SIZES.resurgence_steps + SIZES.relearn_steps) / 4
+
+
+def _probed(kinds: Iterable[str]) -> list[str]:
+    return [kind for kind in kinds if kind != "untrained" and kind not in FRONTIER]
 
 
 def measures_path(task: Task, kind: Kind, n: int) -> Path:
@@ -95,6 +124,7 @@ def _measure(task: Task, every: dict[str, Ensemble]) -> None:
     """Computes and stores what each kind lacks."""
     for name in ("trained", "retrained", *_lacking(task, every)):
         logits_of(every[name], task)  # store now, load one kind at a time: all together need gigabytes
+        advance(f"{every[name].kind.title}: outputs of {len(every[name])} models", _outputs(task, len(every[name])))
     known = {name: parts_of(task, logits_of(every[name], task)) for name in ("trained", "retrained")}
     worst = memorised(*(margin(*parts[TRAIN]) for parts in known.values()))
     retrained = View.of(known.pop("retrained"), worst)
@@ -106,6 +136,7 @@ def _measure(task: Task, every: dict[str, Ensemble]) -> None:
         )
         for name, found in compute(measure_one, jobs):
             kind, n = every[name].kind, len(every[name])
+            advance(f"{kind.title}: {n} models measured", _looks(task, n))
             frames = [frame for frame in (_read(task, kind, n)[0], found) if len(frame)]
             _store(measures_path(task, kind, n), pd.concat(frames, ignore_index=True))
 
@@ -216,13 +247,7 @@ def _derangement(n: int, random: np.random.Generator) -> np.ndarray:
 def _probe(task: Task, every: dict[str, Ensemble], stored: bool) -> list[pd.DataFrame]:
     """The probes of the first models of each kind, and their null distributions. One file per model: a killed process
     loses one."""
-    versions = [MEASURES[name].version for name in PROBES]
-    key = fingerprint([versions, SIZES.relearn_steps, SIZES.resurgence_steps, every["trained"].kind.identity])
-    paths = {
-        (name, place): outputs_folder(ensemble.kind, task) / f"{ensemble.seeds[place]:03d}-probes-{key}.csv.gz"
-        for place in range(min(SIZES.probed, len(every["trained"])))
-        for name, ensemble in every.items()
-    }
+    paths = _probe_paths(task, {name: ensemble.kind for name, ensemble in every.items()}, len(every["trained"]))
     if not all(map(there, paths.values())):
         if stored:
             raise StudyError(
@@ -238,6 +263,7 @@ def _probe(task: Task, every: dict[str, Ensemble], stored: bool) -> list[pd.Data
                 rows = Rows()
                 for measured, split, value in found:
                     rows.add(measured, value, split, "forget", by="")
+                advance(f"{every[name].kind.title}: copies of model {place} trained further", Work(1, _trains()))
                 _store(paths[name, place], rows.frame(task, name).assign(seed=place).astype(COLUMNS))
     frame, rows = pd.concat([_load(path, name) for (name, _), path in paths.items()], ignore_index=True), Rows()
     for measured in PROBES:
@@ -246,6 +272,17 @@ def _probe(task: Task, every: dict[str, Ensemble], stored: bool) -> list[pd.Data
             if len(mine):
                 rows.add(measured, of_random_halves(mine), split, "forget", by="step")
     return [frame, rows.frame(task, "null")]
+
+
+def _probe_paths(task: Task, kinds: dict[str, Kind], n: int) -> dict[tuple[str, int], Path]:
+    """Kind, place of the model -> where its probes lie, of the first few models."""
+    versions, trained = [MEASURES[name].version for name in PROBES], baseline_kind("trained", task).identity
+    key = fingerprint([versions, SIZES.relearn_steps, SIZES.resurgence_steps, trained])
+    return {
+        (name, place): outputs_folder(kind, task) / f"{place:03d}-probes-{key}.csv.gz"
+        for place in range(min(SIZES.probed, n))
+        for name, kind in kinds.items()
+    }
 
 
 def probe(task: Task, state: dict, trained: dict, seed: int) -> list[tuple[str, str, float]]:

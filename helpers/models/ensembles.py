@@ -17,7 +17,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from helpers.data.task import Task
 from helpers.device import describe, pick_device, return_memory
@@ -25,6 +24,7 @@ from helpers.files import DATA, StudyError, code_fingerprint, fingerprint, load_
 from helpers.models.cnn import CNN, new_model
 from helpers.models.training import RECIPE, Recipe, Stopwatch, train
 from helpers.parallel import compute
+from helpers.progress import advance, making, progress
 
 MODELS = DATA / "models"
 EVERY_REQUEST = "every-request"
@@ -92,7 +92,14 @@ def baseline(name: str, task: Task, n: int, stored: bool, first: int = 0) -> Ens
     check_count(n)
     check_stored(stored)
     kind = baseline_kind(name, task)
-    return gather(kind, task, n, stored, make_baseline, lambda seed: (name, task, RECIPE, seed), first)
+    arguments = {"make": make_baseline, "arguments": lambda seed: (name, task, RECIPE, seed)}
+    return gather(kind, task, n, stored, **arguments, samples=samples_of(name, task), first=first)
+
+
+def samples_of(name: str, task: Task, recipe: Recipe = RECIPE) -> int:
+    """How many samples one model of a baseline is trained on."""
+    n = {"untrained": 0, "trained": len(task.data.train)}.get(name, int((~task.forget["train"]).sum()))
+    return recipe.steps(n) * min(recipe.batch_size, n)
 
 
 def make_baseline(name: str, task: Task, recipe: Recipe, seed: int) -> WeightsAndRecord:
@@ -102,8 +109,7 @@ def make_baseline(name: str, task: Task, recipe: Recipe, seed: int) -> WeightsAn
     images, labels = training_set(name, task)
     with Stopwatch() as watch:
         model = train(images, labels, recipe, seed)
-    samples = recipe.steps(len(labels)) * min(recipe.batch_size, len(labels))
-    return state_of(model), {"seconds": watch.seconds, "samples": samples}
+    return state_of(model), {"seconds": watch.seconds, "samples": samples_of(name, task, recipe)}
 
 
 @functools.lru_cache(1)
@@ -174,31 +180,33 @@ def gather(
     stored: bool,
     make: Callable[..., WeightsAndRecord],
     arguments: Callable[[int], tuple],
+    samples: float,
     first: int = 0,
 ) -> Ensemble:
     """The n models of a kind with the seeds from `first` on; where `stored` is False, those that are missing are made
     and stored, by one process at a time.
 
     make: a function of a module, (*arguments(seed)) -> weights, record; other processes call it. This one writes the
-    files."""
+    files. samples: about so many that one model is trained on, for the bar."""
     ensemble = Ensemble(kind, task, range(first, first + n))
-    if not _missing(ensemble):
+    if not missing_of(ensemble):
         return ensemble
     if stored:
         raise StudyError(_not_stored(ensemble))
     with locked(kind.folder):
-        missing = _missing(ensemble)  # another process may have made them meanwhile
+        missing = missing_of(ensemble)  # another process may have made them meanwhile
         made = {"kind": kind.name, "settings": kind.settings} | made_by(task)
         jobs = ((seed, arguments(seed)) for seed in missing)
         with (
-            tqdm(total=len(missing), desc=f"{kind.title}, {n} models", unit="model") as bar,
+            progress([making(len(missing), samples)]),
             closing(compute(make, jobs)) as found,  # stops the workers also where storing a model fails
         ):
-            for seed, (state, record) in found:
+            advance(f"{kind.title}: {n - len(missing)} of {n} models made", making(0, samples))
+            for done, (seed, (state, record)) in enumerate(found, n - len(missing) + 1):
                 content = {"identity": kind.identity, "seed": seed, "made": made, "state": state, "record": record}
                 _drop_results(kind, seed)
                 save_torch(kind.path(seed), content)
-                bar.update()
+                advance(f"{kind.title}: {done} of {n} models made", making(1, samples))
     return_memory()
     return ensemble
 
@@ -212,13 +220,14 @@ def _drop_results(kind: Kind, seed: int) -> None:
             path.unlink()
 
 
-def _missing(ensemble: Ensemble) -> list[int]:
+def missing_of(ensemble: Ensemble) -> list[int]:
+    """The seeds of the models that are not stored."""
     return [seed for seed in ensemble.seeds if not there(ensemble.kind.path(seed))]
 
 
 def _not_stored(ensemble: Ensemble) -> str:
     kind, task, n = ensemble.kind, ensemble.task, len(ensemble)
-    found = n - len(_missing(ensemble))
+    found = n - len(missing_of(ensemble))
     others = [p for p in kind.folder.parent.glob(f"{kind.name}-*") if p != kind.folder and any(p.glob("*.pt"))]
     remedy = f"run {kind.notebook} with ALLREADY_TRAINED = False and N_MODELS = {n}"
     if found:

@@ -202,6 +202,49 @@ def overview_table(results: pd.DataFrame) -> Styler:
     return styled(pd.DataFrame(rows).T.fillna(NONE).rename_axis(index="models"), over(results))
 
 
+BESIDE = ("gemu", "reset", "new")  # what decides whether another method is worth its cost
+
+
+def beside_table(results: pd.DataFrame, kind: str) -> Styler:
+    """A method beside trained and retrained models, GEMU, and the two that need no idea of unlearning at the same cost:
+    Reset and a new model."""
+    kinds = ["trained", "retrained", kind, *(name for name in BESIDE if name != kind and name in set(results.kind))]
+    return styled(_in_short(results, kinds), over(results))
+
+
+def _in_short(results: pd.DataFrame, kinds: list[str]) -> pd.DataFrame:
+    """Kinds of models in four numbers each."""
+    split, rows = headline(results), {}
+    oracle = mean(results, "retrained", "accuracy", "test", "retain")
+    for kind in kinds:
+        rows[name_of(results, kind)] = [
+            spread(values(results, kind, "energy_gap", split, "forget"), 100, 1),
+            spread(values(results, kind, "accuracy", split, "forget"), 100, 1),
+            spread(oracle - values(results, kind, "accuracy", "test", "retain"), 100),
+            f"{100 * mean(results, kind, 'samples_share'):.1f}",
+        ]
+    columns = ["energy gap closed, %", "accuracy on forget, %", "lost on retain, points", "samples, % of retraining"]
+    return pd.DataFrame.from_dict(rows, "index", columns=columns)
+
+
+def closing_table(results: pd.DataFrame) -> pd.DataFrame:
+    """Every kind in a few numbers, for the terminal: baselines first, then the methods from the closest to retrained
+    models to the farthest; the last row is the null distribution, retrained against retrained."""
+    split = headline(results)
+    methods = [kind for kind in kinds_in(results) if kind in METHODS]
+    methods = sorted(methods, key=lambda kind: -mean(results, kind, "energy_gap", split, "forget"))
+    table, scale = _in_short(results, ["retrained", "trained", *methods]), 100
+    gap, read, kept = (
+        null_of(results, *part)
+        for part in (("energy_gap", split, "forget"), ("accuracy", split, "forget"), ("accuracy", "test", "retain"))
+    )
+    oracle = mean(results, "retrained", "accuracy", "test", "retain")
+    lost = [oracle - end for end in kept[::-1]]
+    null = [span(*(scale * end for end in ends), digits) for ends, digits in ((gap, 1), (read, 1), (lost, 2))]
+    table.loc["Retrained against retrained, 95 %"] = [*null, NONE]
+    return table
+
+
 def paired_table(results: pd.DataFrame, a: str, b: str, measures=("energy_gap", "kl_gap")) -> Styler:
     """Is method a closer to retraining than b? Differences paired over the models, with bootstrap intervals."""
     rows = {}
@@ -219,15 +262,19 @@ def paired_table(results: pd.DataFrame, a: str, b: str, measures=("energy_gap", 
 
 def settings_table(settings) -> Styler:
     """The exact hyper-parameters of a dataclass, with what they mean."""
-    rows = {f.name: (f"{getattr(settings, f.name):.4g}", f.metadata.get("meaning", "")) for f in fields(settings)}
+    rows = {f.name: (_short(getattr(settings, f.name)), f.metadata.get("meaning", "")) for f in fields(settings)}
     return styled(pd.DataFrame.from_dict(rows, "index", columns=["value", "meaning"]).rename_axis("setting"))
+
+
+def _short(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.4g}"
 
 
 def all_settings() -> Styler:
     """The hyper-parameters behind every method, and what each may read of the forget set."""
     rows, columns = {}, ["reads of the forget set", "hyper-parameters", "source"]
     for method in METHODS.values():
-        values_of = ", ".join(f"{key} = {value:.4g}" for key, value in asdict(method.settings).items())
+        values_of = ", ".join(f"{key} = {_short(value)}" for key, value in asdict(method.settings).items())
         rows[method.title] = (method.reads, values_of, method.source)
     return styled(pd.DataFrame.from_dict(rows, "index", columns=columns))
 

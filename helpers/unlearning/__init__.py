@@ -23,10 +23,13 @@ from helpers.models.ensembles import (
     check_stored,
     gather,
     kind_folder,
+    missing_of,
     model_of,
+    samples_of,
     state_of,
 )
 from helpers.models.training import RECIPE, Recipe, Stopwatch
+from helpers.progress import Work, making, progress
 from helpers.sizes import SIZES
 from helpers.unlearning.method import Log, Method, UnlearningData
 
@@ -61,9 +64,10 @@ def method_of(name: str) -> Method:
     return METHODS.get(name) or FRONTIER[name]
 
 
-def unlearn(name: str, model: CNN, data: UnlearningData, settings: Any, seed: int) -> tuple[CNN, dict]:
-    """Runs one method on one model; returns the new model and its record (seconds, samples, curves, noise)."""
-    method, log = method_of(name), Log()
+def unlearn(method: Method | str, model: CNN, data: UnlearningData, settings: Any, seed: int) -> tuple[CNN, dict]:
+    """Runs one method, or that of this name, on one model; returns the new model and its record (seconds, samples,
+    curves, noise)."""
+    method, log = method_of(method) if isinstance(method, str) else method, Log()
     with Stopwatch() as watch:
         result = method.run(model, data.for_reader(method.reads), settings, seed, log)
     curves = {phase: torch.stack(losses).float().cpu() for phase, losses in log.curves.items()}
@@ -81,20 +85,32 @@ def unlearned(name: str, task: Task, n: int, stored: bool, settings: Any = None)
     """
     check_count(n)
     check_stored(stored)
-    settings = settings or method_of(name).settings
-    method_of(name).check(settings)
+    method = method_of(name)
+    settings = settings or method.settings
+    method.check(settings)
     start = unlearned(name, task.before, n, stored) if task.before else baseline("trained", task, n, stored=True)
 
     def arguments(seed: int) -> tuple:
-        return name, task, RECIPE, settings, seed, state_of(start.models[seed])
+        return method, task, RECIPE, settings, seed, state_of(start.models[seed])
 
-    return gather(kind_of(name, task, settings), task, n, stored, make_unlearned, arguments)
+    kind, samples = kind_of(name, task, settings), foreseen(name, task, settings)
+    return gather(kind, task, n, stored, make_unlearned, arguments, samples)
 
 
-def make_unlearned(name: str, task: Task, recipe: Recipe, settings: Any, seed: int, start: dict) -> WeightsAndRecord:
+def make_unlearned(
+    method: Method | str, task: Task, recipe: Recipe, settings: Any, seed: int, start: dict
+) -> WeightsAndRecord:
     """One unlearned model, from the weights of the trained one (or of what was unlearned before)."""
-    model, record = unlearn(name, model_of(start), unlearning_data(task, recipe), settings, seed)
+    model, record = unlearn(method, model_of(start), unlearning_data(task, recipe), settings, seed)
     return state_of(model), record
+
+
+def foreseen(name: str, task: Task, settings: Any = None) -> float:
+    """About how many samples one model of a kind sees: its budget, or the forget set where it has none."""
+    if name in BASELINES:
+        return samples_of(name, task)
+    budget = getattr(settings or method_of(name).settings, "budget", None)
+    return len(task.asked()[1]) if budget is None else budget * samples_of("retrained", task)
 
 
 @functools.lru_cache(1)
@@ -120,4 +136,13 @@ def every_ensemble(task: Task, n: int, stored: bool) -> list[Ensemble]:
     """All kinds of models that there are, those of the frontier last; baselines and methods with a notebook of their
     own must be stored, the others are made where `stored` is False and they are missing."""
     known = [baseline(name, task, n, stored=True) for name in BASELINES]
-    return known + [unlearned(name, task, n, stored or name in OURS) for name in METHODS | FRONTIER]
+    with progress(to_make(task, n)):
+        return known + [unlearned(name, task, n, stored or name in OURS) for name in METHODS | FRONTIER]
+
+
+def to_make(task: Task, n: int) -> list[Work]:
+    """The models of every kind that are not stored, those of requests that are unlearned before included."""
+    kinds = [*BASELINES, *METHODS, *FRONTIER]
+    lacking = {kind: len(missing_of(Ensemble(kind_of(kind, task), task, range(n)))) for kind in kinds}
+    found = [making(models, foreseen(kind, task)) for kind, models in lacking.items()]
+    return found + (to_make(task.before, n) if task.before else [])
