@@ -131,7 +131,8 @@ def flags_of(names: tuple[str, ...] = STUDY, given: dict | None = None) -> dict:
     where one has no such cell, or where they disagree on one that is not given."""
     found = dict(given or {})
     for name in names:
-        flags = papermill.inspect_notebook(str(ROOT / f"{name}.ipynb"))
+        path = str(ROOT / f"{name}.ipynb").replace("{", "{{").replace("}", "}}")  # papermill fills in what stands in {}
+        flags = papermill.inspect_notebook(path)
         for key in ("USED_DATASET", "FORGET", "N_MODELS"):
             if key not in flags:
                 raise StudyError(f'{name}.ipynb has no {key} in a cell with the tag "parameters": put it back.')

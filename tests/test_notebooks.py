@@ -78,9 +78,43 @@ def run_until_refused(workshop, kernel, name, flags, sentence):
 
 
 @pytest.fixture(scope="module")
-def executed(workshop):
-    """The whole study, two models of each kind, in order."""
-    return {name: execute(workshop, name) for name in NOTEBOOKS}
+def study(workshop):
+    """The whole study from the command line, two models of each kind."""
+    done = run_python(workshop, command("study", "--dataset", "cmnist", "--models", "2"), timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done
+
+
+@pytest.fixture(scope="module")
+def executed(workshop, study):
+    folder = workshop / "data" / "results" / "notebooks" / "cmnist" / "crossbar"
+    return {name: nbformat.read(folder / f"{name}.ipynb", 4) for name in NOTEBOOKS}
+
+
+def test_a_study_shows_one_bar_one_table_and_where_things_are(workshop, study):
+    lines = study.stdout.splitlines()
+    assert "2 models of each kind on cpu" in study.stdout and "Done in" in study.stdout
+    rows = [line.split("|")[1].strip() for line in lines if line.startswith("| ")]
+    assert rows[1:3] == ["Retrained", "Trained"] and rows[-1] == "Retrained against retrained, 95 %"
+    assert {"GEMU", "GeFeU", "Reset", "New model"} <= {row.removesuffix(" (over)") for row in rows}
+    named = [workshop / line.split()[-1] for line in lines[-4:]]
+    assert all(path.exists() for path in named), lines[-4:]
+    assert "Making and measuring the models will take about" in study.stderr + study.stdout
+    bars = study.stderr.replace("\r", "\n").splitlines()
+    assert any("Retrained: 2 of 2 models made" in line for line in bars), study.stderr[-1000:]
+    assert any("models measured" in line for line in bars) and "Traceback" not in study.stderr
+    assert "IPKernelApp" not in study.stderr  # the kernels have nothing to say
+    assert "MNIST" not in study.stdout.replace("Colored MNIST", "")  # of the data set that was asked for alone
+
+
+def test_the_page_asks_for_nothing_and_shows_every_figure(workshop, executed):
+    page = (workshop / "data" / "results" / "cmnist" / "crossbar" / "report.html").read_text(encoding="utf-8")
+    assert "<script" not in page and "http" not in page and 'src="data:image/png' in page
+    shown = [
+        o for cell in executed["graphics"].cells for o in cell.get("outputs", []) if "image/png" in o.get("data", {})
+    ]
+    assert page.count("<img") == len(shown) >= 6 and page.count("<table") >= 3
+    assert "No description" not in page and "load_task" not in page
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
@@ -183,7 +217,7 @@ def test_flags_that_disagree_and_a_tag_that_was_lost(tmp_path, monkeypatch):
     notebook.cells[1].source = notebook.cells[1].source.replace('"mnist"', '"cmnist"')
     nbformat.write(notebook, tmp_path / f"{name}.ipynb")
     with pytest.raises(StudyError, match="disagree on USED_DATASET .'mnist', but 'cmnist' in graphics.ipynb"):
-        run.run_notebooks(False, None, None, 2)
+        run.study(models=2)
     notebook.cells[1].metadata.pop("tags")
     nbformat.write(notebook, tmp_path / f"{name}.ipynb")
     for refused in (run.flags_of, lambda: run.execute(name, tmp_path / "done.ipynb", {}, tmp_path)):
@@ -214,7 +248,10 @@ def test_committed_notebooks_are_reviewable():
         assert not [o for cell in notebook.cells for o in cell.get("outputs", []) if o.output_type == "error"]
         assert set(notebook.metadata) <= {"kernelspec", "language_info"}
         assert all(set(cell.metadata) <= {"tags"} for cell in notebook.cells)
-        assert not [o for cell in notebook.cells for o in cell.get("outputs", []) if o.get("metadata")]
+        for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
+            pictured = "image/png" in output.get("data", {})
+            assert (not output.get("metadata")) != pictured
+            assert not pictured or len(output.metadata["image/png"]["alt"]) > 20 and len(output.metadata) == 1
         code = [cell for cell in notebook.cells if cell.cell_type == "code"]
         assert all(len(cell.source.splitlines()) <= 12 for cell in code)
         assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))  # one run, top to bottom
