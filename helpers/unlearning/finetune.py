@@ -1,10 +1,12 @@
 """Plain training on D_r, from four starts.
 
-Fine-tuning: goes on training on the retain set (Golatkar et al. 2020, arXiv:1911.04933).
-Freeze: goes on training the last layers alone on the retain set (CF-k, Goel et al. 2022, arXiv:2201.06640).
-Reset: draws the last layers anew, then trains all layers on the retain set (after EU-k of the same paper, which trains
-the new layers alone).
-New model: draws all weights anew and trains on the retain set: retraining at the cost of unlearning.
+Fine-tuning: goes on training all layers on the retain set.
+Freeze: goes on training the last layers alone on the retain set.
+Reset: draws the last layers anew, then trains all layers on the retain set.
+New model: draws all weights anew and trains on the retain set, with as few samples as unlearning may see.
+
+Fine-tuning is in Golatkar et al. 2020, arXiv:1911.04933; Freeze is CF-k of Goel et al. 2022, arXiv:2201.06640;
+Reset follows EU-k of the same paper, in which the new layers alone are trained.
 """
 
 from dataclasses import dataclass
