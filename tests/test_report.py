@@ -353,8 +353,8 @@ def test_words_say_what_the_frame_says(committed, dataset):
     one = committed[committed.dataset == dataset]
     close, compared, attack, ascent = tables.conclusions(one).data.splitlines()
     for kind in ("gemu", "gefeu"):
-        assert f"{100 * mean(one, kind, 'energy_gap', 'test', 'forget'):.0f} %" in close
-        assert f"{100 * mean(one, kind, 'accuracy', 'test', 'forget'):.0f} %" in close
+        assert f"{100 * mean(one, kind, 'energy_gap', 'test', 'forget'):.1f} %" in close
+        assert f"{100 * mean(one, kind, 'accuracy', 'test', 'forget'):.1f} %" in close
     best = tables.best_plain(one)
     usual = one.query("kind == 'retrained' and measure == 'loss' and split == 'train' and subset == 'forget'").value
     most = one.query("measure == 'loss' and split == 'train' and subset == 'forget'").groupby("kind").value.mean()
@@ -383,14 +383,30 @@ def test_words_say_what_the_frame_says(committed, dataset):
     assert all(f"{100 * each:.0f} %" in attack for each in right.values())
     assert ("all of them" in attack) == (min(right.values()) > high)
     lost = mean(one, "retrained", "accuracy", "test", "retain") - mean(one, "ascent", "accuracy", "test", "retain")
-    assert "forgets more than retraining" in ascent and f"{100 * lost:.0f} percentage points" in ascent
+    assert "forgets more than retraining" in ascent and f"loses {100 * lost:.0f} percentage points" in ascent
+
+
+def test_words_on_an_attack_that_fails_on_some(committed):
+    """U-LiRA of made-up accuracy on one method and on all, beside the null distribution of the frame."""
+    one = committed[committed.dataset == "mnist"]
+    attack = (one.measure == "u_lira") & (one.kind != "null")
+    for kinds, said in (
+        (("gefeu", "reset", "new"), "GEMU"),
+        ((), "all of them"),
+        (("gemu", "gefeu", "reset", "new"), "none"),
+    ):
+        made = one.assign(value=one.value.mask(attack, 0.9).mask(attack & one.kind.isin(kinds), 0.5))
+        assert f"So it distinguishes {said}" in tables.conclusions(made).data.splitlines()[2]
+    assert len(tables.conclusions(one[one.measure != "u_lira"]).data.splitlines()) == 3  # as of fewer than six models
 
 
 def test_words_on_two_methods_that_differ():
     clear, none = np.full(5, 3.0) + np.arange(5) / 10, np.array([-1.0, 1, -2, 2, 0.5])
     same, mixed = tables._compared(clear, clear, "X", 80), tables._compared(none, -clear, "X", 80)
-    assert same.startswith("GEMU and GeFeU are closer to retraining than X (80 %): +3.2 points")
-    assert mixed.startswith("GEMU is not distinguishable from X (80 %), GeFeU is further from retraining: +0.1 points")
+    assert same.startswith("GEMU and GeFeU are closer to retraining than X (80.0 % closed): +3.2 points")
+    assert mixed.startswith(
+        "GEMU is not distinguishable from X (80.0 % closed), GeFeU is further from retraining: +0.1 points"
+    )
 
 
 def test_tables_tex_needs_booktabs_alone(committed, tmp_path):

@@ -71,7 +71,7 @@ def first_screen(results: pd.DataFrame, about: dict) -> str:
     """Figure and table of the README, in Markdown: the first data set alone, seven rows, four columns."""
     mine = first_of(results, about)
     table = overview_table(mine).data.drop(index="Retrained, 95 % interval")[list(FIRST)]
-    others = ", ".join(title_of(dataset, about) for dataset in about["sources"] if dataset != mine.iloc[0].dataset)
+    others = ", ".join(NAMES[dataset] for dataset in about["sources"] if dataset != mine.iloc[0].dataset)
     note = (
         f"{title_of(mine.iloc[0].dataset, about)}, forgotten: {mine.iloc[0].forget}; {headline(mine)} split, "
         f"mean ± standard deviation over {models_in(mine)} models of each kind. [All methods and measures"

@@ -283,11 +283,12 @@ def conclusions(results: pd.DataFrame) -> Markdown:
     gap = {kind: 100 * values(results, kind, "energy_gap", split, "forget") for kind in ("gemu", "gefeu", *others)}
 
     def percent(kind: str, measure: str, *where: str) -> str:
-        return f"{100 * mean(results, kind, measure, *where):.0f} %"
+        digits = 0 if measure == "samples_share" else 1
+        return f"{100 * mean(results, kind, measure, *where):.{digits}f} %"
 
     costs = list(dict.fromkeys(percent(kind, "samples_share") for kind in ("gemu", "gefeu")))
     lines = [
-        f"On {name} GEMU closes {gap['gemu'].mean():.0f} % and GeFeU {gap['gefeu'].mean():.0f} % of the distance to "
+        f"On {name} GEMU closes {gap['gemu'].mean():.1f} % and GeFeU {gap['gefeu'].mean():.1f} % of the distance to "
         f"retrained models, with {' and '.join(costs)} of the samples that retraining sees. They still classify "
         f"{percent('gemu', 'accuracy', split, 'forget')} and {percent('gefeu', 'accuracy', split, 'forget')} of the "
         f"forgotten samples correctly, retrained models {percent('retrained', 'accuracy', split, 'forget')}."
@@ -299,7 +300,7 @@ def conclusions(results: pd.DataFrame) -> Markdown:
             known = f"a new model trained with {percent(other, 'samples_share')} of the samples"
         compared.append(_compared(gap["gemu"] - gap[other], gap["gefeu"] - gap[other], known, gap[other].mean()))
     if compared:
-        lines.append(f"By this distance {' '.join(compared)}")
+        lines.append(f"By this measure {' '.join(compared)}")
     attack = {kind: mean(results, kind, "u_lira", "train", "forget") for kind in gap}
     low, high = null_of(results, "u_lira", "train", "forget")
     if attack["gemu"] == attack["gemu"]:  # not nan, as with fewer than six models
@@ -310,7 +311,8 @@ def conclusions(results: pd.DataFrame) -> Markdown:
         lines.append(
             "A membership inference attack (U-LiRA) guesses whether a model was unlearned or retrained. It is right in "
             f"{_listed(parts)}; retrained models against each other give {100 * low:.0f} to {100 * high:.0f} %. So it "
-            f"tells {'all of them' if len(told) == len(attack) else _listed(told) or 'none of them'} from retraining."
+            f"distinguishes {'all of them' if len(told) == len(attack) else _listed(told) or 'none of them'} from "
+            "retrained models."
         )
     if "ascent" in set(results.kind):
         too_far = forgets_more(results, "ascent")
@@ -337,7 +339,7 @@ def _compared(gemu: np.ndarray, gefeu: np.ndarray, other: str, closed: float) ->
     also = "" if first == second else f", GeFeU is {second}"
     both = [f"{found[0][0]:+.1f} points (95 % interval {found[0][1]:+.1f} to {found[0][2]:+.1f})"]
     both.append(f"{found[1][0]:+.1f} ({found[1][1]:+.1f} to {found[1][2]:+.1f})")
-    return f"{who} {link} {other} ({closed:.0f} %){also}: {' and '.join(both)}."
+    return f"{who} {link} {other} ({closed:.1f} % closed){also}: {' and '.join(both)}."
 
 
 def _listed(words: list[str]) -> str:

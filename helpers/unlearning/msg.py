@@ -1,5 +1,5 @@
-"""MSG: draws anew the convolution weights whose gradients on forget and retain set agree most, then trains on the
-retain set.
+"""MSG: draws anew the convolution weights whose gradients on the forget and the retain set agree most, then trains on
+the retain set.
 
 Masked small gradients (Cadet et al. 2024, arXiv:2410.01276): where the gradients agree, weights serve what is to be
 forgotten as much as the rest.
