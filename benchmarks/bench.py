@@ -13,7 +13,7 @@ a whole notebook, is run once, beside the rates of the rounds):
 Rates of the usual way and of the limit are measured on a few thousand samples in each round and scaled to the number of
 samples of the line. In the same rounds the network that this repository had before is trained in place of the present
 one (`Former`), so that the gain can be seen on any machine. Writes data/results/benchmark.json,
-data/report/cost_growth.png and the README's performance table.
+data/report/cost_growth.png and the table in docs/speed.md.
 """
 
 import argparse
@@ -401,7 +401,8 @@ def main() -> None:
     picture = DATA / "report" / "cost_growth.png"
     save_figure(growth_figure(found["growth"]), picture)
     print(table(found))
-    write_page(page_with({"performance": f"{table(found)}\n\n![How cost grows]({shown(picture)})"}))
+    page, text = "docs/speed.md", f"{table(found)}\n\n![How cost grows](../{shown(picture)})"
+    write_page(page_with({"performance": text}, page), page)
 
 
 if __name__ == "__main__":

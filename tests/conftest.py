@@ -100,6 +100,7 @@ def copy_repository(target: Path, archive: bool = False) -> Path:
     target.mkdir(parents=True)
     for path in (*ROOT.glob("*.ipynb"), ROOT / "pyproject.toml", ROOT / "README.md"):
         shutil.copy(path, target)
+    shutil.copytree(ROOT / "docs", target / "docs")
     shutil.copytree(ROOT / "helpers", target / "helpers", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "data" / "splits", target / "data" / "splits")
     mnist.read("MNIST")  # which puts it there, if it lies where an earlier version kept it

@@ -1,8 +1,13 @@
-"""Tables and figures stand for any results; the README's come from the frame that is committed."""
+"""Tables and figures stand for any results; the pages' come from the frame that is committed, and what they name is
+there."""
 
+import ast
 import json
+import re
 import shutil
 import subprocess
+import sys
+import types
 from types import SimpleNamespace
 
 import numpy as np
@@ -169,63 +174,239 @@ def test_the_committed_frame_is_what_it_says(committed, about):
     assert not committed.duplicated(keys).any()
 
 
-def test_the_readme_is_made_from_the_committed_frame(committed, about):
-    """Its table, by pandas alone, and all of what stands between its marks."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    block = text.split("<!-- results -->")[1].split("<!-- /results -->")[0]
+def between(page: str, mark: str) -> str:
+    """What stands between the marks of a page of the repository."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return text.split(f"<!-- {mark} -->")[1].split(f"<!-- /{mark} -->")[0].strip()
+
+
+def cells_by_hand(frame, dataset, kind) -> dict[str, str]:
+    """Column -> cell of the pages' tables, by pandas alone."""
+    one = frame[(frame.dataset == dataset) & (frame.split == "test")]
+    table = 100 * one.pivot_table(index=["kind", "seed"], columns=["measure", "subset"], values="value")
+    mine = table.loc[kind]
+
+    def cell(sample, digits):
+        text = f"{sample.mean() + 0.0:.{digits}f} ± {sample.std(ddof=0):.{digits}f}"
+        return text.removeprefix("-") if float(text.split()[0]) == 0 else text
+
+    share = frame[(frame.dataset == dataset) & (frame.kind == kind) & (frame.measure == "samples_share")].value.mean()
+    return {
+        "distance to retrained models closed, %": cell(mine["energy_gap", "forget"], 1),
+        "KL divergence from retrained models closed, %": cell(mine["kl_gap", "forget"], 1),
+        "accuracy on the forgotten samples, %": cell(mine["accuracy", "forget"], 1),
+        "accuracy lost on the rest, points": cell(
+            table.loc["retrained"]["accuracy", "retain"].mean() - mine["accuracy", "retain"], 2
+        ),
+        "cost: samples, % of retraining": "–" if kind == "trained" else f"{100 * share:.1f}",
+    }
+
+
+def tables_of(text: str) -> list[pd.DataFrame]:
+    """The Markdown tables of a text."""
+    found = re.findall(r"(?:^\|.*\n?)+", text, re.MULTILINE)
+    cells = [[[cell.strip() for cell in line.strip("|").split(" | ")] for line in each.splitlines()] for each in found]
+    return [pd.DataFrame([row[1:] for row in rows[2:]], [row[0] for row in rows[2:]], rows[0][1:]) for rows in cells]
+
+
+def test_the_pages_are_made_from_the_committed_frame(committed, about):
+    """Their tables by pandas alone, and all of what stands between their marks."""
+    first, full = between("README.md", "results"), between("docs/results.md", "results")
     frame = pd.read_csv(COMMITTED)
-    frame = frame[(frame.split == "test") & frame.measure.isin(["energy_gap", "kl_gap", "accuracy"])]
-    table = 100 * frame.pivot_table(index=["dataset", "kind", "seed"], columns=["measure", "subset"], values="value")
-    for dataset in ("mnist", "cmnist"):
-        oracle = table.loc[dataset, "retrained"]["accuracy", "retain"].mean()
-        for kind, title in (("trained", "Trained"), ("retrained", "Retrained"), ("gemu", "GEMU"), ("gefeu", "GeFeU")):
-            mine = table.loc[dataset, kind]
-            cells = [("energy_gap", "forget"), ("kl_gap", "forget"), ("accuracy", "forget")]
-            shown = [f"{mine[c].mean() + 0.0:.1f} ± {mine[c].std(ddof=0):.1f}".replace("-0.0 ", "0.0 ") for c in cells]
-            lost = oracle - mine["accuracy", "retain"]
-            shown.append(f"{lost.mean():.2f} ± {lost.std(ddof=0):.2f}".replace("-0.00 ", "0.00 "))
-            row = [line for line in block.splitlines() if line.startswith(f"| {title} ")][dataset == "cmnist"]
-            assert all(cell in row for cell in shown), (row, shown)
-    assert page.results_text(committed, about) == block.strip()
-    assert f"{tables.models_in(committed)} models of each kind" in block and about["version"] in block
+    titles = {"trained": "Trained", "retrained": "Retrained", "gemu": "GEMU", "gefeu": "GeFeU", "reset": "Reset"}
+    titles |= {"new": "New model", "ascent": "Gradient Ascent"}
+    whole = tables_of(full)
+    assert len(whole) == len(about["sources"])
+    for dataset, table in zip(about["sources"], whole, strict=True):
+        assert {method.title for method in METHODS.values()} < set(table.index)
+        for kind, title in titles.items():
+            by_hand = cells_by_hand(frame, dataset, kind)
+            if kind == "ascent" and dataset == "mnist":
+                by_hand["KL divergence from retrained models closed, %"] = "below -1,000"
+            assert table.loc[title, list(by_hand)].to_dict() == by_hand
+    (table,) = tables_of(first)
+    assert len(table) == 7
+    for kind, title in titles.items():
+        row = table.loc[[name for name in table.index if name.split(" (")[0] == title][0]]
+        assert row.to_dict() == {column: cells_by_hand(frame, "mnist", kind)[column] for column in table.columns}
+    assert first == page.first_screen(committed, about) and full == page.results_text(committed, about)
+    assert between("README.md", "conclusions") == tables.conclusions(committed[committed.dataset == "mnist"]).data
+    for text in (first, full):
+        assert f"{tables.models_in(committed)} models of each kind" in text and about["version"] in text
 
 
-def test_the_readme_lists_every_method():
-    methods = (
-        (ROOT / "README.md").read_text(encoding="utf-8").split("<!-- methods -->")[1].split("<!-- /methods -->")[0]
+def test_the_first_figure_is_told_in_words_of_the_frame(committed):
+    one = committed[committed.dataset == "mnist"]
+    words = re.search(r"!\[(.*?)\]\(data/report/summary\.png\)", between("README.md", "results"))[1]
+    for kind, title in (("trained", "Trained"), ("retrained", "Retrained"), ("gemu", "GEMU")):
+        assert f"{title} {100 * mean(one, kind, 'accuracy', 'test', 'forget'):.0f} %" in words
+    assert f"Reset {100 * mean(one, 'reset', 'energy_gap', 'test', 'forget'):.0f} %" in words
+
+
+def test_the_readme_says_in_a_line_what_each_method_does():
+    methods = between("README.md", "methods")
+    assert methods == page.methods_text()
+    (table,) = tables_of(methods)
+    assert list(table.index) == [method.title for method in METHODS.values()]
+    for method in METHODS.values():
+        assert f"\n{method.title}: " in "\n" + sys.modules[method.run.__module__].__doc__, method.name
+        assert method.source.split(", arXiv:")[0] in table.loc[method.title, "paper"]
+        assert table.loc[method.title, "reads of the forget set"] == method.reads
+    said = table["what it does"]
+    assert said.is_unique and said.str.len().between(30, 150).all() and not said.str.contains("D_|et al").any()
+
+
+def test_a_method_without_a_line_of_its_own_is_told_by_the_first_sentence(monkeypatch):
+    module = types.ModuleType("somebodys", "Forgets by magic, at a rate\nof 0.5. And more.\n\nOther: no.")
+    monkeypatch.setitem(sys.modules, "somebodys", module)
+    run = SimpleNamespace(__module__="somebodys")
+    assert page.does(SimpleNamespace(title="Mine", run=run)) == "Forgets by magic, at a rate of 0.5"
+    module.__doc__ = "Two.\n\nMine: does this\nand that.\nOther: no.\n"
+    assert page.does(SimpleNamespace(title="Mine", run=run)) == "does this and that"
+    module.__doc__ = None
+    assert page.does(SimpleNamespace(title="Mine", run=run)) == tables.NONE
+
+
+def test_the_first_screen_answers():
+    """In 60 lines: the question, a figure, a table of at most seven rows and five columns, what was found, commands."""
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) < 150 and max(map(len, lines)) <= 400
+    first = "\n".join(lines[:60])
+    assert len(re.findall(r"[.?](?:\s|$)", lines[2])) == 2  # the question, in two sentences
+    assert len(re.findall(r"^!\[", first, re.MULTILINE)) == 1
+    table = tables_of(between("README.md", "results"))[0]
+    assert len(table) <= 7 and table.shape[1] <= 4  # beside the names
+    assert "<!-- /results -->" in first and "<!-- /conclusions -->" in first
+    assert 3 <= len(re.findall(r"^\d\. ", between("README.md", "conclusions"), re.MULTILINE)) <= 4
+    definitions = first.split("<!-- /results -->")[1].split("<!-- conclusions -->")[0].strip().splitlines()
+    assert len(definitions) <= 4
+    for line in ("make study ", "make test ", "UNLEARNING_QUICK=1 make study MODELS=6 "):
+        assert line in first
+
+
+PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *sorted(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))]
+MADE = ("data/downloads", "data/models", "data/results")  # by runs
+EXAMPLES = ("NAME", "<", "*")  # in names that stand for others
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_what_a_page_names_is_there(name):
+    """Every relative link, every file and folder, every make target, every page of docs from the README."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    place = (ROOT / name).parent
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if not re.match(r"https?:|#", link)]
+    missing = [link for link in links if not (place / link.split("#")[0]).exists()]
+    code = " ".join(re.findall(r"```.*?```|`[^`\n]+`", text, re.DOTALL))
+    files = re.findall(
+        r"(?<![\w/.-])(?:helpers|data|docs|tests|benchmarks)/[\w/.<>*-]*|\b\w+\.ipynb|\b[A-Z]+\.md", code
     )
-    assert methods.strip() == tables.all_settings().data.drop(columns="hyper-parameters").to_markdown()
-    assert all(f"| {m.title} " in methods and m.source in methods for m in METHODS.values())
+    files = [file for file in files if not file.startswith(MADE) and not any(sign in file for sign in EXAMPLES)]
+    missing += [file for file in files if not (ROOT / file).exists()]
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    asked = re.findall(r"\bmake (?:[A-Z]+=\S+ )*([a-z]+)\b", code)
+    assert not missing and set(asked) <= set(targets), (missing, asked)
+    if name == "README.md":
+        assert {page for page in PAGES if page.startswith("docs/")} <= set(links) and asked and files
+
+
+def test_the_queries_of_the_readme_find_numbers():
+    """Every block that reads the frame: whatever an expression gives is numbers, as many as asked for, none missing."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "measures.csv" in block]
+    assert blocks
+    for block in blocks:
+        names, asked = {}, 0
+        for statement in ast.parse(block).body:
+            source = ast.unparse(statement).replace("data/report/measures.csv.gz", str(COMMITTED))
+            if not isinstance(statement, ast.Expr):
+                exec(source, names)
+                continue
+            found, asked = np.asarray(eval(source, names), dtype=float), asked + 1
+            assert found.size > 1 and np.isfinite(found).all(), source
+        assert asked and {"null", "gemu"} <= set(names["results"].kind)
+        types_of = names["results"].dtypes
+        assert all(pd.api.types.is_numeric_dtype(types_of[column]) for column in ("seed", "step", "value"))
+        kept = names["results"].drop(columns=["seed", "step"])
+        assert (kept["at"] == "").any() and not kept.isna().any(axis=None)
+        (shorter,) = re.findall(r"`(mean\(results.*?\))`", text)
+        sevens = names["results"].query("dataset == 'mnist' and kind == 'gemu' and measure == 'accuracy'")
+        sevens = sevens.query("split == 'test' and subset == 'neighbours'").value.mean()
+        assert eval(shorter, {"mean": mean} | names) == pytest.approx(sevens)
 
 
 def test_a_report_needs_nothing_but_the_committed_frame(tmp_path):
-    """In a copy without data, models and results it leaves the README as it is."""
-    for part in ("helpers", "data/report"):
+    """In a copy without data, models and results it leaves both pages as they are."""
+    for part in ("helpers", "data/report", "docs"):
         shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__", "*.png"))
     shutil.copy(ROOT / "README.md", tmp_path)
-    text = (tmp_path / "README.md").read_text(encoding="utf-8")
-    (tmp_path / "README.md").write_text(text.replace("± ", "+- "), encoding="utf-8")
+    pages = {name: (tmp_path / name).read_text(encoding="utf-8") for name in ("README.md", "docs/results.md")}
+    for name, text in pages.items():
+        (tmp_path / name).write_text(text.replace("± ", "+- "), encoding="utf-8")
     done = run_python(tmp_path, command("report"))
     assert done.returncode == 0, done.stderr[-1000:]
-    assert (tmp_path / "README.md").read_text(encoding="utf-8") == text
+    assert {name: (tmp_path / name).read_text(encoding="utf-8") for name in pages} == pages
     assert (tmp_path / "data" / "report" / "frontier.png").stat().st_size > 10_000
 
 
-def test_words_say_what_the_frame_says(committed):
-    one = committed[committed.dataset == "mnist"]
-    said = tables.conclusions(one).data
-    assert len(said.splitlines()) == 3
+@pytest.mark.parametrize("dataset", ["mnist", "cmnist"])
+def test_words_say_what_the_frame_says(committed, dataset):
+    one = committed[committed.dataset == dataset]
+    close, compared, attack, ascent = tables.conclusions(one).data.splitlines()
     for kind in ("gemu", "gefeu"):
-        assert f"{100 * mean(one, kind, 'energy_gap', 'test', 'forget'):.0f} %" in said
-        assert f"{mean(one, kind, 'u_lira', 'train', 'forget'):.2f}" in said
-    best = max(("gemu", "gefeu"), key=lambda kind: mean(one, kind, "energy_gap", "test", "forget"))
-    plain = tables.best_plain(one)
-    difference = values(one, best, "energy_gap", "test", "forget") - values(one, plain, "energy_gap", "test", "forget")
-    low, high = interval(difference)
-    word = "closer than" if low > 0 else "not as close as" if high < 0 else "not told apart"
-    assert word in said and METHODS[plain].title in said
+        assert f"{100 * mean(one, kind, 'energy_gap', 'test', 'forget'):.1f} %" in close
+        assert f"{100 * mean(one, kind, 'accuracy', 'test', 'forget'):.1f} %" in close
+    best = tables.best_plain(one)
+    usual = one.query("kind == 'retrained' and measure == 'loss' and split == 'train' and subset == 'forget'").value
+    most = one.query("measure == 'loss' and split == 'train' and subset == 'forget'").groupby("kind").value.mean()
+    careful = most.index[most <= usual.mean() + 2 * usual.std()]
+    gaps = one.query("measure == 'energy_gap' and split == 'test' and subset == 'forget'").groupby("kind").value.mean()
+    assert gaps[best] == max(gaps[k] for k in careful if k in METHODS and k not in ("gemu", "gefeu", "new"))
+    for sentence, other, name in zip(
+        re.split(r"(?<=\))\. ", compared), (best, "new"), (f"the best rival, {METHODS[best].title}", "a new model"),
+        strict=True,
+    ):  # fmt: skip
+        assert name in sentence
+        for kind in ("gemu", "gefeu"):
+            more = values(one, kind, "energy_gap", "test", "forget") - values(
+                one, other, "energy_gap", "test", "forget"
+            )
+            low, high = (100 * end for end in interval(more))
+            word = "closer to retraining" if low > 0 else "further from" if high < 0 else "not distinguishable"
+            assert (
+                word in sentence
+                and f"{100 * more.mean():+.1f}" in sentence
+                and f"{low:+.1f} to {high:+.1f}" in sentence
+            )
     low, high = null_of(one, "u_lira", "train", "forget")
-    assert f"{low:.2f} to {high:.2f}" in said
+    right = {kind: mean(one, kind, "u_lira", "train", "forget") for kind in ("gemu", "gefeu", best, "new")}
+    assert f"give {100 * low:.0f} to {100 * high:.0f} %" in attack
+    assert all(f"{100 * each:.0f} %" in attack for each in right.values())
+    assert ("all of them" in attack) == (min(right.values()) > high)
+    lost = mean(one, "retrained", "accuracy", "test", "retain") - mean(one, "ascent", "accuracy", "test", "retain")
+    assert "forgets more than retraining" in ascent and f"loses {100 * lost:.0f} percentage points" in ascent
+
+
+def test_words_on_an_attack_that_fails_on_some(committed):
+    """U-LiRA of made-up accuracy on one method and on all, beside the null distribution of the frame."""
+    one = committed[committed.dataset == "mnist"]
+    attack = (one.measure == "u_lira") & (one.kind != "null")
+    for kinds, said in (
+        (("gefeu", "reset", "new"), "GEMU"),
+        ((), "all of them"),
+        (("gemu", "gefeu", "reset", "new"), "none"),
+    ):
+        made = one.assign(value=one.value.mask(attack, 0.9).mask(attack & one.kind.isin(kinds), 0.5))
+        assert f"So it distinguishes {said}" in tables.conclusions(made).data.splitlines()[2]
+    assert len(tables.conclusions(one[one.measure != "u_lira"]).data.splitlines()) == 3  # as of fewer than six models
+
+
+def test_words_on_two_methods_that_differ():
+    clear, none = np.full(5, 3.0) + np.arange(5) / 10, np.array([-1.0, 1, -2, 2, 0.5])
+    same, mixed = tables._compared(clear, clear, "X", 80), tables._compared(none, -clear, "X", 80)
+    assert same.startswith("GEMU and GeFeU are closer to retraining than X (80.0 % closed): +3.2 points")
+    assert mixed.startswith(
+        "GEMU is not distinguishable from X (80.0 % closed), GeFeU is further from retraining: +0.1 points"
+    )
 
 
 def test_tables_tex_needs_booktabs_alone(committed, tmp_path):
@@ -264,15 +445,17 @@ def test_figures_are_shown_where_nothing_may_be_written(committed, tmp_path, mon
     assert (tmp_path / "results").read_text() == "a file where the folder should be"
 
 
-def test_the_readme_is_changed_between_its_marks_only(tmp_path, monkeypatch):
-    shutil.copy(ROOT / "README.md", tmp_path)
+@pytest.mark.parametrize("name, mark", [("README.md", "results"), ("docs/speed.md", "performance")])
+def test_a_page_is_changed_between_its_marks_only(tmp_path, monkeypatch, name, mark):
+    (tmp_path / "docs").mkdir()
+    shutil.copy(ROOT / name, tmp_path / name)
     monkeypatch.setattr(page, "ROOT", tmp_path)
-    before = (tmp_path / "README.md").read_text(encoding="utf-8")
-    page.write_page(page.page_with({"performance": "a table"}))
-    after = (tmp_path / "README.md").read_text(encoding="utf-8")
-    begin, end = "<!-- performance -->", "<!-- /performance -->"
+    before = (tmp_path / name).read_text(encoding="utf-8")
+    page.write_page(page.page_with({mark: "a table"}, name), name)
+    after = (tmp_path / name).read_text(encoding="utf-8")
+    begin, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
     assert after.split(begin)[0] == before.split(begin)[0] and after.split(end)[1] == before.split(end)[1]
     assert after.split(begin)[1].split(end)[0].strip() == "a table"
-    (tmp_path / "README.md").write_text("nothing")
+    (tmp_path / name).write_text("nothing")
     with pytest.raises(StudyError, match="has lost its lines"):
-        page.page_with({"performance": "a table"})
+        page.page_with({mark: "a table"}, name)

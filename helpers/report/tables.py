@@ -176,29 +176,46 @@ def _closest(results: pd.DataFrame, found: dict[str, np.ndarray], about: Measure
 
 
 def best_plain(results: pd.DataFrame) -> str | None:
-    """The method without a notebook of its own that closes most of the energy gap without forgetting more than
-    retraining."""
-    plain = [kind for kind in kinds_in(results) if kind in METHODS and kind not in OURS]
+    """The best of the rivals: the method without a notebook of its own that closes most of the energy distance without
+    forgetting more than retraining. A new model is no rival: it is retraining with fewer samples."""
+    plain = [kind for kind in kinds_in(results) if kind in METHODS and kind not in (*OURS, "new")]
     plain = [kind for kind in plain if not forgets_more(results, kind)]
     return max(plain, key=lambda kind: mean(results, kind, "energy_gap", headline(results), "forget"), default=None)
 
 
-def overview_table(results: pd.DataFrame) -> Styler:
-    """At most seven rows: trained, retrained, the three routines, the best of the others, and the 95 % interval of the
-    retrained models' mean."""
-    kinds = [kind for kind in ("trained", "retrained", *OURS, best_plain(results)) if kind in set(results.kind)]
-    shown = {"energy gap closed, %": "energy_gap", "KL gap closed, %": "kl_gap", "accuracy on forget, %": "accuracy"}
+def overview_table(results: pd.DataFrame, kinds: list[str] | None = None) -> Styler:
+    """How close to retraining, at what cost. kinds: the rows; None: trained, retrained, GEMU, GeFeU, the best rival,
+    a new model and Gradient Ascent. The last row is the 95 % interval of the retrained models' mean."""
+    best, names = best_plain(results), dict(TITLES)
+    if kinds is None:
+        ours = [kind for kind in OURS if kind != "ascent"]
+        kinds = [k for k in ("trained", "retrained", *ours, best, "new", "ascent") if k in set(results.kind)]
+        names |= {"trained": "Trained (nothing forgotten)", "retrained": "Retrained (the goal)"}
+        names |= {best: f"{names.get(best)} (best rival)", "new": f"{names.get('new')} (short retraining)"}
+    shown = {
+        "distance to retrained models closed, %": "energy_gap",
+        "KL divergence from retrained models closed, %": "kl_gap",
+        "accuracy on the forgotten samples, %": "accuracy",
+    }
     oracle, rows, split = mean(results, "retrained", "accuracy", "test", "retain"), {}, headline(results)
     for kind in kinds:
-        cells = {
-            name: spread(values(results, kind, measure, split, "forget"), 100, 1) for name, measure in shown.items()
-        }
-        lost, share = oracle - values(results, kind, "accuracy", "test", "retain"), 100 * time_share(results, kind)
-        cells["lost on retain, percentage points"] = spread(lost, 100)
-        cells["time, % of retraining"] = f"{share:.1f}" if kind in METHODS and np.isfinite(share) else NONE
-        rows[name_of(results, kind)] = cells
-    null = {name: null_of(results, measure, split, "forget") for name, measure in shown.items()}
-    rows["Retrained, 95 % interval"] = {name: span(*(100 * end for end in ends), 1) for name, ends in null.items()}
+        cells, method = {}, kind in METHODS
+        for column, measure in shown.items():
+            found = 100 * values(results, kind, measure, split, "forget")
+            cells[column] = "below -1,000" if len(found) and found.mean() < -1000 else spread(found, digits=1)
+        lost = 100 * (oracle - values(results, kind, "accuracy", "test", "retain"))
+        cells["accuracy lost on the rest, points"] = spread(lost)
+        share, attack = mean(results, kind, "samples_share"), mean(results, kind, "u_lira", "train", "forget")
+        costs = {"cost: samples, % of retraining": share, "cost: time, % of retraining": time_share(results, kind)}
+        for column, cost in costs.items():
+            cells[column] = f"{100 * cost:.1f}" if (method or kind == "retrained") and np.isfinite(cost) else NONE
+        cells["U-LiRA attack accuracy, %"] = f"{100 * attack:.0f}" if attack == attack else NONE
+        cells["forgets more than retraining"] = ("no", "yes")[forgets_more(results, kind)] if method else NONE
+        rows[names[kind]] = cells
+    null = {column: null_of(results, measure, split, "forget") for column, measure in shown.items()}
+    rows["Retrained, 95 % interval"] = {column: span(*(100 * end for end in ends), 1) for column, ends in null.items()}
+    low, high = null_of(results, "u_lira", "train", "forget")
+    rows["Retrained, 95 % interval"]["U-LiRA attack accuracy, %"] = span(100 * low, 100 * high, 0)
     return styled(pd.DataFrame(rows).T.fillna(NONE).rename_axis(index="models"), over(results))
 
 
@@ -304,31 +321,74 @@ def run_note(task: Task, n: int, results: pd.DataFrame) -> Markdown:
 
 
 def conclusions(results: pd.DataFrame) -> Markdown:
-    """How close GEMU and GeFeU come, whether a plain method comes closer, and whether an attacker sees a difference."""
+    """What was found, as a numbered list: how close GEMU and GeFeU come, how that compares with the best of the rivals
+    and with a new model, what an attacker sees, and what Gradient Ascent does."""
     name, split = NAMES[results.iloc[0].dataset], headline(results)
     if no_gap(results):
         return Markdown(no_gap(results))
-    read = {kind: 100 * mean(results, kind, "accuracy", split, "forget") for kind in ("retrained", "gemu", "gefeu")}
-    gap = {kind: 100 * mean(results, kind, "energy_gap", split, "forget") for kind in ("gemu", "gefeu")}
+    others = [kind for kind in (best_plain(results), "new") if kind in set(results.kind)]
+    gap = {kind: 100 * values(results, kind, "energy_gap", split, "forget") for kind in ("gemu", "gefeu", *others)}
+
+    def percent(kind: str, measure: str, *where: str) -> str:
+        digits = 0 if measure == "samples_share" else 1
+        return f"{100 * mean(results, kind, measure, *where):.{digits}f} %"
+
+    costs = list(dict.fromkeys(percent(kind, "samples_share") for kind in ("gemu", "gefeu")))
     lines = [
-        f"On {name} GEMU closes {gap['gemu']:.0f} % and GeFeU {gap['gefeu']:.0f} % of the energy distance to "
-        f"retrained models; they still classify {read['gemu']:.0f} % and {read['gefeu']:.0f} % of the forgotten "
-        f"samples correctly, retrained models {read['retrained']:.0f} %."
+        f"On {name} GEMU closes {gap['gemu'].mean():.1f} % and GeFeU {gap['gefeu'].mean():.1f} % of the distance to "
+        f"retrained models, with {' and '.join(costs)} of the samples that retraining sees. They still classify "
+        f"{percent('gemu', 'accuracy', split, 'forget')} and {percent('gefeu', 'accuracy', split, 'forget')} of the "
+        f"forgotten samples correctly, retrained models {percent('retrained', 'accuracy', split, 'forget')}."
     ]
-    best, ours = best_plain(results), max(gap, key=gap.get)
-    if best:
-        mine, theirs = (100 * values(results, kind, "energy_gap", split, "forget") for kind in (ours, best))
-        low, high = interval(mine - theirs)
-        verdict = "closer than" if low > 0 else "not as close as" if high < 0 else "not told apart from"
-        lines.append(
-            f"{TITLES[ours]} is {verdict} the best of the rivals, {TITLES[best]} ({theirs.mean():.0f} %): "
-            f"the difference is {(mine - theirs).mean():+.1f} percentage points ({low:+.1f} to {high:+.1f})."
-        )
-    attack = {kind: mean(results, kind, "u_lira", "train", "forget") for kind in ("gemu", "gefeu")}
+    compared = []
+    for other in others:
+        known = f"the best rival, {TITLES[other]}"
+        if other == "new":
+            known = f"a new model trained with {percent(other, 'samples_share')} of the samples"
+        compared.append(_compared(gap["gemu"] - gap[other], gap["gefeu"] - gap[other], known, gap[other].mean()))
+    if compared:
+        lines.append(f"By this measure {' '.join(compared)}")
+    attack = {kind: mean(results, kind, "u_lira", "train", "forget") for kind in gap}
     low, high = null_of(results, "u_lira", "train", "forget")
     if attack["gemu"] == attack["gemu"]:  # not nan, as with fewer than six models
+        names = {kind: "a new model" if kind == "new" else TITLES[kind] for kind in attack}
+        told, parts = [names[kind] for kind, right in attack.items() if right > high], []
+        for kind, right in attack.items():
+            parts.append(f"{100 * right:.0f} %{' of cases' * (not parts)} for {names[kind]}")
         lines.append(
-            f"An attacker (U-LiRA) tells GEMU's models from retrained ones with accuracy {attack['gemu']:.2f} and "
-            f"GeFeU's with {attack['gefeu']:.2f}; retrained models against each other give {low:.2f} to {high:.2f}."
+            "A membership inference attack (U-LiRA) guesses whether a model was unlearned or retrained. It is right in "
+            f"{_listed(parts)}; retrained models against each other give {100 * low:.0f} to {100 * high:.0f} %. So it "
+            f"distinguishes {'all of them' if len(told) == len(attack) else _listed(told) or 'none of them'} from "
+            "retrained models."
+        )
+    if "ascent" in set(results.kind):
+        too_far = forgets_more(results, "ascent")
+        kept = (mean(results, kind, "accuracy", "test", "retain") for kind in ("retrained", "ascent"))
+        lines.append(
+            f"Gradient Ascent {'forgets more' if too_far else 'does not forget more'} than retraining: it classifies "
+            f"{percent('ascent', 'accuracy', split, 'forget')} of the forgotten samples correctly, and loses "
+            f"{-100 * np.diff(list(kept)).item() + 0.0:.0f} percentage points of accuracy on the rest."
         )
     return Markdown("\n".join(f"{place}. {line}" for place, line in enumerate(lines, 1)))
+
+
+def _compared(gemu: np.ndarray, gefeu: np.ndarray, other: str, closed: float) -> str:
+    """A sentence on both methods. gemu, gefeu: what they close more than `other` does, in percentage points, [N] each;
+    closed: by `other`, in percent."""
+    words, found = [], []
+    for more in (gemu, gefeu):
+        low, high = interval(more)
+        closer, further = ("closer to retraining", "than"), ("further from retraining", "than")
+        words.append(closer if low > 0 else further if high < 0 else ("not distinguishable", "from"))
+        found.append((more.mean(), low, high))
+    (first, link), (second, _) = words
+    who = f"GEMU and GeFeU are {first}" if first == second else f"GEMU is {first}"
+    also = "" if first == second else f", GeFeU is {second}"
+    both = [f"{found[0][0]:+.1f} points (95 % interval {found[0][1]:+.1f} to {found[0][2]:+.1f})"]
+    both.append(f"{found[1][0]:+.1f} ({found[1][1]:+.1f} to {found[1][2]:+.1f})")
+    return f"{who} {link} {other} ({closed:.1f} % closed){also}: {' and '.join(both)}."
+
+
+def _listed(words: list[str]) -> str:
+    """a, b and c"""
+    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))

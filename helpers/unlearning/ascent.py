@@ -1,8 +1,11 @@
-"""Simple Gradient Ascent: train on the forget set with the sign turned round. The naive baseline; it over-forgets.
+"""Two ways to raise the loss on the forget set, with nothing that protects the rest.
 
-One pass over D_f with optimizer, batch size and learning rate of the training recipe, each step ascending CE(f(x), y)
-(Golatkar et al. 2020, arXiv:1911.04933, call it NegGrad). It alone has no budget: its cost is that of D_f. Tuned Ascent
-is the same with the rate at which a study found that it should stop, and reads at most its budget of D_f.
+Gradient Ascent: one pass over the forget set that raises its loss, with the settings of training.
+Tuned Ascent: Gradient Ascent at a lower learning rate, which a hyper-parameter study found.
+
+Each step ascends CE(f(x), y) with the optimizer, batch size and, for Gradient Ascent, learning rate of the training
+recipe (Golatkar et al. 2020, arXiv:1911.04933, call it NegGrad). Gradient Ascent alone has no budget: its cost is that
+of D_f. Tuned Ascent reads at most its budget of D_f.
 """
 
 from dataclasses import dataclass

@@ -1,9 +1,12 @@
 """Plain training on D_r, from four starts.
 
-- Fine-tuning: training goes on (Golatkar et al. 2020, arXiv:1911.04933).
-- Freeze (CF-k, Goel et al. 2022, arXiv:2201.06640): only the last k layers go on.
-- Reset (after EU-k of the same paper): the last k layers are drawn anew, then all train (in EU-k these alone).
-- New model: all of it is drawn anew, which is retraining on a budget.
+Fine-tuning: goes on training all layers on the retain set.
+Freeze: goes on training the last layers alone on the retain set.
+Reset: draws the last layers anew, then trains all layers on the retain set.
+New model: draws all weights anew and trains on the retain set, with as few samples as unlearning may see.
+
+Fine-tuning is in Golatkar et al. 2020, arXiv:1911.04933; Freeze is CF-k of Goel et al. 2022, arXiv:2201.06640;
+Reset follows EU-k of the same paper, in which the new layers alone are trained.
 """
 
 from dataclasses import dataclass

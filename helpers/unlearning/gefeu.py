@@ -1,4 +1,6 @@
-"""GeFeU: Generator Feature Unlearning. The noise is labelled with what the trained model says of forgotten pictures.
+"""GeFeU: as GEMU, but the noise carries the trained model's own outputs on the forget set as labels.
+
+Generator Feature Unlearning.
 
 y of noise sample k in `generator.py` is the trained model's own output softmax f(x_k), x_k in D_f, where the error is
 maximised and where the model is impaired. The forgotten images are read once, for these outputs; where reading all of

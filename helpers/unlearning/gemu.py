@@ -1,4 +1,6 @@
-"""GEMU: Generator fast yet Effective Machine Unlearning. The noise is labelled as the forget set is.
+"""GEMU: trains on generated noise that carries the forget set's labels, then on the retain set.
+
+Generator fast yet Effective Machine Unlearning.
 
 y of noise sample k in `generator.py` is the one-hot label of a forgotten sample: the forgotten class, or, where the
 forget set has several, each as often as there. Of the forget set GEMU sees the labels, never the images (zero-glance).

@@ -1,5 +1,8 @@
-"""MSG, masked small gradients (Cadet et al. 2024, arXiv:2410.01276): where the gradients of CE on D_r and on D_f agree
-most, weights are drawn anew, since they serve what is to be forgotten as much as the rest.
+"""MSG: draws anew the convolution weights whose gradients on the forget and the retain set agree most, then trains on
+the retain set.
+
+Masked small gradients (Cadet et al. 2024, arXiv:2410.01276): where the gradients agree, weights serve what is to be
+forgotten as much as the rest.
 
 1. Of every convolution the weights with the smallest |gradient of CE(D_r) - CE(D_f)| are drawn anew.
 2. Train on D_r; the gradients of the other convolution weights are damped.

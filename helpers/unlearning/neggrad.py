@@ -1,4 +1,7 @@
-"""NegGrad+: minimise alpha CE(D_r) - (1 - alpha) CE(D_f), cycling D_f (Kurmanji et al. 2023, arXiv:2302.09880)."""
+"""NegGrad+: lowers the loss on the retain set and raises it on the forget set in the same steps.
+
+Minimises alpha CE(D_r) - (1 - alpha) CE(D_f), cycling D_f (Kurmanji et al. 2023, arXiv:2302.09880).
+"""
 
 from dataclasses import dataclass
 

@@ -1,8 +1,10 @@
-"""Random labels and SalUn.
+"""Two methods that give the forget set wrong labels.
 
-Random labels (Amnesiac unlearning, Graves et al. 2021, arXiv:2010.10981): train on D_r, and on D_f relabelled uniformly
-among the wrong classes. SalUn (Fan et al. 2023, arXiv:2310.12508, eq. 3 and 4): the same, changing only the weights
-with the largest |gradient of CE on D_f|.
+Random labels: trains on the retain set, and on the forget set with random wrong labels.
+SalUn: as Random labels, but changes only the weights with the largest gradient on the forget set.
+
+Random labels is Amnesiac unlearning (Graves et al. 2021, arXiv:2010.10981), its labels uniform among the wrong classes;
+SalUn follows Fan et al. 2023, arXiv:2310.12508, eq. 3 and 4.
 """
 
 from dataclasses import dataclass

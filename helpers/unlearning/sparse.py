@@ -1,5 +1,7 @@
-"""l1-sparse fine-tuning (Jia et al. 2023, arXiv:2304.04934, eq. 3): minimise CE(D_r) + gamma ||theta||_1, gamma falling
-linearly to 0."""
+"""l1-sparse: trains on the retain set with an l1 penalty on all weights that falls to zero.
+
+Minimises CE(D_r) + gamma ||theta||_1, gamma falling linearly to 0 (Jia et al. 2023, arXiv:2304.04934, eq. 3).
+"""
 
 from dataclasses import dataclass
 

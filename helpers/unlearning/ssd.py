@@ -1,6 +1,8 @@
-"""Selective Synaptic Dampening (Foster et al. 2023, arXiv:2308.07707, eq. 3 and 4): where a weight's importance for D_f
-exceeds alpha times that for D, multiply it by min(lambda I_D / I_f, 1). No training. At most half of the budget goes
-into I_f."""
+"""SSD: shrinks the weights that matter more for the forget set than for all training data, without any training.
+
+Selective Synaptic Dampening (Foster et al. 2023, arXiv:2308.07707, eq. 3 and 4): where a weight's importance for D_f
+exceeds alpha times that for D, multiply it by min(lambda I_D / I_f, 1). At most half of the budget goes into I_f.
+"""
 
 from dataclasses import dataclass
 

@@ -1,13 +1,16 @@
-"""Two methods in which the outputs of teachers are the targets of a student: SCRUB and the bad teacher.
+"""Two methods in which the outputs of teachers are the targets of a student.
 
-SCRUB (Kurmanji et al. 2023, arXiv:2302.09880, eq. 1 and 2): the trained model is the teacher. The student takes, in
+SCRUB: moves away from the trained model's outputs on the forget set and stays close to them on the retain set.
+Bad teacher: imitates a randomly initialised network on the forget set and the trained model on the retain set.
+
+For SCRUB (Kurmanji et al. 2023, arXiv:2302.09880, eq. 1 and 2) the trained model is the teacher. The student takes, in
 turn, steps that maximise KL(teacher || student) on D_f, and steps that minimise a CE + (1 - a) KL(teacher || student)
 on D_r; at the end only the latter. The rewind (section 3.3) is left out: it needs validation samples like those of D_f,
-and there are none. At most half of the budget goes into the steps on D_f;
-where they allow less than D_f, a random sample of it is read.
+and there are none. At most half of the budget goes into the steps on D_f; where
+they allow less than D_f, a random sample of it is read.
 
-Bad teacher (Chundawat et al. 2022, arXiv:2205.08096, eq. 2): the student minimises KL to a random network on D_f and to
-the trained model on D_r.
+For the bad teacher (Chundawat et al. 2022, arXiv:2205.08096, eq. 2) the student minimises KL to a random network on D_f
+and to the trained model on D_r.
 """
 
 from dataclasses import dataclass

@@ -1,5 +1,6 @@
-"""UNSIR, from which GEMU and GeFeU come (Tarun et al. 2021, arXiv:2111.08947): one batch of noise is itself what is
-learned.
+"""UNSIR: trains on one batch of learned noise that carries the forget set's labels, then on the retain set.
+
+GEMU and GeFeU come from it (Tarun et al. 2021, arXiv:2111.08947); here the batch of noise is itself what is learned.
 
 Pixels N start as N(0, 1) and minimise -CE(f(N), y) + lambda mean N^2 by Adam in 40 steps (eq. 2; the paper sums the
 squares of a picture, here they are averaged, so that lambda means the same for one channel and three); then impair,
