@@ -95,16 +95,16 @@ def test_a_study_shows_one_bar_one_table_and_where_things_are(workshop, study):
     lines = study.stdout.splitlines()
     assert "2 models of each kind on cpu" in study.stdout and "Done in" in study.stdout
     rows = [line.split("|")[1].strip() for line in lines if line.startswith("| ")]
-    assert rows[1:3] == ["Retrained", "Trained"] and rows[-1] == "Retrained against retrained, 95 %"
-    assert {"GEMU", "GeFeU", "Reset", "New model"} <= {row.removesuffix(" (over)") for row in rows}
+    assert rows[1:3] == ["Trained", "Retrained"] and rows[-1] == "Retrained, 95 % interval"
+    assert {"GEMU", "GeFeU", "Reset", "New model"} <= set(rows)
     named = [workshop / line.split()[-1] for line in lines[-4:]]
     assert all(path.exists() for path in named), lines[-4:]
     assert "Making and measuring the models will take about" in study.stderr + study.stdout
     bars = study.stderr.replace("\r", "\n").splitlines()
-    assert any("Retrained: 2 of 2 models made" in line for line in bars), study.stderr[-1000:]
+    assert any("of 2 models made" in line for line in bars), study.stderr[-1000:]
     assert any("models measured" in line for line in bars) and "Traceback" not in study.stderr
     assert "IPKernelApp" not in study.stderr  # the kernels have nothing to say
-    assert "MNIST" not in study.stdout.replace("Colored MNIST", "")  # of the data set that was asked for alone
+    assert "make study" not in study.stdout  # nothing about data sets that were not asked for
 
 
 def test_the_page_asks_for_nothing_and_shows_every_figure(workshop, executed):

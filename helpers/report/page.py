@@ -12,19 +12,13 @@ from helpers.evaluation.frame import COLUMNS, headline, mean
 from helpers.files import DATA, ROOT, StudyError, load_frame, shown, written_whole
 from helpers.report.frontier import frontier
 from helpers.report.style import save_figure
-from helpers.report.tables import NONE, best_plain, conclusions, kinds_in, models_in, overview_table
+from helpers.report.tables import NONE, best_plain, conclusions, in_short, kinds_in, models_in, overview_table
 from helpers.unlearning import METHODS, TITLES
 from helpers.unlearning.method import Method
 
 REPORT = DATA / "report"
 ABOUT = REPORT / "release.json"  # what made the frame beside it
 REMEDY = "take the published one, or run `make release`."
-FIRST = (  # columns of the README's table
-    "distance to retrained models closed, %",
-    "accuracy on the forgotten samples, %",
-    "accuracy lost on the rest, points",
-    "cost: samples, % of retraining",
-)
 
 
 def report() -> None:
@@ -70,7 +64,7 @@ def title_of(dataset: str, about: dict) -> str:
 def first_screen(results: pd.DataFrame, about: dict) -> str:
     """Figure and table of the README, in Markdown: the first data set alone, seven rows, four columns."""
     mine = first_of(results, about)
-    table = overview_table(mine).data.drop(index="Retrained, 95 % interval")[list(FIRST)]
+    table = in_short(mine).drop(index="Retrained, 95 % interval")
     others = ", ".join(NAMES[dataset] for dataset in about["sources"] if dataset != mine.iloc[0].dataset)
     note = (
         f"{title_of(mine.iloc[0].dataset, about)}, forgotten: {mine.iloc[0].forget}; {headline(mine)} split, "

@@ -21,6 +21,12 @@ from helpers.sizes import SIZES
 from helpers.unlearning import METHODS, OURS, TITLES
 
 NONE = "–"
+IN_SHORT = (  # columns of the overview
+    "distance to retrained models closed, %",
+    "accuracy on the forgotten samples, %",
+    "accuracy lost on the rest, points",
+    "cost: samples, % of retraining",
+)
 PARTS = tuple(("test", subset) for subset in ("all", "retain", "neighbours", "forget")) + (("train", "forget"),)
 
 
@@ -214,6 +220,8 @@ def overview_table(results: pd.DataFrame, kinds: list[str] | None = None) -> Sty
         rows[names[kind]] = cells
     null = {column: null_of(results, measure, split, "forget") for column, measure in shown.items()}
     rows["Retrained, 95 % interval"] = {column: span(*(100 * end for end in ends), 1) for column, ends in null.items()}
+    ends = [100 * (oracle - end) for end in null_of(results, "accuracy", "test", "retain")[::-1]]
+    rows["Retrained, 95 % interval"]["accuracy lost on the rest, points"] = span(*ends, 2)
     low, high = null_of(results, "u_lira", "train", "forget")
     rows["Retrained, 95 % interval"]["U-LiRA attack accuracy, %"] = span(100 * low, 100 * high, 0)
     return styled(pd.DataFrame(rows).T.fillna(NONE).rename_axis(index="models"), over(results))
@@ -226,40 +234,20 @@ def beside_table(results: pd.DataFrame, kind: str) -> Styler:
     """A method beside trained and retrained models, GEMU, and the two that need no idea of unlearning at the same cost:
     Reset and a new model."""
     kinds = ["trained", "retrained", kind, *(name for name in BESIDE if name != kind and name in set(results.kind))]
-    return styled(_in_short(results, kinds), over(results))
-
-
-def _in_short(results: pd.DataFrame, kinds: list[str]) -> pd.DataFrame:
-    """Kinds of models in four numbers each."""
-    split, rows = headline(results), {}
-    oracle = mean(results, "retrained", "accuracy", "test", "retain")
-    for kind in kinds:
-        rows[name_of(results, kind)] = [
-            spread(values(results, kind, "energy_gap", split, "forget"), 100, 1),
-            spread(values(results, kind, "accuracy", split, "forget"), 100, 1),
-            spread(oracle - values(results, kind, "accuracy", "test", "retain"), 100),
-            f"{100 * mean(results, kind, 'samples_share'):.1f}",
-        ]
-    columns = ["energy gap closed, %", "accuracy on forget, %", "lost on retain, points", "samples, % of retraining"]
-    return pd.DataFrame.from_dict(rows, "index", columns=columns)
+    return styled(in_short(results, kinds), over(results))
 
 
 def closing_table(results: pd.DataFrame) -> pd.DataFrame:
-    """Every kind in a few numbers, for the terminal: baselines first, then the methods from the closest to retrained
-    models to the farthest; the last row is the null distribution, retrained against retrained."""
-    split = headline(results)
-    methods = [kind for kind in kinds_in(results) if kind in METHODS]
-    methods = sorted(methods, key=lambda kind: -mean(results, kind, "energy_gap", split, "forget"))
-    table, scale = _in_short(results, ["retrained", "trained", *methods]), 100
-    gap, read, kept = (
-        null_of(results, *part)
-        for part in (("energy_gap", split, "forget"), ("accuracy", split, "forget"), ("accuracy", "test", "retain"))
-    )
-    oracle = mean(results, "retrained", "accuracy", "test", "retain")
-    lost = [oracle - end for end in kept[::-1]]
-    null = [span(*(scale * end for end in ends), digits) for ends, digits in ((gap, 1), (read, 1), (lost, 2))]
-    table.loc["Retrained against retrained, 95 %"] = [*null, NONE]
-    return table
+    """Every kind, for the terminal: baselines first, then the methods from the closest to retrained models to the
+    farthest; the last row is the 95 % interval of retrained models."""
+    methods, split = [kind for kind in kinds_in(results) if kind in METHODS], headline(results)
+    methods.sort(key=lambda kind: -mean(results, kind, "energy_gap", split, "forget"))
+    return in_short(results, ["trained", "retrained", *methods])
+
+
+def in_short(results: pd.DataFrame, kinds: list[str] | None = None) -> pd.DataFrame:
+    """The columns of `overview_table` that everything else stands on."""
+    return overview_table(results, kinds).data[list(IN_SHORT)]
 
 
 def paired_table(results: pd.DataFrame, a: str, b: str, measures=("energy_gap", "kl_gap")) -> Styler:
