@@ -21,7 +21,7 @@ from helpers.evaluation.evaluate import with_derived
 from helpers.evaluation.frame import COLUMNS, Rows, interval, mean, null_of, select, values
 from helpers.files import StudyError, load_frame
 from helpers.models.cnn import LAYERS
-from helpers.report import export, figures, frontier, page, style, tables
+from helpers.report import export, figures, frontier, page, style, tables, words
 from helpers.unlearning import FRONTIER, METHODS
 
 COMMITTED = ROOT / "data" / "report" / "measures.csv.gz"
@@ -110,7 +110,7 @@ def test_figures_and_tables_stand_for_any_results(what):
     assert ("Gap closed is undefined" in tables.no_gap(one)) == what.startswith("a ceiling")
     assert ("Gap closed is undefined" in str(tables.gap_table(one).to_html())) == what.startswith("a ceiling")
     if {"gemu", "gefeu"} <= set(one.kind):
-        assert tables.conclusions(one).data and tables.paired_table(one, "gefeu", "gemu").data is not None
+        assert words.conclusions(one).data and tables.paired_table(one, "gefeu", "gemu").data is not None
 
 
 def test_labels_name_every_method_and_its_value_beyond_the_axis():
@@ -230,7 +230,7 @@ def test_the_pages_are_made_from_the_committed_frame(committed, about):
         row = table.loc[[name for name in table.index if name.split(" (")[0] == title][0]]
         assert row.to_dict() == {column: cells_by_hand(frame, "mnist", kind)[column] for column in table.columns}
     assert first == page.first_screen(committed, about) and full == page.results_text(committed, about)
-    assert between("README.md", "conclusions") == tables.conclusions(committed[committed.dataset == "mnist"]).data
+    assert between("README.md", "conclusions") == words.conclusions(committed[committed.dataset == "mnist"]).data
     for text in (first, full):
         assert f"{tables.models_in(committed)} models of each kind" in text and about["version"] in text
 
@@ -351,7 +351,7 @@ def test_a_report_needs_nothing_but_the_committed_frame(tmp_path):
 @pytest.mark.parametrize("dataset", ["mnist", "cmnist"])
 def test_words_say_what_the_frame_says(committed, dataset):
     one = committed[committed.dataset == dataset]
-    close, compared, attack, ascent = tables.conclusions(one).data.splitlines()
+    close, compared, attack, ascent = words.conclusions(one).data.splitlines()
     for kind in ("gemu", "gefeu"):
         assert f"{100 * mean(one, kind, 'energy_gap', 'test', 'forget'):.1f} %" in close
         assert f"{100 * mean(one, kind, 'accuracy', 'test', 'forget'):.1f} %" in close
@@ -396,8 +396,8 @@ def test_words_on_an_attack_that_fails_on_some(committed):
         (("gemu", "gefeu", "reset", "new"), "none"),
     ):
         made = one.assign(value=one.value.mask(attack, 0.9).mask(attack & one.kind.isin(kinds), 0.5))
-        assert f"So it distinguishes {said}" in tables.conclusions(made).data.splitlines()[2]
-    assert len(tables.conclusions(one[one.measure != "u_lira"]).data.splitlines()) == 3  # as of fewer than six models
+        assert f"So it distinguishes {said}" in words.conclusions(made).data.splitlines()[2]
+    assert len(words.conclusions(one[one.measure != "u_lira"]).data.splitlines()) == 3  # as of fewer than six models
 
 
 def test_words_on_two_methods_that_differ():

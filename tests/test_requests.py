@@ -20,7 +20,7 @@ from helpers.evaluation.frame import headline, values
 from helpers.files import DOWNLOADS, StudyError
 from helpers.models import ensembles, training
 from helpers.models.ensembles import BASELINES, baseline
-from helpers.report import figures, frontier, pictures, tables
+from helpers.report import figures, frontier, pictures, tables, words
 from helpers.sizes import QUICK
 from helpers.unlearning import impair, method, unlearned, unlearning_data
 
@@ -275,7 +275,7 @@ def test_all_measures_tables_and_figures_hold_for_it(digits, colours, here, want
         assert values(results, "retrained", "accuracy", "test", "forget").max() == 0
     shown = tables.measures_table(results).data.to_string() + tables.overview_table(results).data.to_string()
     assert "nan" not in shown and "needs 6" not in shown
-    assert "forgotten samples" in tables.conclusions(results).data or tables.no_gap(results)
+    assert "forgotten samples" in words.conclusions(results).data or tables.no_gap(results)
     several, kinds = (figures.accuracy_figure, figures.gap_figure), ["trained", "retrained", "gemu"]
     drawn = [draw(results) for draw in (*several, figures.audit_figure, frontier.frontier)]
     drawn += [figures.class_figure(results, kinds), pictures.heat_map(task, *every)]

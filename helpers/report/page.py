@@ -12,7 +12,8 @@ from helpers.evaluation.frame import COLUMNS, headline, mean
 from helpers.files import DATA, ROOT, StudyError, load_frame, shown, written_whole
 from helpers.report.frontier import frontier
 from helpers.report.style import save_figure
-from helpers.report.tables import NONE, best_plain, conclusions, in_short, kinds_in, models_in, overview_table
+from helpers.report.tables import NONE, best_plain, in_short, kinds_in, models_in, overview_table
+from helpers.report.words import conclusions
 from helpers.unlearning import METHODS, TITLES
 from helpers.unlearning.method import Method
 

@@ -1,0 +1,129 @@
+"""Words: what was found, computed from the results frame."""
+
+import time
+
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown
+
+from helpers.data.task import NAMES, Task
+from helpers.device import STARTED, describe, pick_device
+from helpers.evaluation.frame import forgets_more, headline, interval, mean, null_of, values
+from helpers.report.tables import BESIDE, best_plain, no_gap
+from helpers.unlearning import TITLES
+
+KEPT = ("accuracy", "test", "retain")
+
+
+def run_note(task: Task, n: int, results: pd.DataFrame) -> Markdown:
+    """Which run the outputs of a notebook are from, and how long all its models took when they were computed."""
+    when = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
+    seconds, minutes = results[results.measure == "seconds"], (time.time() - STARTED) / 60
+    return Markdown(
+        f"*This run: {task.data.source}, forgotten: {task.request.title}, {n} models of each kind, "
+        f"{describe(pick_device())}; ended {when} UTC after {minutes:.1f} minutes. Making the models took "
+        f"{seconds.value.sum() / 60:.1f} minutes of processor time on {', '.join(seconds['at'].unique())}; "
+        "what is stored is not computed again.*"
+    )
+
+
+def conclusions(results: pd.DataFrame) -> Markdown:
+    """What was found, as a numbered list: how close GEMU and GeFeU come, how that compares with the best of the rivals
+    and with a new model, what an attacker sees, and what Gradient Ascent does."""
+    name, split = NAMES[results.iloc[0].dataset], headline(results)
+    if no_gap(results):
+        return Markdown(no_gap(results))
+    others = [kind for kind in (best_plain(results), "new") if kind in set(results.kind)]
+    gap = {kind: 100 * values(results, kind, "energy_gap", split, "forget") for kind in ("gemu", "gefeu", *others)}
+
+    def percent(kind: str, measure: str, *where: str) -> str:
+        digits = 0 if measure == "samples_share" else 1
+        return f"{100 * mean(results, kind, measure, *where):.{digits}f} %"
+
+    costs = list(dict.fromkeys(percent(kind, "samples_share") for kind in ("gemu", "gefeu")))
+    lines = [
+        f"On {name} GEMU closes {gap['gemu'].mean():.1f} % and GeFeU {gap['gefeu'].mean():.1f} % of the distance to "
+        f"retrained models, with {' and '.join(costs)} of the samples that retraining sees. They still classify "
+        f"{percent('gemu', 'accuracy', split, 'forget')} and {percent('gefeu', 'accuracy', split, 'forget')} of the "
+        f"forgotten samples correctly, retrained models {percent('retrained', 'accuracy', split, 'forget')}."
+    ]
+    compared = []
+    for other in others:
+        known = f"the best rival, {TITLES[other]}"
+        if other == "new":
+            known = f"a new model trained with {percent(other, 'samples_share')} of the samples"
+        compared.append(_compared(gap["gemu"] - gap[other], gap["gefeu"] - gap[other], known, gap[other].mean()))
+    if compared:
+        lines.append(f"By this measure {' '.join(compared)}")
+    attack = {kind: mean(results, kind, "u_lira", "train", "forget") for kind in gap}
+    low, high = null_of(results, "u_lira", "train", "forget")
+    if attack["gemu"] == attack["gemu"]:  # not nan, as with fewer than six models
+        names = {kind: "a new model" if kind == "new" else TITLES[kind] for kind in attack}
+        told, parts = [names[kind] for kind, right in attack.items() if right > high], []
+        for kind, right in attack.items():
+            parts.append(f"{100 * right:.0f} %{' of cases' * (not parts)} for {names[kind]}")
+        lines.append(
+            "A membership inference attack (U-LiRA) guesses whether a model was unlearned or retrained. It is right in "
+            f"{_listed(parts)}; retrained models against each other give {100 * low:.0f} to {100 * high:.0f} %. So it "
+            f"distinguishes {'all of them' if len(told) == len(attack) else _listed(told) or 'none of them'} from "
+            "retrained models."
+        )
+    if "ascent" in set(results.kind):
+        too_far = forgets_more(results, "ascent")
+        kept = (mean(results, kind, "accuracy", "test", "retain") for kind in ("retrained", "ascent"))
+        lines.append(
+            f"Gradient Ascent {'forgets more' if too_far else 'does not forget more'} than retraining: it classifies "
+            f"{percent('ascent', 'accuracy', split, 'forget')} of the forgotten samples correctly, and loses "
+            f"{-100 * np.diff(list(kept)).item() + 0.0:.0f} percentage points of accuracy on the rest."
+        )
+    return Markdown("\n".join(f"{place}. {line}" for place, line in enumerate(lines, 1)))
+
+
+def what_was_learned(results: pd.DataFrame, kind: str) -> Markdown:
+    """One method: how close it comes, at what price, and whether Reset and a new model come closer."""
+    if no_gap(results):
+        return Markdown(f"**What was learned.** {no_gap(results)}")
+    split = headline(results)
+    read = {name: 100 * mean(results, name, "accuracy", split, "forget") for name in (kind, "trained", "retrained")}
+    lost = 100 * (mean(results, "retrained", "accuracy", "test", "retain") - mean(results, kind, *KEPT))
+    closed = {name: 100 * values(results, name, "energy_gap", split, "forget") for name in (kind, *BESIDE)}
+    too_far = " It forgets more than retraining does, which singles the forgotten samples out."
+    lines = [
+        f"**What was learned.** {TITLES[kind]} closes {closed[kind].mean():.1f} % of the distance to retrained models, "
+        f"with {100 * mean(results, kind, 'samples_share'):.1f} % of the samples that retraining sees. It classifies "
+        f"{read[kind]:.1f} % of the forgotten samples correctly (trained models {read['trained']:.1f} %, retrained "
+        f"ones {read['retrained']:.1f} %), and loses {lost:.2f} percentage points of accuracy on the rest."
+        + too_far
+        * forgets_more(results, kind)
+    ]
+    for other in (name for name in BESIDE if name != kind and len(closed[name])):
+        low, high = interval(closed[kind] - closed[other])
+        word = "less" if low > 0 else "more" if high < 0 else "neither clearly more nor less"
+        lines.append(
+            f"- {TITLES[other]}, with {100 * mean(results, other, 'samples_share'):.1f} % of the samples, closes "
+            f"{closed[other].mean():.1f} %: {word} ({TITLES[kind]} minus {TITLES[other]}: "
+            f"{(closed[kind] - closed[other]).mean():+.1f} points, 95 % interval {low:+.1f} to {high:+.1f})."
+        )
+    return Markdown("\n".join(lines))
+
+
+def _compared(gemu: np.ndarray, gefeu: np.ndarray, other: str, closed: float) -> str:
+    """A sentence on both methods. gemu, gefeu: what they close more than `other` does, in percentage points, [N] each;
+    closed: by `other`, in percent."""
+    words, found = [], []
+    for more in (gemu, gefeu):
+        low, high = interval(more)
+        closer, further = ("closer to retraining", "than"), ("further from retraining", "than")
+        words.append(closer if low > 0 else further if high < 0 else ("not distinguishable", "from"))
+        found.append((more.mean(), low, high))
+    (first, link), (second, _) = words
+    who = f"GEMU and GeFeU are {first}" if first == second else f"GEMU is {first}"
+    also = "" if first == second else f", GeFeU is {second}"
+    both = [f"{found[0][0]:+.1f} points (95 % interval {found[0][1]:+.1f} to {found[0][2]:+.1f})"]
+    both.append(f"{found[1][0]:+.1f} ({found[1][1]:+.1f} to {found[1][2]:+.1f})")
+    return f"{who} {link} {other} ({closed:.1f} % closed){also}: {' and '.join(both)}."
+
+
+def _listed(words: list[str]) -> str:
+    """a, b and c"""
+    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
