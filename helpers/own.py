@@ -43,8 +43,8 @@ def own_method(
     """The ensemble that `function` makes out of the trained one; its name is that of the function.
 
     function: (model, data, seed) -> model; it gets a copy of a trained CNN, which it may change, `UnlearningData` and
-    the model's seed, and returns a CNN. It runs in other processes: what it uses must be defined in the notebook or
-    imported.
+    the model's seed, with which torch's random numbers start, and returns a CNN. It runs in other processes: what it
+    uses must be defined in the notebook or imported.
     samples: what one model costs, in samples that go forward and backward through the classifier. "counted": every
     sample that a CNN sees when it is called, without gradients as a third; a number: so many; "time": as many as
     training sees in the time that the function takes.
@@ -74,7 +74,8 @@ def _runner(function: Callable) -> Callable:
 
         counter = register_module_forward_hook(count)
         try:
-            with Stopwatch() as watch:
+            with Stopwatch() as watch, torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
                 found = function(copy_of(model), data, seed)
         finally:
             counter.remove()
