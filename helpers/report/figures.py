@@ -262,6 +262,10 @@ def curves_figure(results: pd.DataFrame, kind: str) -> Figure:
         axis.set_xlabel("step")
         axis.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     axes[0, 0].set_ylabel("cross-entropy, nats")
+    every = np.concatenate([each.value for _, each in phases] or [[1.0]])
+    if every.min() > 0 and every.max() > 30 * every.min():
+        axes[0, 0].set_yscale("log")
+        axes[0, 0].yaxis.set_major_formatter("{x:g}")
     said = [f"{phase} from {each.value.iloc[0]:.3g} to {each.value.iloc[-1]:.3g}" for phase, each in phases]
     made.alt = f"Cross-entropy of {TITLES[kind]} at each step, in nats, mean over the models: {', '.join(said)}."
     return made

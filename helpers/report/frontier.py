@@ -200,13 +200,13 @@ def panels(made: Figure, results: pd.DataFrame, found: dict[str, list[Dot]], box
 def _ticks(axis, points: float) -> None:
     """As many on the axis of costs as have room. points: its width."""
     decades = np.diff(np.log10(axis.get_xlim()))[0]
-    steps = (1, 2, 5) if 0.3 * points > 10 * decades else (1, 5) if 0.3 * points > 7 * decades else (1,)
+    steps = (1, 2, 5) if 0.3 * points > 10 * decades else (1, 5) if 0.3 * points > 8 * decades else (1,)
     ticks = [step * 10.0**power for power in range(-6, 7) for step in steps]
     axis.xaxis.set_major_locator(FixedLocator(ticks))
     axis.xaxis.set_major_formatter("{x:g}")
     axis.minorticks_off()
     axis.tick_params(labelsize=7)
-    axis.set_xlabel("samples, % of those\nthat retraining sees", fontsize=7)
+    axis.set_xlabel("samples seen,\n% of retraining's", fontsize=7)
 
 
 def _usual(found: list[Dot]) -> float:
@@ -284,13 +284,17 @@ def _methods(axis, found: list[Dot], slots: list[int], title: str, sizes: tuple[
     for dot, slot, place in zip(found, slots, places, strict=True):
         x, end = 1 + (GAP + (slot + 0.5) * SLOT / 72) / width, 1 + (GAP + beside) / width
         name = end + LEADER / width
+        leader = {"color": "0.65", "lw": 0.5}
+        if dot.kind in LINES:  # as its line in the panel
+            leader = {"color": colour_of(dot.kind), "lw": 1.4}
         if dot.inside:
             axis.plot([x, x], np.clip([dot.low, dot.high], low, high), color=colour_of(dot.kind), lw=0.8, **looks)
-            axis.plot([x, end, name - 0.03 / width], [dot.shown, dot.shown, place], color="0.65", lw=0.5, **looks)
+            axis.plot([x, end, name - 0.03 / width], [dot.shown, dot.shown, place], **leader, **looks)
             axis.plot(x, dot.shown, **dot.look, **looks, zorder=4, label=dot.kind)
-        words = axis.text(name, place, dot.words, transform=across, va="center_baseline", **dot.text)
-        words.set_color(colour_of(dot.kind) if dot.kind in LINES else "black")
+        elif dot.kind in LINES:
+            axis.plot([end, name - 0.03 / width], [place, place], **leader, **looks)
+        axis.text(name, place, dot.words, transform=across, va="center_baseline", **dot.text)
     if found:
         middle = 1 + (GAP + beside / 2) / width
-        under = f"methods\n(most at {_usual(found):.2g} %)"
+        under = f"most at\n{_usual(found):.2g} %"
         axis.text(middle, -0.02, under, fontsize=TEXT, ha="center", va="top", transform=axis.transAxes)

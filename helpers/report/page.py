@@ -6,9 +6,10 @@ import pandas as pd
 
 from helpers.data.task import NAMES
 from helpers.evaluation.frame import COLUMNS
-from helpers.files import DATA, ROOT, StudyError, load_frame, shown, written_whole
+from helpers.files import DATA, ROOT, StudyError, load_arrays, load_frame, shown, written_whole
 from helpers.report.frontier import frontier
 from helpers.report.style import save_figure
+from helpers.report.summary import EXAMPLES, summary
 from helpers.report.tables import all_settings, conclusions, models_in, overview_table
 
 REPORT = DATA / "report"
@@ -16,7 +17,7 @@ ABOUT = REPORT / "release.json"  # what made the frame beside it
 
 
 def report() -> None:
-    """Writes what stands between the README's marks, and its figure, from the release in data/report/ alone."""
+    """Writes what stands between the README's marks, and its figures, from the release in data/report/ alone."""
     remedy = "take the published one, or run `make release`."
     results = load_frame(REPORT / "measures.csv.gz", COLUMNS, remedy)
     try:
@@ -27,7 +28,13 @@ def report() -> None:
     page = page_with({"results": results_text(results, about), "methods": methods})
     save_figure(frontier(results), REPORT / "frontier.png")
     write_page(page)
-    print(f"README.md and {shown(REPORT)}/frontier.png show release {about['version']}.")
+    try:
+        shown_above = summary(results, load_arrays(REPORT / EXAMPLES, remedy))
+        for suffix in ("png", "svg"):
+            save_figure(shown_above, REPORT / f"summary.{suffix}")
+    except StudyError as error:
+        print(error)
+    print(f"README.md and the figures in {shown(REPORT)}/ show release {about['version']}.")
 
 
 def results_text(results: pd.DataFrame, about: dict) -> str:

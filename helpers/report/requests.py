@@ -4,6 +4,7 @@ results."""
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown
+from matplotlib.ticker import FixedLocator
 from pandas.io.formats.style import Styler
 
 from helpers.data.task import NAMES, Task, task_of
@@ -97,6 +98,10 @@ def drawn(found: dict[str, pd.DataFrame], name: str) -> Figure:
             axis.hlines(y, *ends, color=colour_of(kind), lw=1)
             axis.plot(value, y, marker_of(kind), ms=5, color=colour_of(kind), clip_on=False)
         axis.set_title(title, fontsize=9)
+        if PANELS[title][0] == "accuracy" and axis.get_xlim()[1] > 10:  # one that loses much would hide the others
+            axis.set_xscale("symlog", linthresh=1)
+            axis.xaxis.set_major_locator(FixedLocator([-10, -1, 0, 1, 10, 100]))
+            axis.xaxis.set_major_formatter("{x:g}")
         axis.grid(axis="y", color="0.93", lw=0.6)
         axis.set_axisbelow(True)
     axes[0, 0].set_yticks(list(ticks.values()), [label.strip() for label in ticks], fontsize=7.5)

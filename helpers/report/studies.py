@@ -95,4 +95,5 @@ def optuna_figure(draw: Callable, study: optuna.Study | None, **options) -> Imag
         made = draw(study, **options).figure
     made.set_size_inches(8, 3.6)
     pyplot.close(made)
-    return Image(png(made))
+    alt = draw.__name__.removeprefix("plot_").replace("_", " ")
+    return Image(png(made), alt=f"Optuna's plot of the study {study.study_name}: {alt}.")
