@@ -58,12 +58,15 @@ def _place(kind: str) -> int:
 
 class Figure(mpl_figure.Figure):
     """A matplotlib Figure that a notebook shows as a picture, whatever its backend. alt: what it shows, in words, for
-    readers who do not see it; it goes with the picture into notebooks and the pages made of them."""
+    readers who do not see it. A notebook keeps it twice: as the output's text, and as metadata of the picture, of which
+    nbconvert makes the picture's alternative text (`--template classic`; its default template knows none)."""
 
     alt: str = ""
 
+    def __repr__(self) -> str:
+        return f"<Figure: {self.alt}>" if self.alt else super().__repr__()
+
     def _repr_png_(self) -> tuple[bytes, dict[str, str]]:
-        """The picture and its metadata: nbconvert makes `alt` of the latter."""
         return png(self), {"alt": self.alt}
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 
 from helpers.data.task import NAMES, Task
+from helpers.files import StudyError
 from helpers.models.ensembles import Ensemble
 from helpers.report.frontier import FOOT, HEAD, PANELS, dots, in_words, names_width, note, panels, tall_enough
 from helpers.report.pictures import DARK, readings, readings_height, said_of, votes_of
@@ -27,9 +28,11 @@ def examples(task: Task, ensembles: list[Ensemble]) -> dict[str, np.ndarray]:
 
 def summary(results: pd.DataFrame, shown: dict[str, np.ndarray]) -> Figure:
     """Top: pictures with what models read in them; below: the frontier's panels for their data set. shown: as
-    `examples` gives it."""
-    dataset = str(shown["dataset"][0])
+    `examples` gives it; StudyError where it is of a data set that `results` has not."""
+    dataset = str(shown["dataset"][0]) if "dataset" in shown else ""
     mine = results[results.dataset == dataset]
+    if mine.empty:
+        raise StudyError(f"data/report/{EXAMPLES} belongs to another release than the measures: run `make release`.")
     names = {kind: TITLES[kind] for kind in map(str, shown["kinds"]) if kind in TITLES}
     found = {title: dots(mine, title) for title in PANELS}
     tall, top = tall_enough([found]), readings_height(len(names), len(shown["labels"]), WIDTH)
