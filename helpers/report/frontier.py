@@ -101,14 +101,15 @@ def note(over: bool) -> str:
 
 def in_words(results: pd.DataFrame) -> str:
     """Two sentences for readers who do not see the panels of one data set."""
-    gaps = {kind: point(results, kind, "energy gap closed, %")[0] for kind in METHODS if kind in set(results.kind)}
-    gaps = {TITLES[kind]: gap for kind, gap in gaps.items() if np.isfinite(gap)}
-    about = "Samples that a method sees against energy gap closed, accuracy of an attack and accuracy lost on retain"
+    part = part_of(results, "energy gap closed, %")
+    gaps = {TITLES[kind]: 100 * mean(results, kind, *part) for kind in METHODS}
+    gaps = {title: gap for title, gap in gaps.items() if np.isfinite(gap)}
+    about = "samples that a method sees against energy gap closed, accuracy of an attack and accuracy lost on retain"
+    about = f"{NAMES[results.iloc[0].dataset]}: {about}."
     if no_gap(results) or not gaps:
-        return f"{NAMES[results.iloc[0].dataset]}: {about[0].lower()}{about[1:]}."
+        return about
     order = sorted(gaps, key=gaps.get, reverse=True)
-    said = ", ".join(f"{title} {gaps[title]:.0f} %" for title in order)
-    return f"{NAMES[results.iloc[0].dataset]}: {about[0].lower()}{about[1:]}. Energy gap closed: {said}."
+    return f"{about} Energy gap closed: {', '.join(f'{title} {gaps[title]:.0f} %' for title in order)}."
 
 
 def part_of(results: pd.DataFrame, title: str) -> tuple[str, str, str]:
@@ -228,9 +229,10 @@ def _lines(axis, results: pd.DataFrame, title: str, found: list[Dot], beside: fl
             axis.fill_between(x, *ends, color="0.87", lw=0, zorder=0, transform=across, clip_on=False)
     costs, usual = [], _usual(found)
     for base in LINES:
-        kinds = [kind for kind in budgets(known, base) if np.isfinite(point(results, kind, title)[0])]
-        if kinds:
-            x, ends = [cost(results, kind) for kind in kinds], np.array([point(results, kind, title) for kind in kinds])
+        every = {cost(results, kind): point(results, kind, title) for kind in budgets(known, base)}
+        x = [at for at, ends in every.items() if np.isfinite(at) and np.isfinite(ends[0])]
+        if x:
+            ends = np.array([every[at] for at in x])
             y, looks = ends[:, 0].clip(low, high), {"color": colour_of(base), "marker": marker_of(base)}
             axis.plot(x, y, lw=1.4, ms=3, zorder=2, **looks)
             axis.fill_between(x, *ends[:, 1:].T.clip(low, high), color=colour_of(base), alpha=0.2, lw=0, zorder=1)

@@ -40,7 +40,7 @@ def picture_grid(rows: dict[str, Tensor], data: Dataset, width: float = 9.0, cap
 
 
 def _show(axis, picture: Tensor) -> None:
-    axis.imshow(picture.permute(1, 2, 0).squeeze(), cmap="gray_r" if len(picture) == 1 else None)
+    axis.imshow(picture.permute(1, 2, 0).squeeze().numpy(), cmap="gray_r" if len(picture) == 1 else None)
 
 
 def forget_and_retain(task: Task, split: str = "train", k: int = 14) -> Figure:
@@ -79,9 +79,10 @@ def contact_sheet(task: Task, which: str = "forget", split: str = "train", page:
             torch.isin(part.index, torch.tensor(list(listed))) ^ (which == "plain")
         )
     where = mask.nonzero().flatten()[page * 10 * columns : (page + 1) * 10 * columns]
-    made, axes = figure(1, 1, (columns * 0.62, 10 * 0.72))
+    rows = max(1, -(-len(where) // columns))
+    made, axes = figure(1, 1, (columns * 0.48, rows * 0.56))
     paper = float(task.data.channels > 1)  # white: 1 in colours, 0 where `gray_r` shows ink
-    sheet = torch.full((task.data.channels, 10 * 34, columns * 30), paper)  # one picture: 200 axes would take seconds
+    sheet = torch.full((task.data.channels, 34 * rows, 30 * columns), paper)  # one picture: 200 axes would take seconds
     for place, (at, picture) in enumerate(zip(where, task.data.pictures(part.images[where]), strict=True)):
         y, x = 34 * (place // columns), 30 * (place % columns)
         sheet[:, y + 6 : y + 34, x : x + 28] = picture
@@ -89,7 +90,7 @@ def contact_sheet(task: Task, which: str = "forget", split: str = "train", page:
     _show(axes[0, 0], sheet)
     axes[0, 0].axis("off")
     what = {"forget": f"the forget set ({task.request.name})"}.get(which, f"the sevens listed as {which}")
-    made.alt = f"{len(where)} pictures of {what}, {split} split, each with its index; page {page + 1}."
+    made.alt = f"{len(where)} pictures of {what}, {SPLIT_WORDS[split]} split, each with its index; page {page + 1}."
     return made
 
 
