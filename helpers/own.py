@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from types import CodeType, FunctionType, ModuleType
 
 import cloudpickle
+import torch
 from torch.nn.modules.module import register_module_forward_hook
 
 from helpers.data.task import Task

@@ -23,11 +23,12 @@ from helpers.data.task import DATASETS, NAMES, Task, load_task
 from helpers.device import describe, pick_device, return_memory
 from helpers.evaluation.evaluate import measure, to_measure
 from helpers.evaluation.frame import RESULTS, results_folder
-from helpers.files import ROOT, StudyError, save_frame, shown, there, written_whole
+from helpers.files import ROOT, StudyError, save_arrays, save_frame, shown, there, written_whole
 from helpers.models.ensembles import BASELINES, baseline, check_count
 from helpers.progress import in_words, progress
 from helpers.report.html import write_page
 from helpers.report.page import ABOUT, REPORT, report
+from helpers.report.summary import EXAMPLES, examples
 from helpers.report.tables import closing_table
 from helpers.unlearning import FRONTIER, METHODS, OURS, every_ensemble, kind_of, to_make, unlearned
 
@@ -91,20 +92,23 @@ def release(models: int | None = None) -> None:
 
     models: of each kind, the same on every data set; None: as in the notebooks. A data set without results is left out.
     """
-    models, frames, sources = models or flags_of()["N_MODELS"], [], {}
+    models, frames, sources, pictures = models or flags_of()["N_MODELS"], [], {}, {}
     check_count(models)
     for dataset, words in RELEASED.items():
         if not there(RESULTS / dataset / folder_of(words) / "measures.csv"):
             print(f'{NAMES[dataset]} is left out: `make study DATASET={dataset} FORGET="{words}"` makes its results.')
             continue
         task = load_task(dataset, words)
-        frames.append(rounded(measure(task, *every_ensemble(task, models, stored=True), probes=True)))
+        ensembles = every_ensemble(task, models, stored=True)
+        frames.append(rounded(measure(task, *ensembles, probes=True)))
+        pictures = pictures or examples(task, ensembles)  # of the first data set
         sources[dataset] = task.data.source
     if not frames:
         raise StudyError("There are no results yet: run `make study` first.")
     about = {"version": version(), "date": time.strftime("%Y-%m-%d", time.gmtime())}
     about |= {"machine": describe(pick_device()), "sources": sources}
     save_frame(REPORT / "measures.csv.gz", pd.concat(frames, ignore_index=True))
+    save_arrays(REPORT / EXAMPLES, **pictures)
     with written_whole(ABOUT) as part:
         part.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     report()

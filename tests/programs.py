@@ -26,7 +26,7 @@ LIBRARIES = [
     "seaborn",
     "papermill",
 ]
-LIBRARIES += ["torch.utils.data", "joblib", "IPython.display", "adjustText", "sqlalchemy", "PIL.Image"]
+LIBRARIES += ["torch.utils.data", "joblib", "IPython.display", "sqlalchemy", "PIL.Image"]
 FORKED = "forkserver" in multiprocessing.get_all_start_methods()
 if FORKED:
     CONTEXT = multiprocessing.get_context("forkserver")

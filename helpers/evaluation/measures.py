@@ -171,8 +171,8 @@ def _predicted(view: View, part: Part) -> dict[str, np.ndarray]:
 
 PAIR, FORGET_PARTS = "pairs", (TEST, TRAIN)
 MEASURES = {
-    "energy_gap": Measure("energy gap closed", "%", "derived", shown=on(*FORGET_PARTS), scale=100, digits=1),
-    "kl_gap": Measure("KL gap closed", "%", "derived", shown=on(*FORGET_PARTS), scale=100, digits=1),
+    "energy_gap": Measure("energy distance closed", "%", "derived", shown=on(*FORGET_PARTS), scale=100, digits=1),
+    "kl_gap": Measure("KL divergence closed", "%", "derived", shown=on(*FORGET_PARTS), scale=100, digits=1),
     "energy": Measure(
         "energy distance to retrained",
         "0 to 2.8",

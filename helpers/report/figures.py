@@ -7,13 +7,13 @@ in words.
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from helpers.data.dataset import COLOURS
 from helpers.evaluation.frame import forgets_more, headline, interval, mean, null_of, select, values
 from helpers.evaluation.measures import FEWEST_FOR_ATTACKS, MEASURES
 from helpers.models.cnn import LAYERS
-from helpers.report.style import OVER, Figure, colour_of, figure, marker_of
+from helpers.report.style import OVER, Figure, colour_of, figure, hatch_of, marker_of
 from helpers.report.tables import central_range, kinds_in, no_gap
 from helpers.unlearning import METHODS, TITLES
 
@@ -47,15 +47,30 @@ def _axis_label(measure: str) -> str:
 
 
 def _dots(axis, results: pd.DataFrame, kinds: list[str], measure: str, split: str, subset: str) -> None:
-    """One column of dots per kind, one dot per model, a line at the mean."""
-    found = _titled(select(results, measure, split, subset, kinds=kinds), kinds, MEASURES[measure].scale)
+    """One row of dots per kind, from the top, one dot per model, a line at the mean."""
     random = np.random.default_rng(0)
-    for x, name in enumerate(found["hue_order"]):
-        y = found["data"].query("models == @name").value
-        colour = found["palette"][name]
-        axis.scatter(x + random.uniform(-0.15, 0.15, len(y)), y, s=14, color=colour, alpha=0.6, lw=0)
-        axis.hlines(y.mean(), x - 0.3, x + 0.3, color=colour, lw=2)
-    axis.set_xticks(range(len(found["hue_order"])), found["hue_order"], rotation=40, ha="right")
+    for y, kind in enumerate(kinds):
+        x = MEASURES[measure].scale * values(results, kind, measure, split, subset)
+        colour = colour_of(kind)
+        axis.scatter(x, y + random.uniform(-0.22, 0.22, len(x)), s=9, color=colour, alpha=0.6, lw=0, clip_on=False)
+        if len(x):
+            axis.vlines(x.mean(), y - 0.36, y + 0.36, color=colour, lw=2)
+    axis.set_yticks(range(len(kinds)), map(TITLES.get, kinds))
+    axis.set_ylim(len(kinds) - 0.4, -0.6)
+    axis.grid(axis="y", color="0.93", lw=0.6)
+    axis.set_axisbelow(True)
+
+
+def _said(results: pd.DataFrame, kinds: list[str], measure: str, split: str, subset: str, digits: int = 1) -> str:
+    """The means of the kinds in a sentence: "Trained 95.6, Retrained 10.7"."""
+    means = {kind: MEASURES[measure].scale * mean(results, kind, measure, split, subset) for kind in kinds}
+    return ", ".join(
+        f"{TITLES[kind]} {round(value, digits) + 0.0:.{digits}f}" for kind, value in means.items() if np.isfinite(value)
+    )
+
+
+def _short(value: float) -> str:
+    return f"{value:.2g}" if abs(value) < 10 else f"{value:,.0f}"
 
 
 def accuracy_figure(results: pd.DataFrame, kinds: list[str] | None = None) -> Figure:
@@ -63,33 +78,52 @@ def accuracy_figure(results: pd.DataFrame, kinds: list[str] | None = None) -> Fi
     kinds = list(kinds or kinds_in(results))
     parts = (("test", "retain"), ("test", "neighbours"), ("test", "forget"), ("train", "forget"))
     parts = [part for part in parts if len(values(results, "trained", "accuracy", *part))]
-    made, axes = figure(1, len(parts), (max(2.4, 0.9 + 0.24 * len(kinds)) * len(parts), 3.0))
+    made, axes = figure(1, len(parts), (9.6, 1.1 + 0.2 * len(kinds)), sharey=True)
     for axis, (split, subset) in zip(axes[0], parts, strict=True):
         _dots(axis, results, kinds, "accuracy", split, subset)
         axis.set_title(f"{subset} ({split})")
-    axes[0, 0].set_ylabel("accuracy, %")
+        axis.set_xlabel("accuracy, %")
+        low, high = axis.get_xlim()
+        axis.xaxis.set_major_locator(FixedLocator(range(0, 101, 25)) if high - low > 50 else MaxNLocator(4))
+        if high - low > 50:
+            axis.set_xlim(min(low, 0), max(high, 100))
+    axes[0, 0].tick_params(axis="y", labelsize=7.5 if len(kinds) > 6 else 9)
+    split = headline(results)
+    made.alt = (
+        "Accuracy of every single model on retained and forgotten samples, one row per kind of model. Means on the "
+        f"forget set ({split}), in %: {_said(results, kinds, 'accuracy', split, 'forget')}."
+    )
     return made
 
 
 def gap_figure(results: pd.DataFrame, kinds: list[str] | None = None) -> Figure:
     """Distance of each model to retrained ones on the forget set: energy distance, and KL between floor and ceiling."""
     kinds, split = list(kinds or kinds_in(results)), headline(results)
-    made, axes = figure(1, 2, (2 * (1.6 + 0.6 * len(kinds)), 3.4))
+    made, axes = figure(1, 2, (9.6, 1.2 + 0.26 * len(kinds)), sharey=True)
     for axis, measure in zip(axes[0], ("energy", "kl"), strict=True):
         _dots(axis, results, kinds, measure, split, "forget")
-        axis.set_ylabel(f"{_axis_label(measure)}, forget ({split})", fontsize=8)
-        for kind, word, side in (("retrained", "floor: retrained", "top"), ("trained", "ceiling: trained", "bottom")):
-            end = mean(results, kind, measure, split, "forget")
-            axis.axhline(end, color=colour_of(kind), lw=0.8, ls="--")
-            beside = axis.get_yaxis_transform()
-            axis.text(1.02, end, word, va=side, fontsize=7, color=colour_of(kind), transform=beside)
+        axis.set_xlabel(f"{_axis_label(measure)}, forget ({split})", fontsize=8)
+        ends = {kind: mean(results, kind, measure, split, "forget") for kind in ("retrained", "trained")}
+        sides = ["right", "left"] if ends["trained"] < ends["retrained"] else ["left", "right"]
+        for (kind, end), word, side in zip(ends.items(), ("floor", "ceiling"), sides, strict=True):
+            axis.axvline(end, color=colour_of(kind), lw=0.8, ls="--")
+            above = 1.02 if word == "floor" else 1.1  # where both ends are close the words stand one above the other
+            looks = {"fontsize": 7, "color": colour_of(kind), "transform": axis.get_xaxis_transform()}
+            axis.text(end, above, f"{word}: {TITLES[kind].lower()}", ha=side, **looks)
     if select(results, "kl", split, "forget", kinds=kinds).value.gt(0).all():
-        axes[0, 1].set_yscale("log")
-        axes[0, 1].yaxis.set_major_formatter("{x:g}")
-        low, high = axes[0, 1].get_ylim()
-        axes[0, 1].yaxis.set_minor_formatter("{x:g}" if high < 30 * low else NullFormatter())
+        axis = axes[0, 1]
+        axis.set_xscale("log")
+        low, high = axis.get_xlim()
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,)))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter(NullFormatter())
     if no_gap(results):
         made.supxlabel(no_gap(results), fontsize=7, wrap=True)
+    made.alt = (
+        f"Distance of every single model to retrained models on the forget set ({split}). Mean energy distance: "
+        f"{_said(results, kinds, 'energy', split, 'forget', 2)}; mean KL divergence in nats: "
+        f"{_said(results, kinds, 'kl', split, 'forget', 2)}."
+    )
     return made
 
 
@@ -120,6 +154,8 @@ def bars_figure(results: pd.DataFrame, kinds: list[str], what: str) -> Figure | 
         found = found[found.subset.isin(order)]
         if found.empty:
             return "There are no colours here: on Colored MNIST this shows the forget set by colour."
+        axis.set_xlabel("ground colour of the forget samples (test)")
+        found, order = found.assign(subset=found.subset.str.removeprefix("forget_")), list(COLOURS)
     elif what == "loss":
         x, found = "part", found.assign(part=found.subset + " (" + found.split + ")")
         target = found[found.kind == "retrained"].groupby("part").value.mean()
@@ -131,14 +167,32 @@ def bars_figure(results: pd.DataFrame, kinds: list[str], what: str) -> Figure | 
         axis.yaxis.set_major_formatter("{x:g}")
     else:
         order = [*LAYERS, "total"]
+        found = (
+            found[found.kind != "trained"] if found.kind.nunique() > 1 else found
+        )  # which is no distance from itself
+        axis.set_xlabel("layer")
+    label_below = axis.get_xlabel()
     about = _titled(found, kinds, factor)
     order = [place for place in order if place in set(found[x])]
     whiskers = {"errorbar": "sd", "err_kws": {"color": "0.45", "linewidth": 0.8}}
     sns.barplot(**about, x=x, y="value", order=order, ax=axis, saturation=1, **whiskers)
-    axis.set(xlabel=axis.get_xlabel() if what == "predictions" else "")
+    there = [kind for kind in kinds if TITLES[kind] in about["hue_order"]]
+    for bars, kind in zip(axis.containers, there, strict=False):
+        for bar in bars:
+            bar.set(hatch=hatch_of(kind), edgecolor="white", linewidth=0)
+    axis.set_xlabel(label_below)
     axis.set_ylabel(label, fontsize=8)
     if axis.get_legend():
-        sns.move_legend(axis, "center left", bbox_to_anchor=(1, 0.5), title=None, fontsize=7, frameon=False)
+        for key, kind in zip(axis.get_legend().legend_handles, there, strict=False):
+            key.set(hatch=hatch_of(kind), edgecolor="white", linewidth=0)
+        sns.move_legend(axis, "center left", bbox_to_anchor=(1, 0.5), title=None, fontsize=8, frameon=False)
+    means, said = about["data"].groupby([x, "models"], sort=False).value.mean(), []
+    for place in order:
+        each = {name: means[place, name] for name in about["hue_order"] if (place, name) in means}
+        if what != "predictions" or max(each.values()) >= 10:  # the classes that matter
+            said.append(f"{place}: " + ", ".join(f"{name} {_short(value)}" for name, value in each.items()))
+    shown = f"{label} of the {axis.get_xlabel()}" if what == "predictions" else label
+    made.alt = f"One bar for each kind of model: {' '.join(shown.split())}. {'; '.join(said)}."
     return made
 
 
@@ -159,13 +213,21 @@ def class_figure(results: pd.DataFrame, kinds: list[str]) -> Figure:
         looks = {"linestyles": "none", "markersize": 4.5, "err_kws": {"linewidth": 1}, "dodge": 0.6, "markers": markers}
         if not about["data"].empty:
             sns.pointplot(**about, x="subset", y="value", order=names, errorbar="sd", ax=axis, **looks)
-            sns.move_legend(axis, "center left", bbox_to_anchor=(1, 0.5), title=None, fontsize=7, frameon=False)
+            if axis is axes[0, 0]:  # below are the same kinds
+                sns.move_legend(axis, "center left", bbox_to_anchor=(1, 0.5), title=None, fontsize=8, frameon=False)
+            else:
+                axis.get_legend().remove()
         low, high = axis.get_ylim()
         axis.set(ylabel="accuracy, %", xlabel="", ylim=(max(low, -3), min(high, 103)))
         axis.set_xticks(range(len(names)), [words.get(name, name) for name in names])
     left_out = [TITLES[kind] for kind in kinds if kind not in near]
     title = "what should stay as it is, enlarged" + (f", without {' and '.join(left_out)}" if left_out else "")
     axes[1, 0].set_title(title, fontsize=9)
+    axes[1, 0].set_xlabel("class, or subset, of the test split")
+    made.alt = (
+        "Accuracy per class of the test split, mean and standard deviation over the models. Means on all retained "
+        f"samples, in %: {_said(results, kinds, 'accuracy', 'test', 'retain')}."
+    )
     return made
 
 
@@ -176,19 +238,36 @@ def _touched(results: pd.DataFrame, subset: str) -> bool:
     return subset.isdecimal() and 100 * (before - after) > FAR
 
 
+TRAINED_ON = {  # phase -> what its cross-entropy is of
+    "maximise error": "generated noise, classifier frozen",
+    "impair": "noise and retained samples",
+    "repair": "retained samples",
+    "ascend": "the forget set",
+}
+
+
 def curves_figure(results: pd.DataFrame, kind: str) -> Figure:
-    """Cross-entropy at each step, mean over the models: the phases in their order of time, on one axis."""
-    made, axes = figure(1, 1, (8.0, 2.6))
-    axis, start = axes[0, 0], 0
-    phases = select(results, "curve", at=None, kinds=[kind]).groupby("at", sort=False)
-    for place, (phase, each) in enumerate(phases):
-        steps = start + each.step.to_numpy(int)
-        axis.plot(steps, each.value, color=colour_of(kind), marker="." if len(steps) < 10 else None)
-        height = 1.02 + 0.1 * (phases.ngroups - 1 - place)  # one above the other: short phases stand close
-        axis.text(start, height, f" {phase}", transform=axis.get_xaxis_transform(), fontsize=8)
-        axis.axvline(start, ymax=height, color="0.8", lw=0.8, clip_on=False)
-        start = steps[-1] + 1
-    axis.set(xlabel="step", ylabel="cross-entropy, nats")
+    """Cross-entropy at each step, mean over the models: one panel for each phase, in their order of time, a common
+    axis of cross-entropy."""
+    phases = list(select(results, "curve", at=None, kinds=[kind]).groupby("at", sort=False))
+    widths = [max(1.0, min(2.5, len(each) / 40)) for _, each in phases] or [1.0]
+    options = {"sharey": True, "gridspec_kw": {"width_ratios": widths}}
+    made, axes = figure(1, len(widths), (min(9.6, 2.4 + 2.4 * len(widths)), 2.7), **options)
+    for place, (axis, (phase, each)) in enumerate(zip(axes[0], phases, strict=False), 1):
+        steps = each.step.to_numpy(int) + 1
+        axis.plot(steps, each.value, color=colour_of(kind), marker="." if len(steps) < 20 else None)
+        number = f"{place}. " if len(phases) > 1 else ""
+        axis.set_title(f"{number}{phase}", fontsize=9, weight="bold", loc="left", pad=16)
+        axis.text(0, 1.03, f"on {TRAINED_ON[phase]}" * (phase in TRAINED_ON), fontsize=7.5, transform=axis.transAxes)
+        axis.set_xlabel("step")
+        axis.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+    axes[0, 0].set_ylabel("cross-entropy, nats")
+    every = np.concatenate([each.value for _, each in phases] or [[1.0]])
+    if every.min() > 0 and every.max() > 30 * every.min():
+        axes[0, 0].set_yscale("log")
+        axes[0, 0].yaxis.set_major_formatter("{x:g}")
+    said = [f"{phase} from {each.value.iloc[0]:.3g} to {each.value.iloc[-1]:.3g}" for phase, each in phases]
+    made.alt = f"Cross-entropy of {TITLES[kind]} at each step, in nats, mean over the models: {', '.join(said)}."
     return made
 
 
@@ -197,7 +276,7 @@ def audit_figure(results: pd.DataFrame) -> Figure:
     retrained."""
     kinds = [kind for kind in kinds_in(results) if kind != "untrained"][::-1]
     more = {kind for kind in kinds if kind in METHODS and forgets_more(results, kind)}
-    made, axes = figure(2, 3, (10, 1.3 + 0.36 * len(kinds)), sharey=True)
+    made, axes = figure(2, 3, (9.6, 1.3 + 0.36 * len(kinds)), sharey=True)
     for axis, part in zip(axes.flat, PANELS, strict=True):
         low, high = null_of(results, *part)
         if np.isfinite(low):
@@ -223,7 +302,13 @@ def audit_figure(results: pd.DataFrame) -> Figure:
         if part[0] == "excess":
             axis.set_xscale("symlog", linthresh=10)
             axis.xaxis.set_major_locator(FixedLocator([-100, 0, 1e4, 1e8]))
-            axis.xaxis.set_major_formatter("{x:g}")
+            axis.xaxis.set_major_formatter(lambda x, _: f"{x:g}" if abs(x) < 1e4 else f"$10^{round(np.log10(x))}$")
+            axis.xaxis.set_minor_locator(NullLocator())
     if more:
         made.supxlabel(f"open marker and {OVER}", fontsize=7.5)
+    told = _said(results, kinds[::-1], "u_lira", "train", "forget", 2)
+    made.alt = (
+        "Attacks on every kind of model and what is left of the forgotten samples, with 95 % intervals, beside what "
+        "retrained models have against each other" + (f". Accuracy of U-LiRA: {told}." if told else ".")
+    )
     return made

@@ -1,52 +1,115 @@
 """What unlearning costs against what it reaches: the budget frontier that plain retraining draws, and every method
-beside it."""
+beside it.
+
+A panel has three parts that share their vertical axis: cost against value, with the lines; the methods side by side,
+with their intervals; and their names in a column, in the order of their values. Lengths are in inches, or in points
+where a name says so (72 points are an inch).
+"""
+
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from adjustText import adjust_text
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import FixedLocator
+from scipy.optimize import isotonic_regression
 
 from helpers.data.task import NAMES
 from helpers.evaluation.frame import forgets_more, headline, interval, mean, null_of, values
-from helpers.report.style import OVER, Figure, colour_of, figure, marker_of
+from helpers.report.style import OVER, Figure, colour_of, empty, marker_of
 from helpers.report.tables import central_range, no_gap
 from helpers.unlearning import METHODS, OURS, TITLES
 
 LINES = ("new", "reset")
 PANELS = {  # what a panel shows -> measure, split, subset
-    "energy gap closed, %": ("energy_gap", "", "forget"),  # of the split that has the headline
-    "told apart by U-LiRA, accuracy": ("u_lira", "train", "forget"),
-    "lost on retain, percentage points": ("accuracy", "test", "retain"),
+    "distance closed, %": ("energy_gap", "", "forget"),  # of the split that has the headline
+    "U-LiRA attack accuracy": ("u_lira", "train", "forget"),
+    "accuracy lost on the rest, points": ("accuracy", "test", "retain"),
 }
 EDGES = {
-    "energy gap closed, %": (0, 104),
-    "told apart by U-LiRA, accuracy": (0.4, 1.02),
-    "lost on retain, percentage points": (-0.3, 2.2),
+    "distance closed, %": (0, 104),
+    "U-LiRA attack accuracy": (0.4, 1.02),
+    "accuracy lost on the rest, points": (-0.3, 2.2),
 }
+HEAD, FOOT, NOTE = 0.36, 0.56, 0.3  # above and below a row of panels; the note under all
+TICKS, GAP, LEADER, END = 0.36, 0.06, 0.15, 0.1  # left of the lines; to the methods; to the names; right of these
+SLOT, MOST_SLOTS = 6.0, 5  # points: of methods that stand side by side
+TEXT, APART = 6.5, 8.4  # points: size of names, and from one name to the next
 
 
-def frontier(results: pd.DataFrame) -> Figure:
+@dataclass(frozen=True)
+class Dot:
+    """A method in a panel. cost: in % of the samples that retraining sees; value, low, high: as `point` gives them;
+    shown: its value, or the edge of the panel beyond which it lies; words: its name, with its value where that lies
+    beyond; over: whether it forgets more than retraining does."""
+
+    kind: str
+    cost: float
+    value: float
+    low: float
+    high: float
+    shown: float
+    words: str
+    over: bool
+
+    @property
+    def inside(self) -> bool:
+        return self.shown == self.value
+
+    @property
+    def look(self) -> dict:
+        """What matplotlib needs to draw its marker."""
+        fill = "white" if self.over else colour_of(self.kind)
+        size = 5.5 if self.kind in OURS else 4.5
+        return {"marker": marker_of(self.kind), "ms": size, "mfc": fill, "mec": colour_of(self.kind), "ls": "none"}
+
+    @property
+    def text(self) -> dict:
+        """Size and weight of its name."""
+        return {"size": TEXT, "weight": "bold" if self.kind in OURS else "normal"}
+
+
+def frontier(results: pd.DataFrame, width: float = 9.6) -> Figure:
     """Cost in samples against gap closed, attack and accuracy lost, one row of three panels per data set in the frame.
 
     Lines: a new model, and one whose upper layers were drawn anew, trained on D_r with so many samples; bands and
     whiskers: 95 % intervals; grey: null distribution, retrained against retrained. What lies beyond a panel stands at
     its edge.
     """
-    datasets = [name for name in NAMES if name in set(results.dataset)]
-    made, axes = figure(len(datasets), len(PANELS), (9.6, 0.7 + 3.1 * len(datasets)))
-    over = False
-    for row, dataset in zip(axes, datasets, strict=True):
-        mine = results[results.dataset == dataset]
-        for axis, title in zip(row, PANELS, strict=True):
-            over |= _panel(axis, mine, title)
-            axis.set_title(title, fontsize=9)
-            axis.set_xlabel("samples, % of those that retraining sees", fontsize=8)
-        row[0].set_ylabel(NAMES[dataset], fontsize=10)
-        if no_gap(mine):
-            row[0].set_xlabel("gap closed is undefined: trained and retrained models do not differ", fontsize=8)
-    note = "Grey: null distribution, retrained against retrained. Whiskers and bands: 95 % intervals."
-    made.supxlabel(note + (f" Open marker: {OVER}." if over else ""), fontsize=7)
+    frames = {name: results[results.dataset == name] for name in NAMES if name in set(results.dataset)}
+    found = {name: {title: dots(mine, title) for title in PANELS} for name, mine in frames.items()}
+    tall = tall_enough(found.values())
+    height = NOTE + len(frames) * (HEAD + tall + FOOT)
+    made = empty((width, height))
+    for row, (name, mine) in enumerate(frames.items(), 1):
+        bottom = height - row * (HEAD + tall + FOOT) + FOOT
+        panels(made, mine, found[name], (0.15, bottom, width - 0.15, tall), named=names_width(found.values()))
+        made.text(0.12 / width, (bottom + tall / 2) / height, NAMES[name], rotation=90, ha="center", va="center")
+    every = [dot for panel in found.values() for each in panel.values() for dot in each]
+    made.text(0.5, 0.06 / height, note(any(dot.over for dot in every)), fontsize=7, ha="center", va="bottom")
+    made.alt = " ".join(in_words(mine) for mine in frames.values())
     return made
+
+
+def note(over: bool) -> str:
+    """What stands under the panels."""
+    words = "Lines: Reset and New model on several budgets. Right of them: every method, side by side, and its name. "
+    words += "Whiskers and bands: 95 % intervals.\nGrey: null distribution, retrained against retrained."
+    return words + (f" Open marker: {OVER.removeprefix('over: ')}." if over else "")
+
+
+def in_words(results: pd.DataFrame) -> str:
+    """Two sentences for readers who do not see the panels of one data set."""
+    part = part_of(results, "distance closed, %")
+    gaps = {TITLES[kind]: 100 * mean(results, kind, *part) for kind in METHODS}
+    gaps = {title: gap for title, gap in gaps.items() if np.isfinite(gap)}
+    about = "samples that a method sees against the distance to retrained models that it closes, an attack and a loss"
+    about = f"{NAMES[results.iloc[0].dataset]}: {about}."
+    if no_gap(results) or not gaps:
+        return about
+    order = sorted(gaps, key=gaps.get, reverse=True)
+    return f"{about} Distance closed: {', '.join(f'{title} {gaps[title]:.0f} %' for title in order)}."
 
 
 def part_of(results: pd.DataFrame, title: str) -> tuple[str, str, str]:
@@ -78,57 +141,162 @@ def budgets(known: set[str], base: str) -> list[str]:
     return sorted(kind for kind in known if kind.startswith(f"{base}_"))
 
 
-def _panel(axis, results: pd.DataFrame, title: str) -> bool:
-    """Draws one panel; True where a method in it forgets more than retraining does."""
-    known, part = set(results.kind), part_of(results, title)
-    low, high = EDGES[title]
-    axis.set(xscale="log", ylim=(low, high), xlim=(0.15, 130))
+def dots(results: pd.DataFrame, title: str) -> list[Dot]:
+    """The methods of a frame that have a value in a panel, from the lowest value to the highest."""
+    (low, high), known, found = EDGES[title], set(results.kind), []
+    for kind in METHODS:
+        x, (y, *ends) = cost(results, kind), point(results, kind, title)
+        if kind not in known or not (np.isfinite(y) and np.isfinite(x) and x > 0):
+            continue
+        words, shown = TITLES[kind], float(np.clip(y, low, high))
+        if shown != y:
+            digits = 2 if PANELS[title][0] == "u_lira" else int(abs(y) < 10)
+            value = f"{y:,.{digits}f}".replace("-", "\N{MINUS SIGN}")
+            words += f" {'↑' if y > high else '↓'} {value}"
+        found.append(Dot(kind, x, y, *ends, shown, words, forgets_more(results, kind)))
+    return sorted(found, key=lambda dot: dot.value)
+
+
+def tall_enough(found) -> float:
+    """Height of a panel that has room for the names. found: as `dots` gives them, of each data set by panel."""
+    most = max((len(each) for panel in found for each in panel.values()), default=0)
+    return max(2.4, (most + 1) * APART / 72)
+
+
+def names_width(found) -> dict[str, float]:
+    """Width of the longest name of each panel. found: as in `tall_enough`."""
+    found = list(found)
+    return {
+        title: max((_width(dot.words, **dot.text) for panel in found for dot in panel[title]), default=0.0)
+        for title in PANELS
+    }
+
+
+def _width(words: str, size: float, weight: str) -> float:
+    return TextPath((0, 0), words, size=size, prop=FontProperties(weight=weight)).get_extents().width / 72
+
+
+def panels(made: Figure, results: pd.DataFrame, found: dict[str, list[Dot]], box: tuple, named: dict) -> None:
+    """A row of panels for one data set. box: left, bottom, width, height of the lines' axes with all that stands beside
+    them; found: as `dots` gives them, by panel; named: width of the longest name, by panel."""
+    left, bottom, width, height = box
+    slots = {title: _slots(each, EDGES[title], 72 * height) for title, each in found.items()}
+    beside = MOST_SLOTS * SLOT / 72 * any(found.values())
+    around = {title: TICKS + GAP + beside + LEADER + named[title] + END for title in PANELS}
+    lines = max(0.6, (width - sum(around.values())) / len(PANELS))
+    whole = made.get_size_inches()
+    for title in PANELS:
+        at = ((left + TICKS) / whole[0], bottom / whole[1], lines / whole[0], height / whole[1])
+        axis = made.add_axes(at)
+        axis.set_title(title, fontsize=9, loc="left", pad=9)
+        _lines(axis, results, title, found[title], beside / lines, GAP / lines)
+        _methods(axis, found[title], slots[title], title, (lines, height, beside))
+        _ticks(axis, 72 * lines)
+        left += lines + around[title]
+    if no_gap(results):
+        axis = made.axes[-len(PANELS)]
+        axis.set_title("distance closed is undefined:\ntrained and retrained do not differ", fontsize=7, loc="left")
+
+
+def _ticks(axis, points: float) -> None:
+    """As many on the axis of costs as have room. points: its width."""
+    decades = np.diff(np.log10(axis.get_xlim()))[0]
+    steps = (1, 2, 5) if 0.3 * points > 10 * decades else (1, 5) if 0.3 * points > 8 * decades else (1,)
+    ticks = [step * 10.0**power for power in range(-6, 7) for step in steps]
+    axis.xaxis.set_major_locator(FixedLocator(ticks))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.minorticks_off()
+    axis.tick_params(labelsize=7)
+    axis.set_xlabel("samples seen,\n% of retraining's", fontsize=7)
+
+
+def _usual(found: list[Dot]) -> float:
+    """The cost that most methods have, nearly; nan without methods."""
+    return float(np.median([dot.cost for dot in found])) if found else np.nan
+
+
+def _lines(axis, results: pd.DataFrame, title: str, found: list[Dot], beside: float, gap: float) -> None:
+    """Cost against value: the two lines, the null distribution (behind the methods too), our own methods and those of
+    another cost than most have."""
+    known, part, (low, high) = set(results.kind), part_of(results, title), EDGES[title]
     null = np.array(null_of(results, *part))
     scale = 1 if part[0] == "u_lira" else 100
     null = scale * (mean(results, "retrained", *part) - null if part[0] == "accuracy" else null)
     if np.isfinite(null).all():
-        axis.axhspan(null.min(), null.max(), color="0.87", lw=0, zorder=0)
+        ends = np.clip([null.min(), null.max()], low, high)
+        for x in ([0, 1], [1 + gap, 1 + gap + beside]) if beside else ([0, 1],):
+            across = axis.get_yaxis_transform()
+            axis.fill_between(x, *ends, color="0.87", lw=0, zorder=0, transform=across, clip_on=False)
+    costs, usual = [], _usual(found)
     for base in LINES:
-        kinds = budgets(known, base)
-        if kinds:
-            x, ends = [cost(results, kind) for kind in kinds], np.array([point(results, kind, title) for kind in kinds])
-            axis.plot(
-                x, ends[:, 0].clip(low, high), color=colour_of(base), lw=1.4, marker=marker_of(base), ms=3, zorder=2
-            )
+        every = {cost(results, kind): point(results, kind, title) for kind in budgets(known, base)}
+        x = [at for at, ends in every.items() if np.isfinite(at) and np.isfinite(ends[0])]
+        if x:
+            ends = np.array([every[at] for at in x])
+            y, looks = ends[:, 0].clip(low, high), {"color": colour_of(base), "marker": marker_of(base)}
+            axis.plot(x, y, lw=1.4, ms=3, zorder=2, **looks)
             axis.fill_between(x, *ends[:, 1:].T.clip(low, high), color=colour_of(base), alpha=0.2, lw=0, zorder=1)
-    labels, places, more = [], [], False
-    shown = [kind for kind in METHODS if kind in known and not (kind in LINES and f"{kind}_10" in known)]
-    for kind in shown:
-        x, (y, *ends) = cost(results, kind), point(results, kind, title)
-        if not (np.isfinite(y) and np.isfinite(x) and x > 0):
-            continue
-        over, words, ours = forgets_more(results, kind), TITLES[kind], kind in OURS
-        if not low < y < high:
-            words += f": {y:,.{2 if scale == 1 else 0}f}".replace("-", "\N{MINUS SIGN}")
-            y = np.clip(y, low + 0.02 * (high - low), high - 0.02 * (high - low))
-        else:
-            axis.vlines(x, *np.clip(ends, low, high), color=colour_of(kind), lw=0.8, zorder=2)
-        fill = "white" if over else colour_of(kind)
-        axis.plot(x, y, marker_of(kind), ms=6 if ours else 4, mfc=fill, mec=colour_of(kind), zorder=4 if ours else 3)
-        if part[0] == "energy_gap" or ours:
-            labels.append(axis.text(x, y, words, fontsize=7 if ours else 6, weight="bold" if ours else "normal"))
-            places.append((x, y))
-        more |= over
-    axis.xaxis.set_major_locator(FixedLocator([0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]))
-    axis.xaxis.set_major_formatter("{x:g}")
-    axis.minorticks_off()
-    if part[0] == "energy_gap":
-        for base in LINES:
-            kinds = budgets(known, base)
-            if kinds:
-                below = base == LINES[0]  # the lower line's name stands below its first point, the other's above
-                y = point(results, kinds[0], title)[0] + (-3 if below else 3)
-                looks = {"fontsize": 7, "ha": "center", "va": "top" if below else "bottom"}
-                words = axis.text(cost(results, kinds[0]), y, TITLES[base], **looks)
-                words.set_color(colour_of(base))
-                words.set_position((words.get_position()[0], np.clip(words.get_position()[1], low + 1, high - 1)))
-    if labels:
-        axis.figure.draw_without_rendering()  # the layout decides where words have room
-        looks = {"arrowstyle": "-", "color": "0.6", "lw": 0.5}
-        adjust_text(labels, *zip(*places, strict=True), ax=axis, expand=(1.3, 1.4), iter_lim=300, arrowprops=looks)
-    return more
+            costs += x
+    for dot in found:
+        costs.append(dot.cost)
+        apart = abs(np.log(dot.cost / usual)) > np.log(1.25)
+        if apart or dot.kind in OURS:
+            axis.plot(dot.cost, dot.shown, **dot.look, zorder=4, clip_on=False)
+        if apart and dot.inside:
+            axis.plot([dot.cost, 2000], [dot.shown] * 2, color=colour_of(dot.kind), lw=0.7, ls=":", zorder=1)
+    costs = [x for x in costs if np.isfinite(x) and x > 0] or [1, 100]
+    axis.set(xscale="log", ylim=(low, high), xlim=(0.75 * min(costs), 1.35 * max(costs)))
+    if np.isfinite(usual):
+        axis.axvline(usual, color="0.75", lw=0.6, zorder=0)
+
+
+def _slots(found: list[Dot], edges: tuple[float, float], points: float) -> list[int]:
+    """Which of the columns each method stands in, so that neither markers nor whiskers meet, or markers alone do not
+    where there would be too many columns; 0 for those beyond the panel. points: height of the panel."""
+    scale, taken, slots = points / (edges[1] - edges[0]), [[] for _ in range(MOST_SLOTS)], []
+    for dot in found:
+        middle = scale * dot.shown
+        reach = [scale * end for end in np.clip([dot.low, dot.high], *edges)]
+        reach = (min(reach[0], middle - 3.5), max(reach[1], middle + 3.5))
+        free = [all(low > reach[1] or high < reach[0] for _, (low, high) in column) for column in taken]
+        if not any(free):
+            free = [all(abs(other - middle) > 7 for other, _ in column) for column in taken]
+        slot = free.index(True) if any(free) else min(range(MOST_SLOTS), key=lambda each: len(taken[each]))
+        if dot.inside:
+            taken[slot].append((middle, reach))
+        slots.append(slot * dot.inside)
+    return slots
+
+
+def heights(wanted, apart: float, room: float) -> np.ndarray:
+    """Where labels stand that want to be at heights [n], ascending: as near to them as they can be (least squares) with
+    at least `apart` between two of them, or what there is of it, within 0 to room."""
+    steps = min(apart, room / max(1, len(wanted) - 1)) * np.arange(len(wanted))
+    if not len(steps):
+        return steps
+    return isotonic_regression(np.asarray(wanted, float) - steps).x.clip(0, room - steps[-1]) + steps
+
+
+def _methods(axis, found: list[Dot], slots: list[int], title: str, sizes: tuple[float, float, float]) -> None:
+    """The methods side by side, and their names. sizes: width and height of the axes, width of the methods."""
+    (low, high), (width, height, beside) = EDGES[title], sizes
+    scale, across = (high - low) / height, axis.get_yaxis_transform()
+    places = low + scale * heights([(dot.shown - low) / scale for dot in found], APART / 72, height)
+    looks = {"transform": across, "clip_on": False}
+    for dot, slot, place in zip(found, slots, places, strict=True):
+        x, end = 1 + (GAP + (slot + 0.5) * SLOT / 72) / width, 1 + (GAP + beside) / width
+        name = end + LEADER / width
+        leader = {"color": "0.65", "lw": 0.5}
+        if dot.kind in LINES:  # as its line in the panel
+            leader = {"color": colour_of(dot.kind), "lw": 1.4}
+        if dot.inside:
+            axis.plot([x, x], np.clip([dot.low, dot.high], low, high), color=colour_of(dot.kind), lw=0.8, **looks)
+            axis.plot([x, end, name - 0.03 / width], [dot.shown, dot.shown, place], **leader, **looks)
+            axis.plot(x, dot.shown, **dot.look, **looks, zorder=4, label=dot.kind)
+        elif dot.kind in LINES:
+            axis.plot([end, name - 0.03 / width], [place, place], **leader, **looks)
+        axis.text(name, place, dot.words, transform=across, va="center_baseline", **dot.text)
+    if found:
+        middle = 1 + (GAP + beside / 2) / width
+        under = f"most at\n{_usual(found):.2g} %"
+        axis.text(middle, -0.02, under, fontsize=TEXT, ha="center", va="top", transform=axis.transAxes)

@@ -9,9 +9,10 @@ import pandas as pd
 
 from helpers.data.task import NAMES
 from helpers.evaluation.frame import COLUMNS, headline, mean
-from helpers.files import DATA, ROOT, StudyError, load_frame, shown, written_whole
+from helpers.files import DATA, ROOT, StudyError, load_arrays, load_frame, shown, written_whole
 from helpers.report.frontier import frontier
 from helpers.report.style import save_figure
+from helpers.report.summary import EXAMPLES, summary
 from helpers.report.tables import NONE, best_plain, in_short, kinds_in, models_in, overview_table
 from helpers.report.words import conclusions
 from helpers.unlearning import METHODS, TITLES
@@ -37,6 +38,12 @@ def report() -> None:
         "docs/results.md": page_with({"results": results_text(results, about)}, "docs/results.md"),
     }
     save_figure(frontier(results), REPORT / "frontier.png")
+    try:
+        shown_above = summary(first_of(results, about), load_arrays(REPORT / EXAMPLES, REMEDY))
+        for suffix in ("png", "svg"):
+            save_figure(shown_above, REPORT / f"summary.{suffix}")
+    except StudyError as error:
+        print(error)
     for name, page in pages.items():
         write_page(page, name)
     print(f"{', '.join(pages)} and the figures in {shown(REPORT)}/ show release {about['version']}.")

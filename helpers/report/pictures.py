@@ -1,10 +1,13 @@
 """Pictures: the samples themselves, what models read in them, and the noise of the generators."""
 
+import textwrap
+
 import numpy as np
 import pandas as pd
 import seaborn as sns
 import torch
 from matplotlib.colors import LogNorm
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 from torch import Tensor
 
 from helpers.data.dataset import Dataset
@@ -13,7 +16,9 @@ from helpers.data.task import Task
 from helpers.evaluation.distances import kl_per_model
 from helpers.evaluation.logits import logits_of, parts_of
 from helpers.models.ensembles import Ensemble
-from helpers.report.style import Figure, figure
+from helpers.report.style import Figure, empty, figure
+
+SPLIT_WORDS = {"train": "training", "test": "test"}
 
 
 def picture_grid(rows: dict[str, Tensor], data: Dataset, width: float = 9.0, captions: dict | None = None) -> Figure:
@@ -30,11 +35,12 @@ def picture_grid(rows: dict[str, Tensor], data: Dataset, width: float = 9.0, cap
                 line[k].set_title(captions[title][k], fontsize=7, pad=2)
         line[0].text(0, 1.3 if captions else 1.08, title, transform=line[0].transAxes, fontsize=9, weight="bold")
     made.subplots_adjust(0, 0, 1, 1, wspace=0.05, hspace=0.55 if captions else 0.25)
+    made.alt = f"Rows of pictures: {'; '.join(rows)}."
     return made
 
 
 def _show(axis, picture: Tensor) -> None:
-    axis.imshow(picture.permute(1, 2, 0).squeeze(), cmap="gray_r" if len(picture) == 1 else None)
+    axis.imshow(picture.permute(1, 2, 0).squeeze().numpy(), cmap="gray_r" if len(picture) == 1 else None)
 
 
 def forget_and_retain(task: Task, split: str = "train", k: int = 14) -> Figure:
@@ -58,7 +64,9 @@ def forget_and_retain(task: Task, split: str = "train", k: int = 14) -> Figure:
         decisions = read_ambiguous(split)
         borderline = torch.isin(part.index, torch.tensor(list(decisions)))
         draw("borderline sevens, with the split's decision", borderline, decisions.get)
-    return picture_grid(rows, task.data, captions=captions)
+    made = picture_grid(rows, task.data, captions=captions)
+    made.text(0, -0.02, f"Numbers: index in the {SPLIT_WORDS[split]} split.", fontsize=7, va="top")
+    return made
 
 
 def contact_sheet(task: Task, which: str = "forget", split: str = "train", page: int = 0, columns: int = 20) -> Figure:
@@ -71,15 +79,18 @@ def contact_sheet(task: Task, which: str = "forget", split: str = "train", page:
             torch.isin(part.index, torch.tensor(list(listed))) ^ (which == "plain")
         )
     where = mask.nonzero().flatten()[page * 10 * columns : (page + 1) * 10 * columns]
-    made, axes = figure(1, 1, (columns * 0.62, 10 * 0.72))
+    rows = max(1, -(-len(where) // columns))
+    made, axes = figure(1, 1, (columns * 0.48, rows * 0.56))
     paper = float(task.data.channels > 1)  # white: 1 in colours, 0 where `gray_r` shows ink
-    sheet = torch.full((task.data.channels, 10 * 34, columns * 30), paper)  # one picture: 200 axes would take seconds
+    sheet = torch.full((task.data.channels, 34 * rows, 30 * columns), paper)  # one picture: 200 axes would take seconds
     for place, (at, picture) in enumerate(zip(where, task.data.pictures(part.images[where]), strict=True)):
         y, x = 34 * (place // columns), 30 * (place % columns)
         sheet[:, y + 6 : y + 34, x : x + 28] = picture
         axes[0, 0].text(x + 14, y + 4, int(part.index[at]), fontsize=6, ha="center")
     _show(axes[0, 0], sheet)
     axes[0, 0].axis("off")
+    what = {"forget": f"the forget set ({task.request.name})"}.get(which, f"the sevens listed as {which}")
+    made.alt = f"{len(where)} pictures of {what}, {SPLIT_WORDS[split]} split, each with its index; page {page + 1}."
     return made
 
 
@@ -87,29 +98,92 @@ def noise_pictures(ensemble: Ensemble, task: Task) -> Figure:
     """What the generator of the first model makes, from the start to the end of its training, for the same z."""
     noise = torch.from_numpy(logits_of(ensemble, task).noise)
     names = ["before its training", *(f"after {i}/{len(noise) - 1} of its training" for i in range(1, len(noise)))]
-    return picture_grid(dict(zip(names, noise, strict=True)), task.data)
+    made = picture_grid(dict(zip(names, noise, strict=True)), task.data)
+    made.alt = f"Noise of the generator of {ensemble.kind.title} for the same z: {', '.join(names)}."
+    return made
 
 
 def prediction_page(task: Task, *ensembles: Ensemble, k: int = 12) -> Figure:
     """Forget samples with the class that most models of each kind take them for: of the test split, where that has
     some."""
-    split = "test" if task.forget["test"].any() else "train"
-    images, at = task.forget_set(split)[0][:k], task.forget[split].nonzero().flatten()[:k].numpy()
-    outputs = {ensemble.kind.title: logits_of(ensemble, task) for ensemble in ensembles}
-    seen = {title: each.test[:, at] if split == "test" else each.forget_train[:, :k] for title, each in outputs.items()}
-    votes = {title: each.argmax(-1) for title, each in seen.items()}
-    columns, shown = -(-k // 2), slice(2, 26)  # around the digit two pixels on each side are always ground
-    made, axes = figure(2, columns, (10, 2 * (10 / columns + 0.13 * len(votes))))
-    for axis in axes.flat:
-        axis.axis("off")
-    for place, (axis, picture) in enumerate(zip(axes.flat, task.data.pictures(images), strict=False)):
-        counts = {title: np.bincount(each[:, place], minlength=10) for title, each in votes.items()}
-        _show(axis, picture[:, shown, shown])
-        axis.set_anchor("N")
-        axis.set_title(
-            "\n".join(f"{title}: {c.argmax()} ({c.max()})" for title, c in counts.items()), fontsize=7, pad=2
-        )
+    found = votes_of(task, *ensembles, k=k)
+    names = {each.kind.name: each.kind.title for each in ensembles}
+    height = readings_height(len(names), len(found["labels"]), 9.6) + 0.3
+    made = empty((9.6, height))
+    readings(made, found, names, (0, 0.3, 9.6, height - 0.3))
+    made.text(0.5, 0.1 / height, DARK, fontsize=8, ha="center")
+    made.alt = f"Forgotten pictures and the class that most models of each kind read in them. {said_of(found, names)}"
     return made
+
+
+DARK = "Large: the class that most models read, and how many of them do. Dark: another class than that of the picture."
+
+
+def votes_of(task: Task, *ensembles: Ensemble, k: int) -> dict[str, np.ndarray]:
+    """What models read in the first k forget samples, of the test split where that has some.
+
+    "pictures": [k, 28, 28] or [k, 28, 28, 3] uint8, as seen; "labels": [k]; "kinds": [n] names; "votes": [n, k, 10],
+    the number of models of each kind that read each class; "models": [n], how many there are."""
+    split = "test" if task.forget["test"].any() else "train"
+    images, labels = (part[:k] for part in task.forget_set(split))
+    at, votes = task.forget[split].nonzero().flatten()[:k].numpy(), []
+    for ensemble in ensembles:
+        outputs = logits_of(ensemble, task)
+        read = (outputs.test[:, at] if split == "test" else outputs.forget_train[:, :k]).argmax(-1)
+        votes.append((read[:, :, None] == np.arange(10)).sum(0))
+    pictures = (255 * task.data.pictures(images)).round().to(torch.uint8).permute(0, 2, 3, 1)
+    pictures = 255 - pictures[..., 0] if pictures.shape[-1] == 1 else pictures  # ink is dark
+    return {
+        "pictures": np.asarray(pictures),
+        "labels": labels.numpy().astype(np.int16),
+        "kinds": np.array([ensemble.kind.name for ensemble in ensembles]),
+        "votes": np.stack(votes).astype(np.int16),
+        "models": np.array([len(ensemble.seeds) for ensemble in ensembles], np.int16),
+    }
+
+
+NAMED, ROW = 1.2, 0.22  # inches: width of the kinds' names, height of a row of readings
+
+
+def readings_height(kinds: int, k: int, width: float) -> float:
+    """Inches that `readings` takes."""
+    return min(0.9, (width - NAMED) / max(k, 6)) + 0.06 + ROW * kinds
+
+
+def readings(made: Figure, found: dict[str, np.ndarray], names: dict[str, str], box: tuple) -> None:
+    """Pictures in a row, below each what models read in it, a row per kind. found: as `votes_of` gives it; names: kind
+    -> title, those to show; box: left, bottom, width, height in inches."""
+    left, bottom, width, height = box
+    whole, k = made.get_size_inches(), len(found["labels"])
+    column = (width - NAMED) / max(k, 6)
+    side = min(0.9, column) - 0.06
+    axis = made.add_axes([left / whole[0], bottom / whole[1], width / whole[0], height / whole[1]])
+    for place, picture in enumerate(found["pictures"]):
+        x = NAMED + (place + 0.5) * column
+        extent = (x - side / 2, x + side / 2, height - side, height)
+        axis.imshow(picture, cmap="gray", vmin=0, vmax=255, extent=extent, aspect="auto")
+    for row, (kind, title) in enumerate(names.items()):
+        y, at = height - side - 0.06 - ROW * (row + 0.5), list(found["kinds"]).index(kind)
+        axis.text(NAMED - 0.08, y, title, ha="right", va="center_baseline", fontsize=8)
+        for place, counts in enumerate(found["votes"][at]):
+            x, read = NAMED + (place + 0.5) * column, int(counts.argmax())
+            wrong = read != found["labels"][place]
+            corner, looks = (x - column / 2 + 0.02, y - ROW / 2 + 0.01), {"fc": "0.25" if wrong else "white"}
+            axis.add_patch(Rectangle(corner, column - 0.04, ROW - 0.02, ec="0.25", lw=0.5, **looks))
+            ink = {"color": "white" if wrong else "black", "va": "center_baseline"}
+            axis.text(x - 0.1, y, read, ha="center", fontsize=10, weight="bold", **ink)
+            axis.text(x, y, f"{counts.max()}/{found['models'][at]}", ha="left", fontsize=6.5, **ink)
+    axis.set(xlim=(0, width), ylim=(0, height))
+    axis.axis("off")
+
+
+def said_of(found: dict[str, np.ndarray], names: dict[str, str]) -> str:
+    """How often each kind reads the class of the pictures, in words."""
+    votes, labels = found["votes"], found["labels"]
+    right = votes[:, np.arange(len(labels)), labels].sum(1) / (found["models"] * max(1, len(labels)))
+    shares = {kind: share for kind, share in zip(found["kinds"], right, strict=True) if kind in names}
+    said = ", ".join(f"{names[kind]} {100 * share:.0f} %" for kind, share in shares.items())
+    return f"Right readings over {len(labels)} pictures and all models: {said}."
 
 
 def heat_map(task: Task, *ensembles: Ensemble, split: str = "") -> Figure:
@@ -125,6 +199,73 @@ def heat_map(task: Task, *ensembles: Ensemble, split: str = "") -> Figure:
     looks = {"cmap": "cividis_r", "norm": LogNorm(0.1, 10, clip=True), "fmt": "", "annot_kws": {"size": 8}}
     bar = {"ticks": [0.1, 0.3, 1, 3, 10], "format": "{x:g}", "extend": "both", "label": "nats"}
     sns.heatmap(table.clip(lower=1e-3), annot=words, ax=axes[0, 0], cbar_kws=bar, **looks)
+    shades = axes[0, 0].collections[0].to_rgba(table.clip(lower=1e-3).to_numpy().ravel())
+    for text, shade in zip(axes[0, 0].texts, shades, strict=True):
+        text.set_color("black" if shade[:3] @ (0.2126, 0.7152, 0.0722) > 0.46 else "white")  # whichever is further
     axes[0, 0].set(title=f"KL(row || column) on forget ({split}), nats", xlabel="", ylabel="")
     axes[0, 0].set_xticks(axes[0, 0].get_xticks(), table.columns, rotation=40, ha="right")
+    nearest = table.loc[table.index[0]].drop(table.index[0]).idxmin() if len(table) > 1 else table.index[0]
+    made.alt = (
+        f"KL divergence in nats between the outputs of {', '.join(table)} on the forget set ({split}), each kind "
+        f"against each; from {table.index[0]} the nearest other kind is {nearest}."
+    )
+    return made
+
+
+def phases_picture(labels: str = "the labels of the forget set") -> Figure:
+    """The three phases of GEMU and GeFeU as boxes and arrows. labels: what the noise is labelled with: "the labels of
+    the forget set" (GEMU) or "the trained model's own outputs" (GeFeU)."""
+    made, axes = figure(1, 1, (9.6, 3.3), layout=None)
+    axis = axes[0, 0]
+    made.subplots_adjust(0, 0, 1, 1)
+    axis.set(xlim=(0, 9.6), ylim=(0, 3.3))
+    axis.axis("off")
+    grey = {"boxstyle": "round,pad=0,rounding_size=0.06", "ec": "black", "lw": 0.9}
+
+    def box(x: float, y: float, words: str, width=1.0, height=0.46, moves=False) -> None:
+        axis.add_patch(
+            FancyBboxPatch((x - width / 2, y - height / 2), width, height, fc="0.82" if moves else "w", **grey)
+        )
+        axis.text(x, y, words, ha="center", va="center", fontsize=8)
+
+    def arrow(*ends: tuple[float, float], bend: float = 0.0, dashed: bool = False) -> None:
+        looks = {"arrowstyle": "-|>", "mutation_scale": 9, "lw": 1, "color": "black", "shrinkA": 0, "shrinkB": 0}
+        looks |= {"connectionstyle": f"arc3,rad={bend}", "ls": "--" if dashed else "-"}
+        axis.add_patch(FancyArrowPatch(*ends, **looks))
+
+    titles = ("1. Maximise the error", "2. Impair", "3. Repair")
+    for x, title in zip((0.1, 4.15, 7.35), titles, strict=True):
+        axis.text(x, 3.12, title, fontsize=10, weight="bold", va="center")
+    for x in (4.0, 7.2):
+        axis.axvline(x, 0.1, 0.97, color="0.7", lw=0.8)
+    axis.text(0.18, 2.3, "z", fontsize=10, style="italic", ha="center", va="center")
+    box(0.92, 2.3, "generator", 0.85, moves=True)
+    box(1.95, 2.3, "noise", 0.62)
+    box(3.2, 2.3, "classifier,\nfrozen", 1.0)
+    arrow((0.28, 2.3), (0.49, 2.3))
+    arrow((1.35, 2.3), (1.63, 2.3))
+    arrow((2.27, 2.3), (2.69, 2.3))
+    box(3.2, 1.3, "error", 0.7)
+    arrow((3.2, 2.06), (3.2, 1.54))
+    arrow((2.84, 1.3), (0.92, 2.05), bend=-0.25, dashed=True)
+    axis.text(1.55, 1.12, "trains the generator\nto make it larger", fontsize=7.5, ha="center", va="center")
+    y = "\n".join(textwrap.wrap(f"y: {labels}", 22))
+    box(3.0, 0.45, y, 1.6)
+    arrow((3.2, 0.69), (3.2, 1.06))
+    box(4.85, 2.3, "some retained\nsamples", 0.95)
+    box(4.85, 1.4, "noise,\nlabelled y", 0.95)
+    box(4.98, 0.45, y, 1.6)
+    box(6.45, 1.85, "classifier,\nlast layers", 1.0, moves=True)
+    arrow((4.85, 0.69), (4.85, 1.16))
+    arrow((5.34, 2.25), (5.94, 1.95))
+    arrow((5.34, 1.45), (5.94, 1.75))
+    box(7.85, 1.85, "retained\nsamples", 0.85)
+    box(9.0, 1.85, "classifier,\nall layers", 0.95, moves=True)
+    arrow((8.29, 1.85), (8.51, 1.85))
+    axis.text(8.4, 0.45, "grey: what is trained\ndashed: what the error drives", fontsize=7.5, ha="center", va="center")
+    made.alt = (
+        "Three phases. 1: a generator turns z into noise; it is trained so that the frozen classifier's error against "
+        f"y, {labels}, grows. 2: noise labelled y and some retained samples train the classifier's last layers. "
+        "3: retained samples train all layers."
+    )
     return made

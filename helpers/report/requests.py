@@ -4,6 +4,7 @@ results."""
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown
+from matplotlib.ticker import FixedLocator
 from pandas.io.formats.style import Styler
 
 from helpers.data.task import NAMES, Task, task_of
@@ -77,22 +78,42 @@ def _cell(results: pd.DataFrame, kind: str, title: str) -> str:
 
 def requests_figure(task: Task) -> Figure:
     """The same as dots with 95 % intervals, one panel per measure."""
-    found, _ = stored_requests(task)
-    made, axes = figure(1, len(PANELS), (9.6, 1.2 + 0.5 * len(found)), sharey=True)
+    return drawn(stored_requests(task)[0], NAMES[task.data.name])
+
+
+def drawn(found: dict[str, pd.DataFrame], name: str) -> Figure:
+    """One row for each request and method. found: request -> its frame; name: of the data set."""
+    rows = [(words, kind) for words, results in found.items() for kind in KINDS if kind in set(results.kind)]
+    made, axes = figure(1, len(PANELS), (9.6, 0.8 + 0.17 * (len(rows) + len(found))), sharey=True)
+    heights, ticks = {}, {}
+    for words in found:
+        ticks[f"{words}:"] = len(ticks)
+        for kind in (kind for of, kind in rows if of == words):
+            heights[words, kind] = ticks[TITLES[kind] + " " * len(ticks)] = len(ticks)  # every label a key of its own
     for axis, title in zip(axes[0], PANELS, strict=True):
-        for place, kind in enumerate(KINDS):
-            for row, results in enumerate(found.values()):
-                value, *ends = point(results, kind, title)
-                if not np.isfinite(value) or no_gap(results) and PANELS[title][0] == "energy_gap":
-                    continue
-                y = row + 0.18 * (place - (len(KINDS) - 1) / 2)
-                axis.hlines(y, *ends, color=colour_of(kind), lw=1)
-                axis.plot(value, y, marker_of(kind), ms=5, color=colour_of(kind), label=TITLES[kind] * (not row))
+        for (words, kind), y in heights.items():
+            value, *ends = point(found[words], kind, title)
+            if not np.isfinite(value) or no_gap(found[words]) and PANELS[title][0] == "energy_gap":
+                continue
+            axis.hlines(y, *ends, color=colour_of(kind), lw=1)
+            axis.plot(value, y, marker_of(kind), ms=5, color=colour_of(kind), clip_on=False)
         axis.set_title(title, fontsize=9)
-    axes[0, 0].set_yticks(range(len(found)), found)
-    axes[0, 0].invert_yaxis()
-    handles, labels = axes[0, -1].get_legend_handles_labels()
-    made.legend(handles, labels, loc="outside lower center", ncols=len(KINDS), fontsize=8, frameon=False)
+        if PANELS[title][0] == "accuracy" and axis.get_xlim()[1] > 10:  # one that loses much would hide the others
+            axis.set_xscale("symlog", linthresh=1)
+            axis.xaxis.set_major_locator(FixedLocator([-10, -1, 0, 1, 10, 100]))
+            axis.xaxis.set_major_formatter("{x:g}")
+        axis.grid(axis="y", color="0.93", lw=0.6)
+        axis.set_axisbelow(True)
+    axes[0, 0].set_yticks(list(ticks.values()), [label.strip() for label in ticks], fontsize=7.5)
+    axes[0, 0].set_ylim(max(len(ticks), 1) - 0.4, -0.6)
+    for label, word in zip(axes[0, 0].get_yticklabels(), ticks, strict=True):
+        label.set_weight("bold" if word.endswith(":") else "normal")
+    gaps = {pair: point(found[pair[0]], pair[1], "distance closed, %")[0] for pair in heights}
+    said = ", ".join(f"{words}, {TITLES[kind]} {gap:.0f} %" for (words, kind), gap in gaps.items() if np.isfinite(gap))
+    made.alt = (
+        f"{name}: distance to retrained models closed, accuracy of an attack and accuracy lost on the rest, for each "
+        f"request and method, with 95 % intervals. Distance closed: {said or 'not measured'}."
+    )
     return made
 
 
@@ -109,6 +130,6 @@ def what_is_hard(task: Task) -> Markdown:
         best, worst = max(gaps, key=gaps.get), min(gaps, key=gaps.get)
         lines.append(
             f"On {NAMES[task.data.name]} {TITLES[kind]} comes closest to retraining where it forgets *{best}* "
-            f"({gaps[best]:.0f} % of the energy gap) and stays farthest from it at *{worst}* ({gaps[worst]:.0f} %)."
+            f"({gaps[best]:.0f} % of the distance) and stays farthest from it at *{worst}* ({gaps[worst]:.0f} %)."
         )
     return Markdown("\n".join(f"{place}. {line}" for place, line in enumerate(lines, 1)))

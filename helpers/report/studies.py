@@ -47,7 +47,7 @@ def _chosen_row(study: optuna.Study | None, method: str) -> dict[str, str]:
         "finished trials": f"{len(trials)}, {early} of them given up early",
         "best trial": f"{best.number}, on {len(goals)} models",
         "goal (standard error)": f"{best.value:.1f} ({goals.std(ddof=1) / len(goals) ** 0.5:.1f})",
-        "energy gap closed, %": f"{found['gap']:.1f}",
+        "distance closed, %": f"{found['gap']:.1f}",
         "accuracy lost, percentage points": f"{found['lost']:.2f}",
         "lost of the classes touched": f"{found['lost_class']:.2f}",
         "cost, % of retraining's samples": f"{100 * found['cost']:.1f}",
@@ -95,4 +95,5 @@ def optuna_figure(draw: Callable, study: optuna.Study | None, **options) -> Imag
         made = draw(study, **options).figure
     made.set_size_inches(8, 3.6)
     pyplot.close(made)
-    return Image(png(made))
+    alt = draw.__name__.removeprefix("plot_").replace("_", " ")
+    return Image(png(made), alt=f"Optuna's plot of the study {study.study_name}: {alt}.")
