@@ -3,6 +3,7 @@
 It advances by samples, since a retrained model takes ten times as long as an unlearned one; its words count models.
 """
 
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,12 +46,12 @@ class _Bar:
         if not work.size:
             return
         self.done += work.models
-        here = (self.bar.n, self.bar.format_dict["elapsed"])
-        self.first = self.first or here  # before that processes have to start
-        if self.tell and self.done > TIMED:
+        now = time.monotonic()
+        self.first = self.first or (self.bar.n, now)  # before that processes have to start
+        if self.tell and self.done > TIMED and now > self.first[1] + 1:
             self.tell = False
-            rate = (here[0] - self.first[0]) / (here[1] - self.first[1])
-            left = in_words((self.bar.total - here[0]) / rate)
+            rate = (self.bar.n - self.first[0]) / (now - self.first[1])
+            left = in_words((self.bar.total - self.bar.n) / rate)
             self.bar.write(f"Making and measuring the models will take about {left}.")
 
 

@@ -69,6 +69,39 @@ def forget_and_retain(task: Task, split: str = "train", k: int = 14) -> Figure:
     return made
 
 
+def class_rows(data: Dataset, k: int = 20) -> Figure:
+    """The first k training samples of each of the ten classes: one row per class."""
+    made, axes = figure(1, 1, (0.4 * k, 4.2))
+    paper = float(data.channels > 1)
+    sheet = torch.full((data.channels, 300, 30 * k), paper)
+    for number in range(10):
+        for place, picture in enumerate(data.pictures(data.train.images[data.train.labels == number][:k])):
+            sheet[:, 30 * number : 30 * number + 28, 30 * place : 30 * place + 28] = picture
+    _show(axes[0, 0], sheet)
+    axes[0, 0].set_yticks(range(14, 300, 30), data.classes)
+    axes[0, 0].set_xticks([])
+    axes[0, 0].spines[:].set_visible(False)
+    made.alt = f"The first {k} training pictures of each class of {data.source}: {', '.join(data.classes)}."
+    return made
+
+
+def most_and_least(task: Task, ensemble: Ensemble, k: int = 12) -> Figure:
+    """The forget samples that most models of an ensemble read correctly, and those that fewest do, with the share that
+    does; of the test split, where that has some."""
+    split = "test" if task.forget["test"].any() else "train"
+    images, labels = task.forget_set(split)
+    outputs = parts_of(task, logits_of(ensemble, task))[split, "forget"][0]
+    right = (outputs.argmax(-1) == labels.numpy()).mean(0)
+    order = np.argsort(-right, kind="stable")
+    chosen = {"read correctly by most": order[:k], "read correctly by fewest": order[::-1][:k]}
+    captions = {title: [f"{100 * right[at]:.0f} %" for at in where] for title, where in chosen.items()}
+    made = picture_grid({title: images[where.copy()] for title, where in chosen.items()}, task.data, captions=captions)
+    made.alt = f"Forget samples by the share of {ensemble.kind.title} models that read them correctly: " + "; ".join(
+        f"{title}: {', '.join(shares)}" for title, shares in captions.items()
+    )
+    return made
+
+
 def contact_sheet(task: Task, which: str = "forget", split: str = "train", page: int = 0, columns: int = 20) -> Figure:
     """A page of 200 samples with their index, to look through: of the forget set, or of the sevens of one list of MNIST
     ("crossbar", "plain" or "ambiguous")."""

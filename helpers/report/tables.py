@@ -242,6 +242,11 @@ def closing_table(results: pd.DataFrame) -> pd.DataFrame:
     return in_short(results, ["trained", "retrained", *methods])
 
 
+def short_table(results: pd.DataFrame) -> Styler:
+    """The seven rows of `overview_table` in the columns that everything else stands on."""
+    return styled(in_short(results), over(results))
+
+
 def in_short(results: pd.DataFrame, kinds: list[str] | None = None) -> pd.DataFrame:
     """The columns of `overview_table` that everything else stands on."""
     return overview_table(results, kinds).data[list(IN_SHORT)]

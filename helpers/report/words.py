@@ -79,6 +79,20 @@ def conclusions(results: pd.DataFrame) -> Markdown:
     return Markdown("\n".join(f"{place}. {line}" for place, line in enumerate(lines, 1)))
 
 
+def what_there_is_to_forget(results: pd.DataFrame) -> Markdown:
+    """How trained and retrained models differ on the forget set and on the rest."""
+    split = headline(results)
+    read, rest = (
+        {kind: 100 * mean(results, kind, "accuracy", *part) for kind in ("trained", "retrained")}
+        for part in ((split, "forget"), ("test", "retain"))
+    )
+    return Markdown(
+        f"**What was learned.** Trained models classify {read['trained']:.1f} % of the forget set ({split}) correctly, "
+        f"retrained ones {read['retrained']:.1f} %: that is what there is to forget. On the retained test samples they "
+        f"differ by {abs(rest['trained'] - rest['retrained']):.2f} percentage points. {no_gap(results)}"
+    )
+
+
 def what_was_learned(results: pd.DataFrame, kind: str) -> Markdown:
     """One method: how close it comes, at what price, and whether Reset and a new model come closer."""
     if no_gap(results):
