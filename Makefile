@@ -1,4 +1,4 @@
-# make study     set everything up, run the notebooks        (DATASET=cmnist, FORGET="class 7", MODELS=30, SCHEDULER=tcp://...)
+# make study     set everything up, compute all, run the notebooks (DATASET=cmnist, FORGET="class 7", MODELS=30, SCHEDULER=tcp://...)
 # make notebook  Jupyter Lab
 # make test      set everything up, lint, run the tests
 # make thorough  kills, full disks, clusters, other ways to start a notebook: minutes
@@ -6,8 +6,8 @@
 # make lint      ruff over code and notebooks
 # make refresh   execute the committed notebooks in place
 # make release   collect the stored results in data/report/, then as `make report`
-# make report    write the README's results and figure from data/report/
-# make bench     measure speed, write the README's performance table
+# make report    write the README's and docs/results.md's numbers and figures from data/report/
+# make bench     measure speed, write the table in docs/speed.md
 
 WINDOWS = $(filter Windows_NT,$(OS))
 PYTHON ?= $(if $(WINDOWS),python,python3)

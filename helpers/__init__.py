@@ -1,7 +1,8 @@
 """Selective unlearning on MNIST, Colored MNIST and FashionMNIST.
 
 Data flows one way, and the modules stand in that order; each imports only from those before it:
-files, device, sizes, parallel -> data -> models -> unlearning -> evaluation -> objective, studies -> report -> run.
+files, device, sizes, progress, parallel -> data -> models -> unlearning, own -> evaluation -> objective, studies
+-> report -> run.
 """
 
 from pathlib import Path

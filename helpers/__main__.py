@@ -19,7 +19,7 @@ def parser(tunes: bool) -> argparse.ArgumentParser:
         return commands.add_parser(name, help=what, description=what)
 
     for name, what in (
-        ("study", "runs the notebooks; executed copies, measures and figures land in data/results/"),
+        ("study", "computes all models and measures, then runs the notebooks; everything lands in data/results/"),
         ("refresh", "runs the committed notebooks in place, so that they carry the outputs of one run"),
     ):
         each = command(name, what)
@@ -31,7 +31,7 @@ def parser(tunes: bool) -> argparse.ArgumentParser:
     data.add_argument("--forget", help=FORGET)
     release = command("release", "collects the stored results in data/report/, then as report")
     release.add_argument("--models", type=int, help="models of each kind; default: as in the notebooks")
-    command("report", "writes the README's results and figure from the frame in data/report/")
+    command("report", "writes the README's and docs/results.md's numbers and figures from data/report/")
     tune = command("tune", "works on an Optuna study; several processes and machines can do so at once")
     tune.add_argument("method", choices=_methods() if tunes else None)
     tune.add_argument("--study", help="its name; default: DATASET-METHOD, DATASET-REQUEST-METHOD")

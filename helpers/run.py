@@ -88,7 +88,7 @@ def tidy(notebook):
 
 def release(models: int | None = None) -> None:
     """Collects the measures of stored models, as the present code measures them, in data/report/, with a note on what
-    made them; then writes the README's results of them (`report`).
+    made them; then writes the pages that show them (`report`).
 
     models: of each kind, the same on every data set; None: as in the notebooks. A data set without results is left out.
     """

@@ -147,6 +147,8 @@ def pictured(task, readers, committed, monkeypatch):
     return {
         "forget_and_retain": lambda: pictures.forget_and_retain(task),
         "contact_sheet": lambda: pictures.contact_sheet(task),
+        "class_rows": lambda: pictures.class_rows(task.data),
+        "most_and_least": lambda: pictures.most_and_least(task, readers["gemu"]),
         "noise_pictures": lambda: pictures.noise_pictures(readers["gemu"], task),
         "prediction_page": lambda: pictures.prediction_page(task, *readers.values()),
         "heat_map": lambda: pictures.heat_map(task, *readers.values()),

@@ -3,7 +3,10 @@
 Colored MNIST is constructed here; `test_notebooks_published.py` runs the same on the published pictures.
 """
 
+import html
 import json
+import shutil
+import subprocess
 
 import nbformat
 import pandas as pd
@@ -117,6 +120,39 @@ def test_the_page_asks_for_nothing_and_shows_every_figure(workshop, executed):
     assert "No description" not in page and "load_task" not in page
 
 
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM_FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+CHROMIUM_FLAGS += "--disable-component-update --disable-sync --enable-logging=stderr --dump-dom"
+PHONE = """<!doctype html><iframe width=400 height=900 srcdoc="{page}"></iframe><script>
+addEventListener("load", () => {{
+  const inside = document.querySelector("iframe"), page = inside.contentDocument;
+  const found = {{
+    width: page.documentElement.scrollWidth,
+    images: [...page.images].map((i) => [i.complete && i.naturalWidth, i.getBoundingClientRect().width, i.alt]),
+    font: parseFloat(getComputedStyle(page.querySelector("p")).fontSize),
+    asked: inside.contentWindow.performance.getEntriesByType("resource").map((e) => e.name),
+  }};
+  found.asked = found.asked.filter((name) => !name.startsWith("data:"));
+  document.body.textContent = JSON.stringify(found);
+}});
+</script>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here to open the page in (Debian: chromium)")
+def test_the_page_can_be_read_on_a_phone(workshop, executed, tmp_path):
+    page = (workshop / "data" / "results" / "cmnist" / "crossbar" / "report.html").read_text(encoding="utf-8")
+    (tmp_path / "phone.html").write_text(PHONE.format(page=html.escape(page)), encoding="utf-8")
+    place = (tmp_path / "phone.html").as_uri()
+    call = [CHROMIUM, *CHROMIUM_FLAGS.split(), f"--user-data-dir={tmp_path}/profile", place]
+    done = subprocess.run(call, capture_output=True, text=True, timeout=120)
+    assert "CONSOLE" not in done.stderr, done.stderr[-2000:]
+    found = json.loads(html.unescape(done.stdout.split("<body>")[1].split("</body>")[0]))
+    assert found["width"] <= 400 and found["font"] >= 14 and found["asked"] == []
+    assert len(found["images"]) >= 6
+    for there, width, alt in found["images"]:
+        assert there and 250 < width <= 400 and len(alt) > 20
+
+
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_the_notebook_runs_top_to_bottom(executed, name):
     code = [cell for cell in executed[name].cells if cell.cell_type == "code" and cell.source]
@@ -182,7 +218,7 @@ def test_stored_work_is_loaded_without_computing(workshop, executed):
         path
         for part in ("models", "results")
         for path in (workshop / "data" / part).rglob("*.*")
-        if path.suffix != ".pdf"
+        if path.suffix not in (".pdf", ".svg")
     ]
     before = {path: path.stat().st_mtime_ns for path in files if path.is_file()}
     notebook = execute(workshop, "netcomp_GeFeU", ALLREADY_TRAINED=True)

@@ -3,9 +3,10 @@
 import importlib.util
 import json
 
+import nbformat
 import pytest
 import torch
-from conftest import SETUP, SHORT
+from conftest import ROOT, SETUP, SHORT
 from programs import run_python
 
 from helpers import own
@@ -130,3 +131,11 @@ print(json.dumps({
     assert any("Two steps" in text for text in found[0]["panel"])
     (workshop / "mine.py").write_text(MINE.replace("RATE = 0.5", "RATE = 0.4"), encoding="utf-8")
     assert json.loads(run_python(workshop, code).stdout.splitlines()[-1])["times"] != found[0]["times"]
+
+
+def test_the_example_of_the_readme_is_that_of_the_notebook():
+    block = (ROOT / "README.md").read_text(encoding="utf-8").split("## Add yours")[1].split("```")[1]
+    cells = [cell.source for cell in nbformat.read(ROOT / "graphics.ipynb", 4).cells if "own_method" in cell.source]
+    parts = [[line for line in text.splitlines() if line and "own_method(" not in line] for text in (block, cells[0])]
+    assert [line for line in parts[1] if "with_mine" not in line] == parts[0][1:]
+    assert len(parts[0]) - 1 < 10

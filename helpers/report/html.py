@@ -15,6 +15,7 @@ img { max-width: 100%; height: auto; }
 table { border-collapse: collapse; font-size: 13px; }
 th, td { padding: 2px 8px; text-align: right; border-bottom: 1px solid #ddd; }
 th { text-align: left; }
+td { white-space: nowrap; }
 caption { text-align: left; padding: 4px 0; color: #555; }
 pre, code { font-size: 13px; white-space: pre-wrap; overflow-wrap: anywhere; }
 .output_subarea { overflow-x: auto; }

@@ -80,6 +80,7 @@ def class_rows(data: Dataset, k: int = 20) -> Figure:
     _show(axes[0, 0], sheet)
     axes[0, 0].set_yticks(range(14, 300, 30), data.classes)
     axes[0, 0].set_xticks([])
+    axes[0, 0].tick_params(length=0)
     axes[0, 0].spines[:].set_visible(False)
     made.alt = f"The first {k} training pictures of each class of {data.source}: {', '.join(data.classes)}."
     return made
@@ -90,8 +91,8 @@ def most_and_least(task: Task, ensemble: Ensemble, k: int = 12) -> Figure:
     does; of the test split, where that has some."""
     split = "test" if task.forget["test"].any() else "train"
     images, labels = task.forget_set(split)
-    outputs = parts_of(task, logits_of(ensemble, task))[split, "forget"][0]
-    right = (outputs.argmax(-1) == labels.numpy()).mean(0)
+    found = votes_of(task, ensemble, k=len(labels))
+    right = found["votes"][0, np.arange(len(labels)), labels.numpy()] / found["models"][0]
     order = np.argsort(-right, kind="stable")
     chosen = {"read correctly by most": order[:k], "read correctly by fewest": order[::-1][:k]}
     captions = {title: [f"{100 * right[at]:.0f} %" for at in where] for title, where in chosen.items()}
@@ -99,6 +100,7 @@ def most_and_least(task: Task, ensemble: Ensemble, k: int = 12) -> Figure:
     made.alt = f"Forget samples by the share of {ensemble.kind.title} models that read them correctly: " + "; ".join(
         f"{title}: {', '.join(shares)}" for title, shares in captions.items()
     )
+    made.alt += "."
     return made
 
 

@@ -66,7 +66,7 @@ def requests_table(task: Task) -> Styler:
     )
     if missing:
         note += f" Not stored: {', '.join(missing)}."
-    table = pd.DataFrame(rows).T.rename_axis(index=["forgotten", "models"])
+    table = pd.DataFrame(rows).T.rename_axis(index=["forgotten", "models"]) if rows else pd.DataFrame()
     return styled(table, " ".join([f"{NAMES[task.data.name]}. {note}", *notes]))
 
 

@@ -267,9 +267,19 @@ def paired_table(results: pd.DataFrame, a: str, b: str, measures=("energy_gap", 
     return styled(pd.DataFrame.from_dict(rows, "index", columns=columns), f"Paired by model. {over(results)}")
 
 
+RECIPE_MEANS = {
+    "batch_size": "samples per step",
+    "peak_lr": "highest learning rate of Adam; it rises linearly, then falls linearly to 0",
+    "warm_up": "part of the steps in which it rises",
+    "min_passes": "passes over the training set, at least",
+    "min_steps": "steps, at least: a small training set gets more passes",
+}
+
+
 def settings_table(settings) -> Styler:
-    """The exact hyper-parameters of a dataclass, with what they mean."""
-    rows = {f.name: (_short(getattr(settings, f.name)), f.metadata.get("meaning", "")) for f in fields(settings)}
+    """The exact hyper-parameters of a dataclass, of a method or of the training recipe, with what they mean."""
+    means = {f.name: f.metadata.get("meaning", RECIPE_MEANS.get(f.name, "")) for f in fields(settings)}
+    rows = {name: (_short(getattr(settings, name)), meaning) for name, meaning in means.items()}
     return styled(pd.DataFrame.from_dict(rows, "index", columns=["value", "meaning"]).rename_axis("setting"))
 
 
