@@ -97,10 +97,8 @@ def most_and_least(task: Task, ensemble: Ensemble, k: int = 12) -> Figure:
     chosen = {"read correctly by most": order[:k], "read correctly by fewest": order[::-1][:k]}
     captions = {title: [f"{100 * right[at]:.0f} %" for at in where] for title, where in chosen.items()}
     made = picture_grid({title: images[where.copy()] for title, where in chosen.items()}, task.data, captions=captions)
-    made.alt = f"Forget samples by the share of {ensemble.kind.title} models that read them correctly: " + "; ".join(
-        f"{title}: {', '.join(shares)}" for title, shares in captions.items()
-    )
-    made.alt += "."
+    said = "; ".join(f"{title}: {', '.join(shares)}" for title, shares in captions.items())
+    made.alt = f"Forget samples by the share of {ensemble.kind.title} models that read them correctly: {said}."
     return made
 
 
