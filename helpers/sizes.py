@@ -20,13 +20,14 @@ class Sizes:
     shares: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
     probed: int = 5  # models of each kind on which relearn time and linear probe are measured
     relearn_steps: int = 240  # at which relearning is given up
-    resurgence_steps: int = 150  # on retained samples alone, before resurgence is evaluated
+    # after which resurgence is evaluated: passes over a tenth of the retained samples
+    resurgence: tuple[float, ...] = (0.1, 0.25, 0.5, 1, 2)
     heartbeat: int = 5  # seconds between two signs of a process that works on a study
     grace: int = 30  # seconds without a sign after which its trial goes back into the queue
 
 
 QUICK = Sizes(
     1, 20, train_samples=12_000, test_samples=2_000, tuning_models=2, shares=(0.1, 0.5), probed=1, relearn_steps=40,
-    resurgence_steps=20, heartbeat=1, grace=4,
+    resurgence=(0.1, 0.5), heartbeat=1, grace=4,
 )  # fmt: skip
 SIZES = QUICK if os.environ.get("UNLEARNING_QUICK", "0") not in ("", "0") else Sizes()

@@ -4,6 +4,8 @@ Arrays of logits have the shape [N, n, 10]: N models, n samples. u = unlearned, 
 measure that compares kinds of models pairs *different* seeds, so that shared initial weights make no kind look closer.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from scipy.spatial.distance import cdist
@@ -49,10 +51,10 @@ def kl_pairs(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def kl_per_model(reference: np.ndarray, models: np.ndarray) -> np.ndarray:
     """For each model j: KL(reference_i || model_j), mean over the other seeds i != j. -> [N]; nan for N = 1."""
-    return _mean_over_others(kl_pairs(reference, models))
+    return mean_over_others(kl_pairs(reference, models))
 
 
-def _mean_over_others(pairs: np.ndarray) -> np.ndarray:
+def mean_over_others(pairs: np.ndarray) -> np.ndarray:
     """For each column j of pairs [N, N] the mean over the rows i != j."""
     pairs = pairs.copy()
     np.fill_diagonal(pairs, 0.0)
@@ -71,21 +73,47 @@ def gap_closed(distance: np.ndarray, floor: float, ceiling: float) -> np.ndarray
 
 
 def energy_distances(unlearned: np.ndarray, retrained: np.ndarray) -> np.ndarray:
-    """Energy distance between two ensembles' softmax outputs (Szekely and Rizzo 2013), as one value per unlearned
-    model.
+    """Energy distance between two ensembles' softmax outputs, mean over samples: [N, n, 10] twice -> [N], one value per
+    unlearned model, whose mean is the distance."""
+    pairs = ((retrained, unlearned), (unlearned, unlearned), (retrained, retrained))
+    return energy(*(output_distances(*each) for each in pairs))
 
-    D = 2 E||p_u - p_r|| - E||p_u - p_u'|| - E||p_r - p_r'||, Euclidean norms, over pairs of models of different seeds,
-    mean over samples; [N, n, 10] twice -> [N], whose mean is D. Unbiased, so it can fall a little below 0; 0 only where
-    the *distributions over models* agree, so that an ensemble of uncertain models, which KL calls close, is far away.
+
+def energy(between: np.ndarray, within: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """Energy distance D = 2 E||p_u - p_r|| - E||p_u - p_u'|| - E||p_r - p_r'|| (Szekely and Rizzo 2013, "Energy
+    statistics", J. Stat. Plan. Inference 143, sec. 2), as one value per unlearned model.
+
+    between: distances of retrained (rows) from unlearned models [N, N]; within: among unlearned; among: among retrained
+    ones. Pairs of models of different seeds alone -> [N], whose mean is D. Unbiased, so it can fall a little below 0; 0
+    only where the *distributions over models* agree, so that an ensemble of uncertain models, which KL calls close, is
+    far away. D is the square of a metric: a closed share of 80 % is 55 % in units of the metric itself.
     """
-    p, q = np.exp(log_softmax(unlearned)), np.exp(log_softmax(retrained))
-    between, within, among = (_norms(a, b) for a, b in ((q, p), (p, p), (q, q)))
-    return 2 * _mean_over_others(between) - _mean_over_others(within) - _mean_over_others(among).mean()
+    return 2 * mean_over_others(between) - mean_over_others(within) - mean_over_others(among).mean()
 
 
-def _norms(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Mean over samples of ||a_i - b_j||_2: [N, n, c], [M, n, c] -> [N, M]."""
-    return sum(cdist(a[:, x], b[:, x]) for x in range(a.shape[1])) / a.shape[1]
+def output_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """||softmax_i - softmax_j||_2, mean over samples, for all pairs of models: [N, n, 10], [M, n, 10] -> [N, M]. Its
+    energy distance is the mean over the samples of that on each sample."""
+    p, q = np.exp(log_softmax(a)), np.exp(log_softmax(b))
+    return sum(cdist(p[:, x], q[:, x]) for x in range(p.shape[1])) / p.shape[1]
+
+
+def joint_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The same with all outputs of a model as one vector: root mean square over the samples of ||softmax_i -
+    softmax_j||_2. Its energy distance sees what the mean over samples cannot: that some models forget everything and
+    others nothing."""
+    p, q = (np.exp(log_softmax(logits)).reshape(len(logits), -1) for logits in (a, b))
+    return cdist(p, q) / np.sqrt(a.shape[1])
+
+
+def without_each(reduce: Callable[..., np.ndarray], *pairs: np.ndarray) -> np.ndarray:
+    """What a jackknife needs: the mean of reduce(*pairs) with model s of every kind left out, for each s: [N, N] each
+    -> [N]; nan for N < 3."""
+    n = len(pairs[0])
+    if n < 3:
+        return np.full(n, np.nan)
+    left = [[np.delete(np.delete(each, s, 0), s, 1) for each in pairs] for s in range(n)]
+    return np.array([reduce(*each).mean() for each in left])
 
 
 def tug_of_war(accuracies: dict, retrained: dict) -> np.ndarray:

@@ -7,24 +7,29 @@ the loss attack takes held-out samples of the classes touched in their place. Wh
 retained, the measures on `neighbours` and the linear probe are left out.
 """
 
+import functools
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from tqdm import tqdm
 
 from helpers.data.task import Task
 from helpers.device import return_memory
-from helpers.evaluation.distances import activation_change, gap_closed, weight_distance
-from helpers.evaluation.frame import COLUMNS, Rows, select, values
+from helpers.evaluation.derived import with_derived
+from helpers.evaluation.distances import activation_change, weight_distance, without_each
+from helpers.evaluation.frame import COLUMNS, WITHOUT, Rows
 from helpers.evaluation.logits import RETAIN_TRAIN_SAMPLE, Logits, logits_of, outputs_folder, parts_of
-from helpers.evaluation.measures import FEWEST_FOR_ATTACKS, MEASURES, TRAIN, View, memorised
+from helpers.evaluation.measures import FEWEST_FOR_ATTACKS, MEASURES, TRAIN, Measure, View, memorised
+from helpers.evaluation.nulls import by_at, null_draws, null_of_means, of_pairs
 from helpers.evaluation.privacy import halves, margin
 from helpers.evaluation.relearning import can_probe, forget_loss, linear_probe, relearn_steps, resurgence
 from helpers.files import StudyError, fingerprint, load_frame, locked, save_frame, shown, there
 from helpers.models.cnn import LAYERS
-from helpers.models.ensembles import BASELINES, Ensemble, Kind, baseline, baseline_kind, model_of
+from helpers.models.ensembles import AGAIN, BASELINES, Ensemble, Kind, baseline, baseline_kind, model_of, seeds_of
 from helpers.models.training import RECIPE
 from helpers.parallel import compute
 from helpers.progress import Work, advance, progress
@@ -32,7 +37,6 @@ from helpers.sizes import SIZES
 from helpers.unlearning import FRONTIER
 
 ACTIVATION_SAMPLE = 500  # test samples on which activations are compared
-DRAWS = 200  # random draws behind the null distributions of paired measures and of single models
 VERSION = "version"  # rows of a stored file: at = measure, value = its version
 PROBES = [name for name, about in MEASURES.items() if about.compares == "probe"]
 STORED = [name for name, about in MEASURES.items() if about.compares not in ("probe", "derived")]
@@ -80,7 +84,7 @@ def _looks(task: Task, n: int) -> Work:
 
 def _trains() -> float:
     """Samples on which the probes train copies of one model: relearning mostly ends early, and most layers rest."""
-    return RECIPE.batch_size * (SIZES.resurgence_steps + SIZES.relearn_steps) / 4
+    return RECIPE.batch_size * SIZES.relearn_steps / 2
 
 
 def _probed(kinds: Iterable[str]) -> list[str]:
@@ -91,7 +95,8 @@ def measures_path(task: Task, kind: Kind, n: int) -> Path:
     """Where the measures of n models of a kind lie; its name has a key of the trained and retrained models compared
     with."""
     ends = [baseline_kind(name, task).identity for name in ("trained", "retrained")]
-    return outputs_folder(kind, task) / f"measures-{n}-{fingerprint(ends)}.csv.gz"
+    seeds = seeds_of(kind.name, n)
+    return outputs_folder(kind, task) / f"measures-{seeds.start}-{seeds.stop}-{fingerprint(ends)}.csv.gz"
 
 
 def _read(task: Task, kind: Kind, n: int) -> tuple[pd.DataFrame, list[str]]:
@@ -102,7 +107,8 @@ def _read(task: Task, kind: Kind, n: int) -> tuple[pd.DataFrame, list[str]]:
     found = _load(path, kind.name)
     versions = found[found.measure == VERSION].set_index("at").value
     lacking = [name for name in STORED if versions.get(name) != MEASURES[name].version]
-    return found[~found.measure.isin([VERSION, *lacking])], lacking
+    names = found.measure.str.removesuffix(WITHOUT)
+    return found[~names.isin([VERSION, *lacking])], lacking
 
 
 def _load(path: Path, kind: str) -> pd.DataFrame:
@@ -122,23 +128,40 @@ def _lacking(task: Task, every: dict[str, Ensemble]) -> dict[str, list[str]]:
 
 def _measure(task: Task, every: dict[str, Ensemble]) -> None:
     """Computes and stores what each kind lacks."""
-    for name in ("trained", "retrained", *_lacking(task, every)):
-        logits_of(every[name], task)  # store now, load one kind at a time: all together need gigabytes
+    for name in dict.fromkeys(("trained", "retrained", *_lacking(task, every))):
+        outputs = logits_of(every[name], task)  # store now, load one kind at a time: all together need gigabytes
+        _tell_diverged(every[name], outputs)
         advance(f"{every[name].kind.title}: outputs of {len(every[name])} models", _outputs(task, len(every[name])))
+    trained_outputs = logits_of(every["trained"], task)
     known = {name: parts_of(task, logits_of(every[name], task)) for name in ("trained", "retrained")}
     worst = memorised(*(margin(*parts[TRAIN]) for parts in known.values()))
     retrained = View.of(known.pop("retrained"), worst)
     trained = [content["state"] for content in _contents(every["trained"])]
+
+    def arguments(name: str, names: list[str]) -> tuple:
+        outputs = in_place_of(logits_of(every[name], task), trained_outputs, task)
+        return task, name, names, outputs, _contents(every[name]), worst, retrained, trained
+
     with locked(outputs_folder(every["retrained"].kind, task) / "measures"):
-        jobs = (
-            (name, (task, name, names, logits_of(every[name], task), _contents(every[name]), worst, retrained, trained))
-            for name, names in _lacking(task, every).items()  # another process may have measured some meanwhile
-        )
-        for name, found in compute(measure_one, jobs):
+        lacking = _lacking(task, every)  # another process may have measured some meanwhile
+        ordered = sorted(lacking, key=lambda name: name != AGAIN)  # the longest first
+        for name, found in compute(measure_one, ((name, arguments(name, lacking[name])) for name in ordered)):
             kind, n = every[name].kind, len(every[name])
             advance(f"{kind.title}: {n} models measured", _looks(task, n))
             frames = [frame for frame in (_read(task, kind, n)[0], found) if len(frame)]
             _store(measures_path(task, kind, n), pd.concat(frames, ignore_index=True))
+
+
+def _tell_diverged(ensemble: Ensemble, outputs: Logits) -> None:
+    """Names models that diverged; StudyError where everything is measured against them."""
+    which = ", ".join(str(ensemble.seeds[place]) for place in outputs.diverged.nonzero()[0])
+    if which and ensemble.kind.name in BASELINES:
+        raise StudyError(
+            f"{ensemble.kind.title} model {which} diverged: its outputs are not finite, and nothing can be measured "
+            "against it. Train with a smaller peak_lr (helpers/models/training.py)."
+        )
+    if which:
+        tqdm.write(f"{ensemble.kind.title}: model {which} diverged and counts as having forgotten nothing.")
 
 
 def _store(path: Path, frame: pd.DataFrame) -> None:
@@ -162,7 +185,7 @@ def measure_one(
 ) -> pd.DataFrame:
     """The named measures of one kind, from its outputs and the contents of its files, with the version of every
     measure; of "retrained" with null distributions. trained: weights of the trained models."""
-    view = retrained if kind == "retrained" else View.of(parts_of(task, logits), worst)
+    view = retrained if kind == "retrained" else View.of(parts_of(task, logits), worst, logits.diverged)
     frames, rows = [compare(task, kind, view, retrained, names)], Rows()
     if any(MEASURES[name].compares == "weights" for name in names):
         of_models = _of_models(task, kind, contents, trained)
@@ -195,53 +218,63 @@ def _of_models(task: Task, kind: str, contents: list[dict], trained: list[dict])
 
 
 def compare(task: Task, kind: str, view: View, retrained: View, names: list[str] = STORED) -> pd.DataFrame:
-    """The named measures of outputs of one kind; of "retrained" also their null distributions, as rows of kind
-    "null"."""
-    rows, null, n, random = Rows(), Rows(), len(retrained), np.random.default_rng(0)
+    """The named measures of outputs of one kind; of "again", the second set of retrained models, also their null
+    distributions, as rows of kind "null"."""
+    rows, null, n = Rows(), Rows(), len(retrained)
     shifts = [np.roll(np.arange(n), -shift) for shift in (range(1, n) if kind == "retrained" else (1,))]
-    chance = [_derangement(n, random) for _ in range(DRAWS)] if kind == "retrained" else []
-    draws = list(halves(n)) if n >= FEWEST_FOR_ATTACKS else [(slice(None), slice(None))]  # all models against all
+    halved = list(halves(n)) if n >= FEWEST_FOR_ATTACKS else [(np.arange(n), np.arange(n))]  # all against all
+    pool = retrained.joined(view) if kind == AGAIN else None
     for name in names:
         about = MEASURES[name]
-        formula, here = about.formula, [part for part in about.parts or view.every_part if part in view.losses]
-        for part in here if n >= about.least and formula else ():
-            if about.compares == "pairs":
-                found = np.mean([formula(view, retrained, partner, part) for partner in shifts], axis=0)
-                null.add(name, [formula(view, retrained, at, part).mean() for at in chance], *part, by="step")
-            elif about.compares == "halves":
-                drawn = pd.DataFrame([_by_at(formula(view, retrained, a, b, part)) for a, b in draws])
-                for target in (rows, null) if kind == "retrained" else (rows,):
-                    for at in drawn:
-                        target.add(name, drawn[at], *part, at, by="step")
+        for part in (part for part in about.parts or view.every_part if part in view.losses):
+            if n < about.least or not about.formula:
                 continue
+            if about.compares == "halves":
+                drawn = pd.DataFrame([by_at(about.formula(view, retrained, a, b, part)) for a, b in halved])
+                for at in drawn:
+                    rows.add(name, drawn[at], *part, at, by="step")
             else:
-                found = formula(view, *([retrained] if about.compares == "all pairs" else []), part)
-                if about.null and kind == "retrained":
-                    null.add(name, of_random_halves(found), *part, by="step")
-            for at, values_of in _by_at(found).items():
-                rows.add(name, values_of, *part, at, by="seed" if np.ndim(values_of) else "")
+                for at, found in _values(about, view, retrained, part, shifts).items():
+                    rows.add(name, found, *part, at, by="seed" if np.ndim(found) else "")
+                if about.compares in ("all pairs", "energy"):
+                    rows.add(f"{name}{WITHOUT}", _without_each(about, view, retrained, part), *part)
+            if pool is not None and about.compared:
+                for at, draws in null_draws(about, pool, part, halved).items():
+                    null.add(name, draws, *part, at, by="step")
     frames = [rows.frame(task, kind), null.frame(task, "null")]
     return pd.concat([frame for frame in frames if len(frame)], ignore_index=True)
 
 
-def _by_at(found) -> dict:
-    """What a formula gave, as a dictionary from `at` to values."""
-    return found if isinstance(found, dict) else {"": found}
+def _values(about: Measure, view: View, retrained: View, part: tuple, shifts: list[np.ndarray]) -> dict:
+    """`at` -> [N] or a number, of a measure with one value per model. shifts: which retrained models model i meets."""
+    if about.compares == "pairs":
+        mine = np.arange(len(view))
+        return {"": np.mean([about.formula(view, retrained, mine, theirs, part) for theirs in shifts], axis=0)}
+    if about.compares in ("all pairs", "energy"):
+        return {"": of_pairs(about, *_pairs(about, view, retrained, part))}
+    return by_at(about.formula(view, part))
 
 
-def of_random_halves(sample: np.ndarray) -> np.ndarray:
-    """Means of random halves of the models (seed 0): [N] -> [DRAWS]."""
-    random = np.random.default_rng(0)
-    size = max(1, len(sample) // 2)
-    return np.array([random.choice(sample, size, replace=False).mean() for _ in range(DRAWS)])
+def _pairs(about: Measure, view: View, retrained: View, part: tuple) -> list[np.ndarray]:
+    """Matrices of retrained models against the kind's, within the kind, and among retrained models."""
+    return [about.formula(a, b, part) for a, b in ((retrained, view), (view, view), (retrained, retrained))]
 
 
-def _derangement(n: int, random: np.random.Generator) -> np.ndarray:
-    """A random order in which no number stays at its place."""
-    while True:
-        order = random.permutation(n)
-        if n < 2 or (order != np.arange(n)).all():
-            return order
+def _without_each(about: Measure, view: View, retrained: View, part: tuple) -> np.ndarray:
+    return without_each(functools.partial(of_pairs, about), *_pairs(about, view, retrained, part))
+
+
+def in_place_of(logits: Logits, trained: Logits, task: Task) -> Logits:
+    """Outputs in which a model that diverged has forgotten nothing and knows nothing else: on the forget set those of
+    the trained model of the same seed, elsewhere those of a model that finds all classes equally likely."""
+    if not logits.diverged.any():
+        return logits
+    forget, arrays = task.forget["test"].numpy(), (logits.test, logits.forget_train, logits.retain_train)
+    test, forget_train, retain_train = (array.copy() for array in arrays)
+    for model in logits.diverged.nonzero()[0]:
+        test[model], retain_train[model] = 0.0, 0.0
+        forget_train[model], test[model, forget] = trained.forget_train[model], trained.test[model, forget]
+    return replace(logits, test=test, forget_train=forget_train, retain_train=retain_train)
 
 
 def _probe(task: Task, every: dict[str, Ensemble], stored: bool) -> list[pd.DataFrame]:
@@ -261,52 +294,42 @@ def _probe(task: Task, every: dict[str, Ensemble], stored: bool) -> list[pd.Data
         with locked(outputs_folder(every["retrained"].kind, task) / "measures"):
             for (name, place), found in compute(probe, jobs):
                 rows = Rows()
-                for measured, split, value in found:
-                    rows.add(measured, value, split, "forget", by="")
+                for measured, split, at, value in found:
+                    rows.add(measured, value, split, "forget", at, by="")
                 advance(f"{every[name].kind.title}: copies of model {place} trained further", Work(1, _trains()))
                 _store(paths[name, place], rows.frame(task, name).assign(seed=place).astype(COLUMNS))
-    frame, rows = pd.concat([_load(path, name) for (name, _), path in paths.items()], ignore_index=True), Rows()
-    for measured in PROBES:
-        for split in ("train", "test"):
-            mine = values(frame, "retrained", measured, split, "forget")
-            if len(mine):
-                rows.add(measured, of_random_halves(mine), split, "forget", by="step")
-    return [frame, rows.frame(task, "null")]
+    frame = pd.concat([_load(path, name) for (name, _), path in paths.items()], ignore_index=True)
+    return [frame, _null_of_probes(task, frame)]
+
+
+def _null_of_probes(task: Task, frame: pd.DataFrame) -> pd.DataFrame:
+    """The null distributions of the probes, over as many models as were probed of each kind."""
+    rows = Rows()
+    pool = frame[frame.kind.isin(["retrained", AGAIN])]
+    for (name, split, at), found in pool.groupby(["measure", "split", "at"], sort=False):
+        both = [found[found.kind == kind].value.to_numpy() for kind in ("retrained", AGAIN)]
+        rows.add(name, null_of_means(np.concatenate(both)), split, "forget", at, by="step")
+    return rows.frame(task, "null")
 
 
 def _probe_paths(task: Task, kinds: dict[str, Kind], n: int) -> dict[tuple[str, int], Path]:
     """Kind, place of the model -> where its probes lie, of the first few models."""
     versions, trained = [MEASURES[name].version for name in PROBES], baseline_kind("trained", task).identity
-    key = fingerprint([versions, SIZES.relearn_steps, SIZES.resurgence_steps, trained])
+    key = fingerprint([versions, SIZES.relearn_steps, SIZES.resurgence, trained])
     return {
-        (name, place): outputs_folder(kind, task) / f"{place:03d}-probes-{key}.csv.gz"
+        (name, place): outputs_folder(kind, task) / f"{seeds_of(name, n)[place]:03d}-probes-{key}.csv.gz"
         for place in range(min(SIZES.probed, n))
         for name, kind in kinds.items()
     }
 
 
-def probe(task: Task, state: dict, trained: dict, seed: int) -> list[tuple[str, str, float]]:
-    """Of the model with these weights (measure, split, value): resurgence; relearn time, up to the loss that the
-    trained model has; balanced accuracy of the linear probe."""
+def probe(task: Task, state: dict, trained: dict, seed: int) -> list[tuple[str, str, str, float]]:
+    """Of the model with these weights (measure, split, at, value): resurgence; relearn time, up to the loss that the
+    trained model has, and whether it was given up; balanced accuracy of the linear probe."""
     model = model_of(state).cpu()
     target = forget_loss(model_of(trained).cpu(), task)
-    back = resurgence(model, task, RECIPE, seed, SIZES.resurgence_steps)
-    found = [("resurgence", split, reached) for split, reached in back.items()]
-    found += [("relearn_steps", "train", relearn_steps(model, task, target, RECIPE, seed, SIZES.relearn_steps))]
-    return found + ([("probe", "test", linear_probe(model, task))] if can_probe(task) else [])
-
-
-def with_derived(results: pd.DataFrame) -> pd.DataFrame:
-    """Adds what follows from other measures: the gap closed in energy distance and in KL divergence, from the floor
-    (retrained models; 0 for the energy distance) to the ceiling (trained ones), and `samples_share`."""
-    frames = [results]
-    for name in ("energy", "kl"):
-        found = select(results, name, None, None)
-        for _, part in found.groupby(["split", "subset"], sort=False):
-            ceiling, floor = (part[part.kind == kind].value.to_numpy().mean() for kind in ("trained", "retrained"))
-            closed = gap_closed(part.value, 0.0 if name == "energy" else floor, ceiling)
-            frames.append(part.assign(measure=f"{name}_gap", value=closed))
-    samples = results[results.measure == "samples"]
-    whole = samples[samples.kind == "retrained"].value.mean()
-    frames.append(samples.assign(measure="samples_share", value=samples.value / whole))
-    return pd.concat([frame for frame in frames if len(frame)], ignore_index=True)
+    back = resurgence(model, task, RECIPE, seed, SIZES.resurgence)
+    found = [("resurgence", split, f"{passes:g}", reached) for passes, split, reached in back]
+    steps = relearn_steps(model, task, target, RECIPE, seed, SIZES.relearn_steps)
+    found += [("relearn_steps", "train", "", steps), ("relearn_given_up", "train", "", steps >= SIZES.relearn_steps)]
+    return found + ([("probe", "test", "", linear_probe(model, task))] if can_probe(task) else [])

@@ -3,26 +3,30 @@
 | column | what it holds |
 |---|---|
 | dataset, forget | "mnist", ...; the request, "crossbar", "class 7", ... |
-| kind | "untrained", "trained", "retrained", a method, or "null": the null distribution, retrained against retrained |
-| seed | of the model; empty for a measure of an ensemble as a whole |
+| kind | "untrained", "trained", "retrained", "again" (as many more retrained models), a method, or "null": the null
+distribution (`nulls.py`) |
+| seed | of the model (of "again" minus N); empty for a measure of an ensemble as a whole |
 | split | "train" or "test"; empty where a measure has none |
 | subset | of that split, as `Task.subsets` names them; "forget_red", ...; "memorised": worst cases |
-| measure | `MEASURES` in `measures.py`; accuracies and shares from 0 to 1, losses and divergences in nats |
+| measure | `MEASURES` in `measures.py`; accuracies and shares from 0 to 1, losses and divergences in nats; with
+"_without" at the end: the mean without the models of that seed, for intervals |
 | at | what else it is of: a layer, a class, a phase, a quantile, of `seconds` the machine; else empty |
 | step | of a curve; or which of the random draws of halves, for a measure of an ensemble; else empty |
 | value | the number |
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, norm, t
 
 from helpers.data.task import Task
 from helpers.files import DATA
 
 RESULTS = DATA / "results"
+WITHOUT = "_without"  # at the end of a measure's name: its mean without the models of that seed
 COLUMNS = dict.fromkeys(("dataset", "forget", "kind"), "str") | {"seed": "Int64"}
 COLUMNS |= dict.fromkeys(("split", "subset", "measure", "at"), "str") | {"step": "Int64", "value": "float64"}
 
@@ -97,10 +101,7 @@ def time_share(results: pd.DataFrame, kind: str) -> float:
 
 
 def interval(sample) -> tuple[float, float]:
-    """95 % interval for the mean over models (percentile bootstrap, 9,999 draws, seed 0): [N] -> (low, high).
-
-    For two methods on the same trained models pass the differences: the interval is then a paired one.
-    """
+    """95 % interval for the mean over models (percentile bootstrap, 9,999 draws, seed 0): [N] -> (low, high)."""
     sample = np.asarray(sample, float)
     sample = sample[np.isfinite(sample)]
     if len(sample) < 2:
@@ -109,19 +110,91 @@ def interval(sample) -> tuple[float, float]:
     return float(found.low), float(found.high)
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over N models with its 95 % interval; p: two-sided, of 0."""
+
+    mean: float
+    low: float
+    high: float
+    p: float = np.nan
+
+
+def estimate(results: pd.DataFrame, kind: str, measure: str, split="", subset="", at="") -> Estimate:
+    """Of a gap closed by the jackknife over seeds, with the retrained models and the ceiling recomputed; of other
+    measures by the bootstrap over models."""
+    found = values(results, kind, measure, split, subset, at)
+    left = values(results, kind, measure + WITHOUT, split, subset, at)
+    if np.isfinite(left).sum() > 2:
+        return jackknife(float(found.mean()), left)
+    return Estimate(float(found.mean()) if len(found) else np.nan, *interval(found))
+
+
+def difference(results: pd.DataFrame, a: str, b: str, measure: str, split="", subset="", at="") -> Estimate:
+    """Kind a minus kind b, paired by seed: by the jackknife where there is one, else by the t distribution of the
+    differences between models of one seed."""
+    found = [values(results, kind, measure, split, subset, at) for kind in (a, b)]
+    left = [values(results, kind, measure + WITHOUT, split, subset, at) for kind in (a, b)]
+    if not all(len(each) for each in found):
+        return Estimate(np.nan, np.nan, np.nan)
+    if np.isfinite(left[0]).sum() > 2 and len(left[0]) == len(left[1]):
+        return jackknife(float(found[0].mean() - found[1].mean()), left[0] - left[1])
+    return _by_t(found[0] - found[1])
+
+
+def jackknife(full: float, left: np.ndarray) -> Estimate:
+    """Of a statistic whose value is `full`, and left[s] without the models of seed s: [N] (Efron and Stein 1981, "The
+    jackknife estimate of variance", Ann. Statist. 9)."""
+    n = len(left)
+    error = np.sqrt((n - 1) / n * ((left - left.mean()) ** 2).sum())
+    return _with_t(full, error, n)
+
+
+def _by_t(sample: np.ndarray) -> Estimate:
+    n = len(sample)
+    return _with_t(float(sample.mean()), float(sample.std(ddof=1) / np.sqrt(n)) if n > 1 else np.nan, n)
+
+
+def _with_t(full: float, error: float, n: int) -> Estimate:
+    half = t.ppf(0.975, n - 1) * error if n > 1 else np.nan
+    p = 2 * t.sf(abs(full) / error, n - 1) if error > 0 else float(full == 0)
+    return Estimate(full, full - half, full + half, float(p))
+
+
+def holm(ps: list[float]) -> list[float]:
+    """p-values adjusted for their number (Holm 1979, Scand. J. Statist. 6), in the given order."""
+    order, adjusted, largest = np.argsort(ps), [np.nan] * len(ps), 0.0
+    for rank, place in enumerate(order):
+        largest = max(largest, min(1.0, (len(ps) - rank) * ps[place]))
+        adjusted[place] = largest
+    return adjusted
+
+
 def null_of(results: pd.DataFrame, measure: str, split="", subset="", at="") -> tuple[float, float]:
-    """95 % of the null distribution (retrained against retrained); where none is stored, the interval of the retrained
-    models' mean."""
+    """95 % of the null distribution; where none is stored, the interval of the retrained models' mean.
+
+    The splits of a pool of 2N models vary as little as that sample does: as for a t-test, the range is widened by the
+    ratio of the quantiles of t with 2N - 2 degrees of freedom and of the normal distribution."""
     draws = values(results, "null", measure, split, subset, at)
     draws = draws[np.isfinite(draws)]
-    if len(draws):
-        return tuple(np.quantile(draws, [0.025, 0.975]).tolist())
-    return interval(values(results, "retrained", measure, split, subset, at))
+    if not len(draws):
+        return interval(values(results, "retrained", measure, split, subset, at))
+    n = results.seed[results.kind == "retrained"].nunique()
+    centre, wider = np.median(draws), t.ppf(0.975, max(1, 2 * n - 2)) / norm.ppf(0.975)
+    low, high = (centre + wider * (end - centre) for end in np.quantile(draws, [0.025, 0.975]))
+    return float(low), float(high)
 
 
 def forgets_more(results: pd.DataFrame, kind: str) -> bool:
-    """True where a kind's mean loss on the forget training set exceeds that of retrained models by more than two of
-    their standard deviations: over-unlearning, which singles the forgotten samples out (Streisand)."""
-    usual = values(results, "retrained", "loss", "train", "forget")
-    spread = usual.std(ddof=1) if len(usual) > 1 else np.inf
-    return bool(mean(results, kind, "loss", "train", "forget") > usual.mean() + 2 * spread)
+    """True where a kind's mean loss on the forget training set exceeds that of retrained models by more than two
+    standard errors of the difference: over-unlearning, which singles the forgotten samples out (Streisand)."""
+    own, usual = (values(results, name, "loss", "train", "forget") for name in (kind, "retrained"))
+    if len(own) < 2 or len(usual) < 2:
+        return False
+    error = np.sqrt(own.var(ddof=1) / len(own) + usual.var(ddof=1) / len(usual))
+    return bool(own.mean() > usual.mean() + 2 * error)
+
+
+def diverged(results: pd.DataFrame, kind: str) -> int:
+    """How many models of a kind diverged."""
+    return int(values(results, kind, "diverged", "train", "forget").sum())

@@ -34,6 +34,12 @@ class Logits:
     retain_train: np.ndarray
     noise: np.ndarray | None
 
+    @property
+    def diverged(self) -> np.ndarray:
+        """[N] bool: models whose outputs are not finite."""
+        arrays = (self.test, self.forget_train, self.retain_train)
+        return ~np.all([np.isfinite(array).all((1, 2)) for array in arrays], axis=0)
+
 
 def outputs_folder(kind: Kind, task: Task) -> Path:
     """Where the outputs and measures of a kind lie: beside its models, and of models that serve every request in a

@@ -2,24 +2,25 @@
 measures shows. To add one, add an entry to MEASURES; to change a formula, raise its `version`, and stored values of
 that measure are computed again.
 
-How a measure compares decides which values it has, and its null distribution (retrained against retrained):
+How a measure compares decides which values it has:
 
-- "alone": one value per model, of its outputs alone. Null: with `null`, means of random halves of the retrained models;
-  else the 95 % interval of their mean.
-- "all pairs": one value per model, against every retrained model of another seed. Null: the interval of the retrained
-  models' mean.
-- "pairs": one value per model i, against retrained model i + 1 (retrained models: mean over all others). Null: means
-  over 200 random pairings of the retrained models.
+- "alone": one value per model, of its outputs alone.
+- "all pairs": of a matrix of all pairs of models, one value per model, its mean over the retrained models of other
+  seeds.
+- "energy": of such a matrix, one value per model, whose mean is the energy distance.
+- "pairs": one value per model i, against retrained model i + 1 (retrained models: mean over all others).
 - "halves": one value per draw, a random half of the kind's models against the other half of the retrained ones, 20
-  draws (with fewer than six models: all against all). Null: the same draws among the retrained models.
-- "weights": one value per model, of its weights or of how it was made (`evaluate._of_models`). No null.
-- "probe": one value for each of the first few models, of training a copy of it. Null: means of random halves of the
-  retrained models.
+  draws (with fewer than six models: all against all).
+- "weights": one value per model, of its weights or of how it was made (`evaluate._of_models`).
+- "probe": one value for each of the first few models, of training a copy of it.
 - "derived": computed from other measures when a frame is read.
+
+"all pairs" and "energy" also have the mean without the models of one seed, under their name with "_without": for the
+jackknife (`frame.jackknife`). The null distribution of all of them: `nulls.py`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -28,9 +29,10 @@ from helpers.evaluation.distances import (
     activation_distance,
     average_gap,
     cross_entropies,
-    energy_distances,
     jensen_shannon,
-    kl_per_model,
+    joint_distances,
+    kl_pairs,
+    output_distances,
     predicted_shares,
     streisand,
     tug_of_war,
@@ -40,6 +42,7 @@ from helpers.sizes import SIZES
 
 Part = tuple[str, str]  # split, subset
 FEWEST_FOR_ATTACKS = 6  # models: U-LiRA halves them and leaves one out, and two must remain for a deviation
+FEWEST_FOR_KLOM = 20  # models: it counts them in bins
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)  # over the samples, of loss and confidence
 WORST_SHARE = 0.05
 TRAIN, TEST = ("train", "forget"), ("test", "forget")  # the latter only where the test split has such samples
@@ -55,16 +58,17 @@ U_LIRA_PARTS = (TRAIN, TEST, WORST, ("train", "neighbours"), RETAIN_TRAIN)  # th
 class View:
     """What the measures read of one kind of N models. logits: (split, subset) -> [N, n, 10], on `KL_PARTS` and the
     worst cases; accuracy, losses, margins: the same -> [N], [N, n], [N, n], on every part; attack: AUC of the loss
-    attack [N]."""
+    attack [N]; diverged: [N] bool, whose outputs are not finite (in their place: `evaluate.in_place_of`)."""
 
     logits: dict[Part, np.ndarray]
     accuracy: dict[Part, np.ndarray]
     losses: dict[Part, np.ndarray]
     margins: dict[Part, np.ndarray]
     attack: np.ndarray
+    diverged: np.ndarray
 
     @classmethod
-    def of(cls, parts: dict, worst: np.ndarray) -> "View":
+    def of(cls, parts: dict, worst: np.ndarray, diverged: np.ndarray | None = None) -> "View":
         """parts: as `parts_of` gives them; worst: positions of the worst cases, as `memorised` gives them."""
         outputs, labels = parts[TRAIN]
         parts = parts | {WORST: (outputs[:, worst], labels[worst])}
@@ -76,7 +80,12 @@ class View:
             losses,
             {part: margin(*parts[part]) for part in {*KLOM_PARTS, *U_LIRA_PARTS} if part in parts},
             np.array([loss_attack(member, other) for member, other in members]),
+            np.zeros(len(outputs), bool) if diverged is None else diverged,
         )
+
+    def joined(self, other: "View") -> "View":
+        """The models of both, those of `other` last."""
+        return View(*(_joined(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)))
 
     def __len__(self):
         return len(self.attack)
@@ -85,6 +94,12 @@ class View:
     def every_part(self) -> list[Part]:
         """Every part but the worst cases."""
         return [part for part in self.losses if part != WORST]
+
+
+def _joined(a, b):
+    if isinstance(a, np.ndarray):
+        return np.concatenate([a, b])
+    return {part: np.concatenate([a[part], b[part]]) for part in a}
 
 
 def memorised(trained: np.ndarray, retrained: np.ndarray) -> np.ndarray:
@@ -100,14 +115,15 @@ class Measure:
     """title, unit: for readers; compares: see above; parts: (split, subset) on which it is computed, where there are
     such samples; None: on every part;
 
-    formula, by `compares`: "alone": (view, part) -> [N]; "all pairs": (view, retrained, part) -> [N]; "pairs": (view,
-    retrained, partner, part) -> [N], model i against retrained model partner[i]; "halves": (view, retrained, a, b,
-    part) -> number, models a against retrained models b. What has several values per model or draw gives a dictionary
-    from `at` to values;
+    formula, by `compares`: "alone": (view, part) -> [N]; "all pairs", "energy": (view, other, part) -> [N, M], model i
+    against model j; "pairs": (view, other, a, b, part) -> [len(a)], model a[k] against model b[k] of the other kind;
+    "halves": the same -> number, models a against models b. What has several values per model or draw gives a
+    dictionary from `at` to values;
 
-    shown: (split, subset, at) of its rows in the table of all measures; null: whether "alone" has a null distribution;
-    least: models that it needs; compared: whether the value of retrained models is the best one; scale, digits: how it
-    is printed; version: raised when the formula changes."""
+    shown: (split, subset, at) of its rows in the table of all measures; least: models that it needs; compared: whether
+    the value of retrained models is the best one; median: whether the models' median is shown, not their mean;
+    less_null: whether it is shown minus the mean of its null distribution; scale, digits: how it is printed; version:
+    raised when the formula changes."""
 
     title: str
     unit: str = ""
@@ -115,9 +131,10 @@ class Measure:
     formula: Callable | None = None
     parts: tuple[Part, ...] | None = None
     shown: tuple[tuple[str, str, str], ...] = ()
-    null: bool = False
     least: int = 1
     compared: bool = True
+    median: bool = False
+    less_null: bool = False
     scale: float = 1.0
     digits: int = 3
     version: int = 1
@@ -133,17 +150,17 @@ def on(*parts: Part, at: tuple[str, ...] = ("",)) -> tuple[tuple[str, str, str],
     return tuple((*part, each) for part in parts for each in at)
 
 
-def _three_accuracies(view: View, split: str, which=slice(None)) -> dict:
+def _three_accuracies(view: View, split: str, which: np.ndarray) -> dict:
     return {part: view.accuracy[part][which] for part in ((split, "forget"), RETAIN_TRAIN, EVERYTHING)}
 
 
-def _tow(view: View, retrained: View, partner: np.ndarray, part: Part) -> np.ndarray:
-    return tug_of_war(_three_accuracies(view, part[0]), _three_accuracies(retrained, part[0], partner))
+def _tow(view: View, other: View, a, b, part: Part) -> np.ndarray:
+    return tug_of_war(_three_accuracies(view, part[0], a), _three_accuracies(other, part[0], b))
 
 
-def _average_gap(view: View, retrained: View, partner: np.ndarray, part: Part) -> np.ndarray:
-    mine = _three_accuracies(view, part[0]) | {"attack": view.attack}
-    return average_gap(mine, _three_accuracies(retrained, part[0], partner) | {"attack": retrained.attack[partner]})
+def _average_gap(view: View, other: View, a, b, part: Part) -> np.ndarray:
+    mine = _three_accuracies(view, part[0], a) | {"attack": view.attack[a]}
+    return average_gap(mine, _three_accuracies(other, part[0], b) | {"attack": other.attack[b]})
 
 
 def _u_lira(view: View, retrained: View, a, b, part: Part) -> float:
@@ -172,22 +189,27 @@ def _predicted(view: View, part: Part) -> dict[str, np.ndarray]:
 PAIR, FORGET_PARTS = "pairs", (TEST, TRAIN)
 MEASURES = {
     "energy_gap": Measure("energy distance closed", "%", "derived", shown=on(*FORGET_PARTS), scale=100, digits=1),
+    "energy_root": Measure(
+        "the same in units of its root, which is a metric", "%", "derived", shown=on(*FORGET_PARTS), scale=100, digits=1
+    ),
+    "joint_gap": Measure(
+        "energy distance of all outputs as one vector, closed", "%", "derived", shown=on(*FORGET_PARTS), scale=100,
+        digits=1,
+    ),
     "kl_gap": Measure("KL divergence closed", "%", "derived", shown=on(*FORGET_PARTS), scale=100, digits=1),
     "energy": Measure(
-        "energy distance to retrained",
-        "0 to 2.8",
-        "all pairs",
-        lambda view, retrained, part: energy_distances(view.logits[part], retrained.logits[part]),
-        (*KL_PARTS[:3], WORST),
-        on(WORST),
+        "energy distance to retrained", "0 to 2.8", "energy",
+        lambda view, other, part: output_distances(view.logits[part], other.logits[part]),
+        (*KL_PARTS[:3], WORST), on(WORST), version=2,
+    ),
+    "joint": Measure(
+        "energy distance of all outputs as one vector", "0 to 2.8", "energy",
+        lambda view, other, part: joint_distances(view.logits[part], other.logits[part]), FORGET_PARTS,
     ),
     "kl": Measure(
-        "KL(retrained || kind)",
-        "nats",
-        "all pairs",
-        lambda view, retrained, part: kl_per_model(retrained.logits[part], view.logits[part]),
-        KL_PARTS,
-        on(*FORGET_PARTS),
+        "KL(retrained || kind)", "nats", "all pairs",
+        lambda view, other, part: kl_pairs(view.logits[part], other.logits[part]),
+        KL_PARTS, on(*FORGET_PARTS), version=2,
     ),
     "accuracy": Measure(
         "accuracy",
@@ -206,7 +228,7 @@ MEASURES = {
         "average gap", "percentage points", PAIR, _average_gap, FORGET_PARTS, on(TRAIN, TEST), scale=100, digits=2
     ),
     "loss_attack": Measure(
-        "loss attack", "AUC", formula=lambda view, part: view.attack, parts=(TRAIN,), shown=on(TRAIN), null=True
+        "loss attack", "AUC", formula=lambda view, part: view.attack, parts=(TRAIN,), shown=on(TRAIN)
     ),
     "u_lira": Measure(
         "U-LiRA, told from retrained", "accuracy, 0.5 is best", "halves", _u_lira, U_LIRA_PARTS, on(*U_LIRA_PARTS),
@@ -218,16 +240,17 @@ MEASURES = {
     ),
     "klom": Measure(
         "KLoM against retrained", "nats", "halves", _klom, KLOM_PARTS,
-        (*on(TRAIN, TEST, at=("", "0.95")), *on(NEAR, RETAIN_TRAIN, EVERYTHING)), least=FEWEST_FOR_ATTACKS, digits=2,
+        (*on(TRAIN, TEST, at=("", "0.95")), *on(NEAR, RETAIN_TRAIN, EVERYTHING)), least=FEWEST_FOR_KLOM, less_null=True,
+        digits=2, version=2,
     ),
     "activation_distance": Measure(
         "distance of the softmax outputs from retrained ones", "", PAIR,
-        lambda view, retrained, partner, part: activation_distance(view.logits[part], retrained.logits[part][partner]),
+        lambda view, other, a, b, part: activation_distance(view.logits[part][a], other.logits[part][b]),
         FORGET_PARTS, on(TRAIN, TEST),
     ),
     "js": Measure(
         "Jensen-Shannon divergence from retrained", "nats", PAIR,
-        lambda view, retrained, partner, part: jensen_shannon(view.logits[part], retrained.logits[part][partner]),
+        lambda view, other, a, b, part: jensen_shannon(view.logits[part][a], other.logits[part][b]),
         FORGET_PARTS, on(TRAIN, TEST),
     ),
     "excess": Measure(
@@ -242,18 +265,23 @@ MEASURES = {
     ),
     "loss_quantile": Measure(
         "loss over the samples, mean over the models", "nats",
-        formula=lambda view, part: _quantiles(view.losses[part]), parts=(TRAIN,),
+        formula=lambda view, part: _quantiles(view.losses[part]), parts=(TRAIN,), compared=False,
     ),
     "margin_quantile": Measure(
         "confidence over the samples, mean over the models", "log p - log(1 - p)",
         formula=lambda view, part: _quantiles(view.margins[part]), parts=(TRAIN,),
+        compared=False,
     ),
     "resurgence": Measure(
-        f"accuracy after {SIZES.resurgence_steps} steps on retained samples alone", "%", "probe",
-        shown=on(TRAIN, TEST), scale=100, digits=1,
+        "resurgence: accuracy after passes over a tenth of the retained samples", "%", "probe",
+        shown=on(TRAIN, TEST, at=(f"{SIZES.resurgence[-1]:g}",)), scale=100, digits=1, version=2,
     ),
-    "relearn_steps": Measure("relearn time", "steps", "probe", shown=on(TRAIN), digits=1),
+    "relearn_steps": Measure("relearn time", "steps, median", "probe", shown=on(TRAIN), digits=0, median=True),
+    "relearn_given_up": Measure("not relearned", "% of the models", "probe", shown=on(TRAIN), scale=100, digits=0),
     "probe": Measure("linear probe", "balanced accuracy, forget set against neighbours", "probe", shown=on(TEST)),
+    "diverged": Measure(
+        "models that diverged", formula=lambda view, part: view.diverged.astype(float), parts=(TRAIN,), compared=False
+    ),
     "weight_distance": Measure("L2 distance of the weights from the trained model", "", "weights"),
     "activation_change": Measure(
         "mean absolute change of the activations from the trained model", "", "weights"

@@ -1,7 +1,7 @@
 """Attacks: can someone tell an unlearned model from a retrained one, or a forgotten sample from one never seen?
 
 Logits have the shape [N, n, 10]: N models, n samples. Each value is to be compared with that of retrained models, and
-with its null distribution: the same measure between two random halves of the retrained models (`halves`).
+with its null distribution (`nulls.py`).
 
 scikit-learn is imported where it is used: it takes a second, which most notebooks need not wait for.
 """
@@ -63,29 +63,35 @@ def u_lira(unlearned: np.ndarray, retrained: np.ndarray) -> dict[str, float]:
     fitted without model i of either kind. Returns accuracy (0.5: no) and the true positive rate at 1 % and 5 % false
     positives, over all samples and models. (Hayes et al. 2024, arXiv:2403.01218, algorithm 1.)
     """
-    n = len(unlearned)
-    scores = {"u": [], "r": []}
-    for i in range(n):
-        keep = np.arange(n) != i
+    fits = [_without_each(phi) for phi in (unlearned, retrained)]
 
-        def log_density(x, others):
-            mean, std = others.mean(0), np.maximum(others.std(0, ddof=1), 1e-6)
-            return -0.5 * ((x - mean) / std) ** 2 - np.log(std)
+    def log_density(x, fit):
+        mean, std = fit
+        return -0.5 * ((x - mean) / std) ** 2 - np.log(std)
 
-        for name, phi in (("u", unlearned[i]), ("r", retrained[i])):
-            scores[name].append(log_density(phi, unlearned[keep]) - log_density(phi, retrained[keep]))
-    u, r = np.concatenate(scores["u"]), np.concatenate(scores["r"])
+    u, r = ((log_density(phi, fits[0]) - log_density(phi, fits[1])).ravel() for phi in (unlearned, retrained))
     rates = {f"tpr_at_{fpr:g}": float((u > np.quantile(r, 1 - fpr)).mean()) for fpr in (0.01, 0.05)}
     return {"accuracy": float(((u > 0).mean() + (r <= 0).mean()) / 2), **rates}
 
 
-def klom(a: np.ndarray, b: np.ndarray, bins: int = 5) -> np.ndarray:
+def _without_each(phi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation per sample of the other models, for each model: [N, n] -> [N, n] twice."""
+    n, centred = len(phi), phi - phi.mean(0)  # centred: sums of squares stay exact
+    total, squares = centred.sum(0), (centred**2).sum(0)
+    mean = (total - centred) / (n - 1)
+    variance = np.maximum(squares - centred**2 - (n - 1) * mean**2, 0) / (n - 2)
+    return phi.mean(0) + mean, np.maximum(np.sqrt(variance), 1e-6)
+
+
+def klom(a: np.ndarray, b: np.ndarray, bins: int | None = None) -> np.ndarray:
     """KLoM: per sample KL(histogram of a's margins || histogram of b's) over the models, in nats: [N, n], [M, n] ->
     [n].
 
-    Equal bins on the pooled range of the sample, margins clipped at +-100, epsilon 1e-5 in empty bins. With 30 models
-    more than 5 bins bias the estimate upwards. (Georgiev et al. 2024, arXiv:2410.23232, attribute-to-delete.)
+    Equal bins on the pooled range of the sample, margins clipped at +-100, epsilon 1e-5 in empty bins; a sixth as many
+    bins as models (the authors: 20 bins for 100 and more models), since more bias the estimate upwards; what bias is
+    left its null distribution has too. (Georgiev et al. 2024, arXiv:2410.23232, attribute-to-delete.)
     """
+    bins = bins or min(20, max(2, min(len(a), len(b)) // 6))
     if not (np.isfinite(a).all() and np.isfinite(b).all()):  # a model that diverged
         return np.full(a.shape[1], np.nan)
     a, b = np.clip(a, -100, 100), np.clip(b, -100, 100)
@@ -102,7 +108,8 @@ def klom(a: np.ndarray, b: np.ndarray, bins: int = 5) -> np.ndarray:
 
 
 def halves(n: int, draws: int = 20):
-    """Random halves of n models (seed 0), for nulls: yields two arrays of positions, each n // 2 long."""
+    """Random halves of n models (seed 0): yields two arrays of positions, each n // 2 long, without a common model, so
+    that no model is compared with one that shares its initial weights."""
     random = np.random.default_rng(0)
     for _ in range(draws):
         order = random.permutation(n)

@@ -12,11 +12,12 @@ import platform
 import re
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from helpers.data.task import Task
 from helpers.device import describe, pick_device, return_memory
@@ -29,7 +30,8 @@ from helpers.progress import advance, making, progress
 MODELS = DATA / "models"
 EVERY_REQUEST = "every-request"
 FEWEST_MODELS = 2  # of an ensemble
-BASELINES = {"untrained": "Untrained", "trained": "Trained", "retrained": "Retrained"}
+AGAIN = "again"  # as many more retrained models, of other seeds: what a method as good as retraining would be
+BASELINES = {"untrained": "Untrained", "trained": "Trained", "retrained": "Retrained", AGAIN: "Retrained again"}
 BASELINES_NOTEBOOK = "netcomp_compare.ipynb"
 WeightsAndRecord = tuple[dict[str, Tensor], dict]  # what making a model returns
 
@@ -85,7 +87,8 @@ class Ensemble:
 
 
 def baseline(name: str, task: Task, n: int, stored: bool, first: int = 0) -> Ensemble:
-    """The "untrained", "trained" or "retrained" ensemble of n models, with the seeds from `first` on.
+    """The "untrained", "trained" or "retrained" ensemble of n models, with the seeds from `first` on; "again": the n
+    retrained models that follow the first n.
 
     stored: True finds it (StudyError if fewer than n are stored), False computes and stores what is missing.
     """
@@ -93,7 +96,13 @@ def baseline(name: str, task: Task, n: int, stored: bool, first: int = 0) -> Ens
     check_stored(stored)
     kind = baseline_kind(name, task)
     arguments = {"make": make_baseline, "arguments": lambda seed: (name, task, RECIPE, seed)}
+    first = first or seeds_of(name, n).start
     return gather(kind, task, n, stored, **arguments, samples=samples_of(name, task), first=first)
+
+
+def seeds_of(kind: str, n: int) -> range:
+    """The seeds of n models of a kind."""
+    return range(n, 2 * n) if kind == AGAIN else range(n)
 
 
 def samples_of(name: str, task: Task, recipe: Recipe = RECIPE) -> int:
@@ -134,6 +143,8 @@ def model_of(state: dict[str, Tensor]) -> CNN:
 
 def baseline_kind(name: str, task: Task) -> Kind:
     """Only retrained models depend on what is to be forgotten: the others serve every request."""
+    if name == AGAIN:
+        return replace(baseline_kind("retrained", task), name=AGAIN, title=BASELINES[AGAIN])
     seen = task.fingerprint if name == "retrained" else [task.data.name, task.data.source, task.data.digest]
     code = code_fingerprint("helpers.data.dataset", "helpers.models.cnn", "helpers.models.training")
     identity = fingerprint([name, asdict(RECIPE), seen, code])
@@ -204,6 +215,8 @@ def gather(
             advance(f"{kind.title}: {n - len(missing)} of {n} models made", making(0, samples))
             for done, (seed, (state, record)) in enumerate(found, n - len(missing) + 1):
                 content = {"identity": kind.identity, "seed": seed, "made": made, "state": state, "record": record}
+                if not all(bool(weights.isfinite().all()) for weights in state.values()):
+                    tqdm.write(f"{kind.title}: model {seed} diverged, its weights are not finite.")
                 _drop_results(kind, seed)
                 save_torch(kind.path(seed), content)
                 advance(f"{kind.title}: {done} of {n} models made", making(1, samples))
@@ -215,8 +228,8 @@ def _drop_results(kind: Kind, seed: int) -> None:
     """Deletes what was computed from a model that was deleted and is made anew."""
     for path in list(kind.folder.rglob("*.*")):
         of_one = re.fullmatch(r"(\d+)-(logits|probes)-.+", path.name)
-        of_all = re.fullmatch(r"measures-(\d+)-.+", path.name)
-        if (of_one and int(of_one[1]) == seed) or (of_all and int(of_all[1]) > seed):
+        of_all = re.fullmatch(r"measures-(\d+)-(\d+)-.+", path.name)
+        if (of_one and int(of_one[1]) == seed) or (of_all and int(of_all[1]) <= seed < int(of_all[2])):
             path.unlink()
 
 

@@ -26,6 +26,7 @@ from helpers.models.ensembles import (
     missing_of,
     model_of,
     samples_of,
+    seeds_of,
     state_of,
 )
 from helpers.models.training import RECIPE, Recipe, Stopwatch
@@ -143,6 +144,6 @@ def every_ensemble(task: Task, n: int, stored: bool) -> list[Ensemble]:
 def to_make(task: Task, n: int) -> list[Work]:
     """The models of every kind that are not stored, those of requests that are unlearned before included."""
     kinds = [*BASELINES, *METHODS, *FRONTIER]
-    lacking = {kind: len(missing_of(Ensemble(kind_of(kind, task), task, range(n)))) for kind in kinds}
+    lacking = {kind: len(missing_of(Ensemble(kind_of(kind, task), task, seeds_of(kind, n)))) for kind in kinds}
     found = [making(models, foreseen(kind, task)) for kind, models in lacking.items()]
     return found + (to_make(task.before, n) if task.before else [])

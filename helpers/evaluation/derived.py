@@ -1,0 +1,49 @@
+"""What follows from other measures when a frame is read: gaps closed, and shares of what retraining costs."""
+
+import numpy as np
+import pandas as pd
+
+from helpers.evaluation.distances import gap_closed
+from helpers.evaluation.frame import WITHOUT, select
+
+
+def with_derived(results: pd.DataFrame) -> pd.DataFrame:
+    """Adds the gap closed in energy distance, joint energy distance and KL divergence, from the floor (retrained
+    models; 0 for the energy distances) to the ceiling (trained ones), each also without the models of one seed; the
+    energy distance in units of its root; and `samples_share`."""
+    frames = [results]
+    for name in ("energy", "joint", "kl"):
+        for where, full in select(results, name, None, None).groupby(["split", "subset"], sort=False):
+            left = select(results, name + WITHOUT, *where)
+            ends = {kind: full[full.kind == kind].value.to_numpy().mean() for kind in ("trained", "retrained")}
+            floor = ends["retrained"] if name == "kl" else 0.0
+            frames.append(_as(full, f"{name}_gap", gap_closed(full.value, floor, ends["trained"])))
+            if len(left):
+                by_seed = {kind: left[left.kind == kind].set_index("seed").value for kind in ends}
+                ceilings = left.seed.map(by_seed["trained"])
+                floors = left.seed.map(by_seed["retrained"]) if name == "kl" else 0.0
+                frames.append(_as(left, f"{name}_gap{WITHOUT}", (ceilings - left.value) / (ceilings - floors)))
+            if name == "energy" and ends["trained"] > 0:
+                frames += _roots(full, left, ends["trained"])
+    samples = results[results.measure == "samples"]
+    whole = samples[samples.kind == "retrained"].value.mean()
+    frames.append(_as(samples, "samples_share", samples.value / whole))
+    return pd.concat([frame for frame in frames if len(frame)], ignore_index=True)
+
+
+def _as(found: pd.DataFrame, measure: str, values) -> pd.DataFrame:
+    return found.assign(measure=measure, value=values)
+
+
+def _roots(full: pd.DataFrame, left: pd.DataFrame, ceiling: float) -> list[pd.DataFrame]:
+    """The share closed of the root of the energy distance: one value per kind, without the models of one seed, and per
+    draw of the null distribution."""
+    means = full[full.kind != "null"].groupby("kind", sort=False).head(1).assign(seed=pd.NA)
+    means = means.assign(value=means.kind.map(full.groupby("kind").value.mean()))
+    draws, by_seed = full[full.kind == "null"], left[left.kind == "trained"].set_index("seed").value
+
+    def share(distance, most):
+        return 1 - np.sqrt(np.maximum(distance, 0) / most)
+
+    found = [_as(some, "energy_root", share(some.value, ceiling)) for some in (means, draws)]
+    return [*found, _as(left, "energy_root" + WITHOUT, share(left.value, left.seed.map(by_seed)))]

@@ -1,0 +1,60 @@
+"""The null distribution of every measure: what a method as good as retraining would have.
+
+There are twice as many retrained models as models of any kind, the second half with other seeds ("retrained again").
+The pool of 2N is split at random into two disjoint sets of N, 200 times: one is in the place of the method, the other
+in that of the retrained models. Each draw is the same statistic, over as many models, as what is shown of a method.
+"""
+
+import numpy as np
+
+from helpers.evaluation.distances import energy, mean_over_others
+from helpers.evaluation.measures import Measure, Part, View
+
+DRAWS = 200
+
+
+def splits(n: int, draws: int = DRAWS) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Random splits (seed 0) of 2n positions into two sets of n."""
+    random = np.random.default_rng(0)
+    return [(order[:n], order[n:]) for order in (random.permutation(2 * n) for _ in range(draws))]
+
+
+def null_of_means(pool: np.ndarray) -> np.ndarray:
+    """Of a measure with one value per model: its mean over the retrained models, plus the difference of the two sets'
+    means. pool: [2N], the retrained models first -> [DRAWS]."""
+    n = len(pool) // 2
+    return np.array([pool[:n].mean() + pool[a].mean() - pool[b].mean() for a, b in splits(n)])
+
+
+def null_draws(about: Measure, pool: View, part: Part, halved: list[tuple]) -> dict[str, np.ndarray]:
+    """`at` -> [DRAWS] of a measure of outputs. pool: 2N retrained models; halved: positions in either set, as
+    "halves" draws them."""
+    n = len(pool) // 2
+    if about.compares == "alone":
+        found = about.formula(pool, part)
+        return {at: null_of_means(each) for at, each in by_at(found).items()}
+    if about.compares in ("all pairs", "energy"):
+        pairs = about.formula(pool, pool, part)
+        return {"": np.array([of_pairs(about, *blocks(pairs, a, b)).mean() for a, b in splits(n)])}
+    if about.compares == "pairs":
+        return {"": np.array([about.formula(pool, pool, a, b, part).mean() for a, b in splits(n)])}
+    drawn = [
+        [by_at(about.formula(pool, pool, mine[a], theirs[b], part)) for a, b in halved] for mine, theirs in splits(n)
+    ]
+    return {at: np.array([np.mean([each[at] for each in draw]) for draw in drawn]) for at in drawn[0][0]}
+
+
+def blocks(pairs: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of a matrix of all pairs: models b against a, a among themselves, b among themselves."""
+    return tuple(pairs[np.ix_(rows, columns)] for rows, columns in ((b, a), (a, a), (b, b)))
+
+
+def of_pairs(about: Measure, between: np.ndarray, within: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """One value per model of matrices of pairs [N, N]: retrained models (rows) against the kind's, within the kind,
+    among the retrained ones."""
+    return energy(between, within, among) if about.compares == "energy" else mean_over_others(between)
+
+
+def by_at(found) -> dict:
+    """What a formula gave, as a dictionary from `at` to values."""
+    return found if isinstance(found, dict) else {"": found}
