@@ -10,11 +10,11 @@ import seaborn as sns
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from helpers.data.dataset import COLOURS
-from helpers.evaluation.frame import forgets_more, headline, interval, mean, null_of, select, values
-from helpers.evaluation.measures import FEWEST_FOR_ATTACKS, MEASURES
+from helpers.evaluation.frame import estimate, forgets_more, headline, mean, null_of, select, values
+from helpers.evaluation.measures import MEASURES
 from helpers.models.cnn import LAYERS
 from helpers.report.style import OVER, Figure, colour_of, figure, hatch_of, marker_of
-from helpers.report.tables import central_range, kinds_in, no_gap
+from helpers.report.tables import central_range, kinds_in, models_in, no_gap
 from helpers.unlearning import METHODS, TITLES
 
 FAR = 10.0  # percentage points of retain accuracy; a kind that loses more would hide the others
@@ -285,7 +285,8 @@ def audit_figure(results: pd.DataFrame) -> Figure:
             found = values(results, kind, *part)
             if not np.isfinite(found).any():
                 continue
-            ends = central_range(found) if MEASURES[part[0]].drawn else interval(found)
+            about, each = MEASURES[part[0]], estimate(results, kind, *part)
+            ends = central_range(found) if about.drawn else (each.low, each.high)
             axis.hlines(y, *ends, color=colour_of(kind), lw=1.2)
             fill = "white" if kind in more else colour_of(kind)
             axis.plot(
@@ -293,9 +294,9 @@ def audit_figure(results: pd.DataFrame) -> Figure:
             )
         about = MEASURES[part[0]]
         if not np.isfinite(select(results, *part).value).any():
-            why = f"needs {FEWEST_FOR_ATTACKS} models of each kind" if about.drawn else "not measured"
+            why = f"needs {about.least} models of each kind" if about.drawn else "not measured"
             axis.text(0.5, 0.5, why, ha="center", fontsize=8, transform=axis.transAxes)
-        axis.set_title(about.title, fontsize=9)
+        axis.set_title(about.title + f", {models_in(results)} models" * about.drawn, fontsize=9)
         axis.set_xlabel(about.unit, fontsize=7.5)
         axis.xaxis.set_major_locator(MaxNLocator(4))  # more would run into each other in a narrow panel
         axis.set_yticks(range(len(kinds)), [TITLES[kind] + " (over)" * (kind in more) for kind in kinds], fontsize=7.5)

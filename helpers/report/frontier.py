@@ -16,9 +16,9 @@ from matplotlib.ticker import FixedLocator
 from scipy.optimize import isotonic_regression
 
 from helpers.data.task import NAMES
-from helpers.evaluation.frame import forgets_more, headline, interval, mean, null_of, values
+from helpers.evaluation.frame import difference, estimate, forgets_more, headline, mean, null_of, values
 from helpers.report.style import OVER, Figure, colour_of, empty, marker_of
-from helpers.report.tables import central_range, no_gap
+from helpers.report.tables import central_range, models_in, no_gap
 from helpers.unlearning import METHODS, OURS, TITLES
 
 LINES = ("new", "reset")
@@ -125,9 +125,9 @@ def point(results: pd.DataFrame, kind: str, title: str) -> tuple[float, float, f
         return (np.nan,) * 3
     if part[0] == "u_lira":
         return float(np.nanmean(found)), *central_range(found)
-    if part[0] == "accuracy":
-        found = mean(results, "retrained", *part) - found
-    return 100 * float(found.mean()), *(100 * end for end in interval(found))
+    lost = part[0] == "accuracy"
+    found = difference(results, "retrained", kind, *part) if lost else estimate(results, kind, *part)
+    return 100 * found.mean, 100 * found.low, 100 * found.high
 
 
 def cost(results: pd.DataFrame, kind: str) -> float:
@@ -188,7 +188,8 @@ def panels(made: Figure, results: pd.DataFrame, found: dict[str, list[Dot]], box
     for title in PANELS:
         at = ((left + TICKS) / whole[0], bottom / whole[1], lines / whole[0], height / whole[1])
         axis = made.add_axes(at)
-        axis.set_title(title, fontsize=9, loc="left", pad=9)
+        models = f", {models_in(results)} models" * (PANELS[title][0] == "u_lira")
+        axis.set_title(title + models, fontsize=9, loc="left", pad=9)
         _lines(axis, results, title, found[title], beside / lines, GAP / lines)
         _methods(axis, found[title], slots[title], title, (lines, height, beside))
         _ticks(axis, 72 * lines)

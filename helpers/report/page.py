@@ -72,7 +72,7 @@ def title_of(dataset: str, about: dict) -> str:
 def first_screen(results: pd.DataFrame, about: dict) -> str:
     """Figure and table of the README, in Markdown: the first data set alone, seven rows, four columns."""
     mine = first_of(results, about)
-    table = in_short(mine).drop(index="Retrained, 95 % interval")
+    table = in_short(mine).iloc[:-1]
     others = ", ".join(NAMES[dataset] for dataset in about["sources"] if dataset != mine.iloc[0].dataset)
     note = (
         f"{title_of(mine.iloc[0].dataset, about)}, forgotten: {mine.iloc[0].forget}; {headline(mine)} split, "

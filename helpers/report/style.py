@@ -12,6 +12,7 @@ from helpers.files import StudyError, written_whole
 from helpers.unlearning import METHODS
 
 BASE = {"untrained": ("#6A6A6A", "d"), "trained": ("#0072B2", "o"), "retrained": ("#000000", "*")}
+BASE["again"] = ("#555555", "*")
 # One colour for each method and some to spare. What two of them leave open, in print without colours or to a reader who
 # sees few, the shape says: both lists are gone through at once, their lengths share no divisor, and kinds of one shape
 # differ by 30 of 255 steps of grey.
@@ -21,7 +22,7 @@ COLOURS = (
 )  # fmt: skip
 MARKERS = "sDv^PXh<>p"
 HATCHES = ("///", "...", "\\\\\\", "xxx", "---", "ooo", "+++")
-OVER = "over: mean forget loss exceeds that of retrained models by more than two of their standard deviations"
+OVER = "over: mean forget loss exceeds that of retrained models by more than two standard errors"
 RC = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"],  # Verdana is as wide, where an SVG is shown without DejaVu
@@ -48,7 +49,7 @@ def marker_of(kind: str) -> str:
 
 def hatch_of(kind: str) -> str:
     """Of bars, whose colours may be the same grey in print."""
-    return {"untrained": "||"}.get(kind, "") if kind in BASE else HATCHES[_place(kind) % len(HATCHES)]
+    return {"untrained": "||", "again": "||"}.get(kind, "") if kind in BASE else HATCHES[_place(kind) % len(HATCHES)]
 
 
 def _place(kind: str) -> int:

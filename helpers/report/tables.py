@@ -11,9 +11,20 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from helpers.data.task import NAMES
-from helpers.evaluation.frame import forgets_more, headline, interval, mean, null_of, select, time_share, values
+from helpers.evaluation.frame import (
+    difference,
+    diverged,
+    estimate,
+    forgets_more,
+    headline,
+    mean,
+    null_of,
+    select,
+    time_share,
+    values,
+)
 from helpers.evaluation.measures import MEASURES, Measure
-from helpers.models.ensembles import BASELINES
+from helpers.models.ensembles import AGAIN, BASELINES
 from helpers.sizes import SIZES
 from helpers.unlearning import METHODS, OURS, TITLES
 
@@ -89,14 +100,22 @@ def name_of(results: pd.DataFrame, kind: str) -> str:
 
 
 def cell(results: pd.DataFrame, kind: str, measure: str, split="", subset="", at="") -> str:
-    """Mean and spread over the models, or mean and 95 % range over the draws, in the measure's unit."""
+    """Mean and spread over the models, or their median, or mean and 95 % range over the draws, in the measure's unit;
+    and how many models diverged."""
     about = MEASURES[measure]
     found = about.scale * values(results, kind, measure, split, subset, at)
-    if not about.drawn:
-        return spread(found, digits=about.digits)
-    if not np.isfinite(found).any():
+    if about.less_null:
+        found = found - about.scale * mean(results, "null", measure, split, subset, at or "")
+    if about.drawn and not np.isfinite(found).any():
         return f"needs {about.least} models"
-    return f"{np.nanmean(found):.{about.digits}f} ({span(*central_range(found), about.digits)})"
+    if about.drawn:
+        words = f"{np.nanmean(found):.{about.digits}f} ({span(*central_range(found), about.digits)})"
+    elif about.median or len(found) == 1:
+        words = f"{np.nanmedian(found):.{about.digits}f}"
+    else:
+        words = spread(found, digits=about.digits)
+    lost = diverged(results, kind)
+    return words + (f", {lost} of {models_in(results)} diverged" if lost and words != NONE else "")
 
 
 def accuracy_table(results: pd.DataFrame) -> Styler:
@@ -126,69 +145,89 @@ def gap_table(results: pd.DataFrame, subset: str = "forget", split: str = "") ->
         return styled(
             pd.DataFrame({subset: ["nothing: the request takes the classes that it touches whole"]}), over(results)
         )
-    for measure in ("energy", "energy_gap", "kl", "kl_gap"):
+    for measure in ("energy", "energy_gap", "energy_root", "kl", "kl_gap"):
         about = MEASURES[measure]
+        if not len(values(results, "trained", measure, split, subset)):
+            continue
         cells[f"{about.title}, {about.unit}"] = [cell(results, kind, measure, split, subset) for kind in kinds]
         if measure.endswith("gap"):
-            ends = [interval(about.scale * values(results, kind, measure, split, subset)) for kind in kinds]
-            cells[f"95 % interval ({measure.removesuffix('_gap')})"] = [span(*each, about.digits) for each in ends]
+            found = [estimate(results, kind, measure, split, subset) for kind in kinds]
+            ends = [span(100 * each.low, 100 * each.high, about.digits) for each in found]
+            cells[f"95 % interval ({measure.removesuffix('_gap')})"] = ends
     table = pd.DataFrame(cells, pd.Index(map(TITLES.get, kinds), name=f"{subset} ({split})"))
     warning = no_gap(results, subset, split) if subset != "forget" else ""
     return styled(table, f"{over(results)} {warning}".strip())
 
 
 def measures_table(results: pd.DataFrame) -> Styler:
-    """Every measure (rows) of every kind (columns), beside its null; bold: the methods closest to what retrained models
-    have, and those whose value lies within the interval of the closest; methods that forget more than retraining are
+    """Every measure (rows) of every kind (columns), beside its null distribution; bold: the methods closest to what
+    retrained models have, and those that cannot be told from the closest; methods that forget more than retraining are
     marked."""
     kinds, rows, bold = [kind for kind in kinds_in(results) if kind != "untrained"], {}, {}
-    names = {kind: name_of(results, kind) for kind in kinds}
+    names, n = {kind: name_of(results, kind) for kind in kinds}, models_in(results)
     for measure, split, subset, at in ((name, *where) for name, about in MEASURES.items() for where in about.shown):
         about, part = MEASURES[measure], (measure, split, subset, at if split else None)
         found = {kind: values(results, kind, *part) for kind in kinds}
-        if not any(len(each) for each in found.values()) and models_in(results) >= about.least:
+        if not any(len(each) for each in found.values()) and n >= about.least:
             continue
         label = f"{about.title}{f' {at}' * bool(at)}, {subset} ({split})" if split else about.title
-        null = [about.scale * end for end in null_of(results, *part)] if about.compared else (np.nan, np.nan)
+        label += f", {n} models" * about.drawn
+        less = mean(results, "null", *part) if about.less_null else 0.0
+        null = [about.scale * (end - less) for end in null_of(results, *part)] if about.compared else (np.nan, np.nan)
         cells = {names[kind]: cell(results, kind, *part) for kind in kinds}
         rows[label] = {"unit": about.unit, "null, 95 %": span(*null, about.digits)} | cells
-        bold[label] = [names[kind] for kind in _closest(results, found, about)]
+        bold[label] = [names[kind] for kind in _closest(results, found, about, part)]
     table = pd.DataFrame(rows).T
     marks = pd.DataFrame("", table.index, table.columns)
     for label, columns in bold.items():
         marks.loc[label, columns] = "font-weight: bold"
     note = (
-        f"{over(results)} Relearn time (given up after {SIZES.relearn_steps} steps) and probe: {SIZES.probed} "
-        "models. Measures of an ensemble: mean and 95 % range over random halves. Null: 95 % of the null distribution "
-        "(retrained against retrained), or the interval of the retrained models' mean. Bold: closest to Retrained "
-        "without forgetting more than it (over)."
+        f"{over(results)} Relearning (given up after {SIZES.relearn_steps} steps), resurgence (passes over a tenth of "
+        f"the retained samples) and probe, and their null: {SIZES.probed} models. Measures of an ensemble: mean and "
+        "95 % range over random halves; they grow with the number of models. KLoM: minus the mean of its null. Null: "
+        "95 % of what a method as good as retraining would have. Bold: closest to Retrained without forgetting more "
+        "than it (over), and those not told from the closest (paired by model)."
     )
     return styled(table, note).apply(lambda _: marks, axis=None)
 
 
-def _closest(results: pd.DataFrame, found: dict[str, np.ndarray], about: Measure) -> list[str]:
-    """The method whose mean is closest to that of retrained models, of those that do not over-forget, and those whose
-    mean lies within its interval (of the mean over models, or of the draws)."""
+def _closest(results: pd.DataFrame, found: dict[str, np.ndarray], about: Measure, part: tuple) -> list[str]:
+    """The method whose mean is closest to that of retrained models, of those that do not over-forget or diverge, and
+    those that differ from it by less than the 95 % interval of the difference, paired by seed or draw."""
     means = {kind: each.mean() for kind, each in found.items() if len(each) and np.isfinite(each.mean())}
-    methods = [kind for kind in means if kind in METHODS and not forgets_more(results, kind)]
+    methods = [kind for kind in means if kind in METHODS and _sound(results, kind)]
     if not about.compared or not methods or "retrained" not in means:
         return []
     best = min(methods, key=lambda kind: abs(means[kind] - means["retrained"]))
-    low, high = central_range(found[best]) if about.drawn else interval(found[best])
-    return [kind for kind in methods if kind == best or low <= means[kind] <= high]
+    return [kind for kind in methods if kind == best or _like(results, kind, best, found, about, part)]
+
+
+def _like(results: pd.DataFrame, kind: str, best: str, found: dict, about: Measure, part: tuple) -> bool:
+    if len(found[kind]) != len(found[best]):
+        return False
+    if about.drawn:
+        low, high = central_range(found[kind] - found[best])
+        return low <= 0 <= high
+    apart = difference(results, kind, best, *part)
+    return bool(apart.low <= 0 <= apart.high)
+
+
+def _sound(results: pd.DataFrame, kind: str) -> bool:
+    """Whether a kind may be called best: it neither forgets more than retraining nor has models that diverged."""
+    return not forgets_more(results, kind) and not diverged(results, kind)
 
 
 def best_plain(results: pd.DataFrame) -> str | None:
     """The best of the rivals: the method without a notebook of its own that closes most of the energy distance without
     forgetting more than retraining. A new model is no rival: it is retraining with fewer samples."""
     plain = [kind for kind in kinds_in(results) if kind in METHODS and kind not in (*OURS, "new")]
-    plain = [kind for kind in plain if not forgets_more(results, kind)]
+    plain = [kind for kind in plain if _sound(results, kind)]
     return max(plain, key=lambda kind: mean(results, kind, "energy_gap", headline(results), "forget"), default=None)
 
 
 def overview_table(results: pd.DataFrame, kinds: list[str] | None = None) -> Styler:
     """How close to retraining, at what cost. kinds: the rows; None: trained, retrained, GEMU, GeFeU, the best rival,
-    a new model and Gradient Ascent. The last row is the 95 % interval of the retrained models' mean."""
+    a new model and Gradient Ascent. The last row is 95 % of the null distribution."""
     best, names = best_plain(results), dict(TITLES)
     if kinds is None:
         ours = [kind for kind in OURS if kind != "ascent"]
@@ -206,6 +245,8 @@ def overview_table(results: pd.DataFrame, kinds: list[str] | None = None) -> Sty
         for column, measure in shown.items():
             found = 100 * values(results, kind, measure, split, "forget")
             cells[column] = "below -1,000" if len(found) and found.mean() < -1000 else spread(found, digits=1)
+        if lost := diverged(results, kind):
+            cells[next(iter(shown))] += f", {lost} of {models_in(results)} diverged"
         lost = 100 * (oracle - values(results, kind, "accuracy", "test", "retain"))
         cells["accuracy lost on the rest, points"] = spread(lost)
         share, attack = mean(results, kind, "samples_share"), mean(results, kind, "u_lira", "train", "forget")
@@ -216,12 +257,19 @@ def overview_table(results: pd.DataFrame, kinds: list[str] | None = None) -> Sty
         cells["forgets more than retraining"] = ("no", "yes")[forgets_more(results, kind)] if method else NONE
         rows[names[kind]] = cells
     null = {column: null_of(results, measure, split, "forget") for column, measure in shown.items()}
-    rows["Retrained, 95 % interval"] = {column: span(*(100 * end for end in ends), 1) for column, ends in null.items()}
+    last = last_row(results)
+    rows[last] = {column: span(*(100 * end for end in ends), 1) for column, ends in null.items()}
     ends = [100 * (oracle - end) for end in null_of(results, "accuracy", "test", "retain")[::-1]]
-    rows["Retrained, 95 % interval"]["accuracy lost on the rest, points"] = span(*ends, 2)
+    rows[last]["accuracy lost on the rest, points"] = span(*ends, 2)
     low, high = null_of(results, "u_lira", "train", "forget")
-    rows["Retrained, 95 % interval"]["U-LiRA attack accuracy, %"] = span(100 * low, 100 * high, 0)
+    rows[last]["U-LiRA attack accuracy, %"] = span(100 * low, 100 * high, 0)
     return styled(pd.DataFrame(rows).T.fillna(NONE).rename_axis(index="models"), over(results))
+
+
+def last_row(results: pd.DataFrame) -> str:
+    """The name of what stands below the kinds of models; results of older releases have no null distribution of every
+    measure."""
+    return "Null distribution, 95 %" if AGAIN in set(results.kind) else "Retrained, 95 % interval"
 
 
 BESIDE = ("gemu", "reset", "new")  # what decides whether another method is worth its cost
@@ -239,7 +287,7 @@ def closing_table(results: pd.DataFrame) -> pd.DataFrame:
     farthest; the last row is the 95 % interval of retrained models."""
     methods, split = [kind for kind in kinds_in(results) if kind in METHODS], headline(results)
     methods.sort(key=lambda kind: -mean(results, kind, "energy_gap", split, "forget"))
-    return in_short(results, ["trained", "retrained", *methods])
+    return in_short(results, [kind for kind in ("trained", "retrained", AGAIN) if kind in set(results.kind)] + methods)
 
 
 def short_table(results: pd.DataFrame) -> Styler:
@@ -253,15 +301,15 @@ def in_short(results: pd.DataFrame, kinds: list[str] | None = None) -> pd.DataFr
 
 
 def paired_table(results: pd.DataFrame, a: str, b: str, measures=("energy_gap", "kl_gap")) -> Styler:
-    """Is method a closer to retraining than b? Differences paired over the models, with bootstrap intervals."""
+    """Is method a closer to retraining than b? Differences paired by seed, with 95 % intervals (`frame.difference`)."""
     rows = {}
     for measure in measures:
         for split in dict.fromkeys((headline(results), "train")):
             first, second = (100 * values(results, kind, measure, split, "forget") for kind in (a, b))
-            low, high = interval(first - second)
-            word = "yes" if low > 0 else "no" if high < 0 else "undecided"
-            difference = f"{(first - second).mean():+.1f} ({low:+.1f} to {high:+.1f})"
-            cells = [spread(first, digits=1), spread(second, digits=1), difference, word]
+            apart = difference(results, a, b, measure, split, "forget")
+            word = "yes" if apart.low > 0 else "no" if apart.high < 0 else "undecided"
+            difference_words = f"{100 * apart.mean:+.1f} ({100 * apart.low:+.1f} to {100 * apart.high:+.1f})"
+            cells = [spread(first, digits=1), spread(second, digits=1), difference_words, word]
             rows[f"{MEASURES[measure].title}, forget ({split}), %"] = cells
     columns = [TITLES[a], TITLES[b], "difference, percentage points (95 % interval)", f"is {TITLES[a]} closer?"]
     return styled(pd.DataFrame.from_dict(rows, "index", columns=columns), f"Paired by model. {over(results)}")

@@ -8,8 +8,8 @@ from IPython.display import Markdown
 
 from helpers.data.task import NAMES, Task
 from helpers.device import STARTED, describe, pick_device
-from helpers.evaluation.frame import forgets_more, headline, interval, mean, null_of, values
-from helpers.report.tables import BESIDE, best_plain, no_gap
+from helpers.evaluation.frame import Estimate, difference, forgets_more, headline, holm, mean, null_of, values
+from helpers.report.tables import BESIDE, best_plain, models_in, no_gap
 from helpers.unlearning import TITLES
 
 KEPT = ("accuracy", "test", "retain")
@@ -47,14 +47,19 @@ def conclusions(results: pd.DataFrame) -> Markdown:
         f"{percent('gemu', 'accuracy', split, 'forget')} and {percent('gefeu', 'accuracy', split, 'forget')} of the "
         f"forgotten samples correctly, retrained models {percent('retrained', 'accuracy', split, 'forget')}."
     ]
+    pairs = [(kind, other) for other in others for kind in ("gemu", "gefeu")]
+    apart = {pair: difference(results, *pair, "energy_gap", split, "forget") for pair in pairs}
+    adjusted = dict(zip(pairs, holm([each.p for each in apart.values()]), strict=True))
     compared = []
     for other in others:
         known = f"the best rival, {TITLES[other]}"
         if other == "new":
             known = f"a new model trained with {percent(other, 'samples_share')} of the samples"
-        compared.append(_compared(gap["gemu"] - gap[other], gap["gefeu"] - gap[other], known, gap[other].mean()))
+        both = [(apart[kind, other], adjusted[kind, other]) for kind in ("gemu", "gefeu")]
+        compared.append(_compared(both, known, gap[other].mean()))
     if compared:
-        lines.append(f"By this measure {' '.join(compared)}")
+        level = f"significance at 5 % after Holm's correction for {len(pairs)} comparisons, paired by seed"
+        lines.append(f"By this measure {' '.join(compared)[:-1]}; {level}.")
     attack = {kind: mean(results, kind, "u_lira", "train", "forget") for kind in gap}
     low, high = null_of(results, "u_lira", "train", "forget")
     if attack["gemu"] == attack["gemu"]:  # not nan, as with fewer than six models
@@ -63,7 +68,8 @@ def conclusions(results: pd.DataFrame) -> Markdown:
         for kind, right in attack.items():
             parts.append(f"{100 * right:.0f} %{' of cases' * (not parts)} for {names[kind]}")
         lines.append(
-            "A membership inference attack (U-LiRA) guesses whether a model was unlearned or retrained. It is right in "
+            f"A membership inference attack (U-LiRA with {models_in(results)} models of each kind; it grows with their "
+            "number) guesses whether a model was unlearned or retrained. It is right in "
             f"{_listed(parts)}; retrained models against each other give {100 * low:.0f} to {100 * high:.0f} %. So it "
             f"distinguishes {'all of them' if len(told) == len(attack) else _listed(told) or 'none of them'} from "
             "retrained models."
@@ -111,31 +117,30 @@ def what_was_learned(results: pd.DataFrame, kind: str) -> Markdown:
         * forgets_more(results, kind)
     ]
     for other in (name for name in BESIDE if name != kind and len(closed[name])):
-        low, high = interval(closed[kind] - closed[other])
-        word = "less" if low > 0 else "more" if high < 0 else "neither clearly more nor less"
+        more = difference(results, kind, other, "energy_gap", split, "forget")
+        word = "less" if more.low > 0 else "more" if more.high < 0 else "neither clearly more nor less"
         lines.append(
             f"- {TITLES[other]}, with {100 * mean(results, other, 'samples_share'):.1f} % of the samples, closes "
-            f"{closed[other].mean():.1f} %: {word} ({TITLES[kind]} minus {TITLES[other]}: "
-            f"{(closed[kind] - closed[other]).mean():+.1f} points, 95 % interval {low:+.1f} to {high:+.1f})."
+            f"{closed[other].mean():.1f} %: {word} ({TITLES[kind]} minus {TITLES[other]}: {100 * more.mean:+.1f} "
+            f"points, 95 % interval {100 * more.low:+.1f} to {100 * more.high:+.1f})."
         )
     return Markdown("\n".join(lines))
 
 
-def _compared(gemu: np.ndarray, gefeu: np.ndarray, other: str, closed: float) -> str:
-    """A sentence on both methods. gemu, gefeu: what they close more than `other` does, in percentage points, [N] each;
-    closed: by `other`, in percent."""
-    words, found = [], []
-    for more in (gemu, gefeu):
-        low, high = interval(more)
+def _compared(both: list[tuple[Estimate, float]], other: str, closed: float) -> str:
+    """A sentence on both methods. both: what GEMU and GeFeU close more than `other` does, as shares, each with its
+    adjusted p-value; closed: by `other`, in percent."""
+    words = []
+    for more, p in both:
         closer, further = ("closer to retraining", "than"), ("further from retraining", "than")
-        words.append(closer if low > 0 else further if high < 0 else ("not distinguishable", "from"))
-        found.append((more.mean(), low, high))
+        words.append(("not distinguishable", "from") if not p < 0.05 else closer if more.mean > 0 else further)
     (first, link), (second, _) = words
     who = f"GEMU and GeFeU are {first}" if first == second else f"GEMU is {first}"
     also = "" if first == second else f", GeFeU is {second}"
-    both = [f"{found[0][0]:+.1f} points (95 % interval {found[0][1]:+.1f} to {found[0][2]:+.1f})"]
-    both.append(f"{found[1][0]:+.1f} ({found[1][1]:+.1f} to {found[1][2]:+.1f})")
-    return f"{who} {link} {other} ({closed:.1f} % closed){also}: {' and '.join(both)}."
+    ends = [f"{100 * more.low:+.1f} to {100 * more.high:+.1f}" for more, _ in both]
+    found = [f"{100 * both[0][0].mean:+.1f} points (95 % interval {ends[0]})"]
+    found.append(f"{100 * both[1][0].mean:+.1f} ({ends[1]})")
+    return f"{who} {link} {other} ({closed:.1f} % closed){also}: {' and '.join(found)}."
 
 
 def _listed(words: list[str]) -> str:
