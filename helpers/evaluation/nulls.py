@@ -5,6 +5,8 @@ The pool of 2N is split at random into two disjoint sets of N, 200 times: one is
 in that of the retrained models. Each draw is the same statistic, over as many models, as what is shown of a method.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from helpers.evaluation.distances import energy, mean_over_others
@@ -33,15 +35,32 @@ def null_draws(about: Measure, pool: View, part: Part, halved: list[tuple]) -> d
     if about.compares == "alone":
         found = about.formula(pool, part)
         return {at: null_of_means(each) for at, each in by_at(found).items()}
-    if about.compares in ("all pairs", "energy"):
+    if about.compares == "energy":
         pairs = about.formula(pool, pool, part)
         return {"": np.array([of_pairs(about, *blocks(pairs, a, b)).mean() for a, b in splits(n)])}
+    if about.compares == "all pairs":
+        pairs = about.formula(pool, pool, part)
+        return {"": _null_of_pairs(pairs, lambda a, b: mean_over_others(pairs[np.ix_(b, a)]).mean())}
     if about.compares == "pairs":
-        return {"": np.array([about.formula(pool, pool, a, b, part).mean() for a, b in splits(n)])}
+        every = np.arange(2 * n)
+        pairs = np.stack([about.formula(pool, pool, np.full(2 * n, model), every, part) for model in every])
+        return {"": _null_of_pairs(pairs, lambda a, b: pairs[a, b].mean())}
     drawn = [
         [by_at(about.formula(pool, pool, mine[a], theirs[b], part)) for a, b in halved] for mine, theirs in splits(n)
     ]
     return {at: np.array([np.mean([each[at] for each in draw]) for draw in drawn]) for at in drawn[0][0]}
+
+
+def _null_of_pairs(pairs: np.ndarray, between: Callable[[np.ndarray, np.ndarray], float]) -> np.ndarray:
+    """[DRAWS] of a mean over pairs of models: `between` two sets, minus that within the set in the place of the
+    retrained models, plus that within the retrained models. A model that is far from all others is so in either set:
+    without this contrast the splits would vary too little. pairs: [2N, 2N]."""
+    n = len(pairs) // 2
+
+    def within(models: np.ndarray) -> float:
+        return mean_over_others(pairs[np.ix_(models, models)]).mean()
+
+    return np.array([within(np.arange(n)) + between(a, b) - within(b) for a, b in splits(n)])
 
 
 def blocks(pairs: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
