@@ -15,10 +15,11 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 from programs import command, run_python
+from scipy.stats import ttest_1samp, ttest_rel
 
 from helpers.data.task import SUBSETS
-from helpers.evaluation.evaluate import with_derived
-from helpers.evaluation.frame import COLUMNS, Rows, interval, mean, null_of, select, values
+from helpers.evaluation.derived import with_derived
+from helpers.evaluation.frame import COLUMNS, Estimate, Rows, holm, jackknife, mean, null_of, select, values
 from helpers.files import StudyError, load_frame
 from helpers.models.cnn import LAYERS
 from helpers.report import export, figures, frontier, page, style, tables, words
@@ -325,9 +326,9 @@ def test_words_say_what_the_frame_says(committed, dataset):
         assert f"{100 * mean(one, kind, 'energy_gap', 'test', 'forget'):.1f} %" in close
         assert f"{100 * mean(one, kind, 'accuracy', 'test', 'forget'):.1f} %" in close
     best = tables.best_plain(one)
-    usual = one.query("kind == 'retrained' and measure == 'loss' and split == 'train' and subset == 'forget'").value
-    most = one.query("measure == 'loss' and split == 'train' and subset == 'forget'").groupby("kind").value.mean()
-    careful = most.index[most <= usual.mean() + 2 * usual.std()]
+    losses = one.query("measure == 'loss' and split == 'train' and subset == 'forget'").groupby("kind").value
+    most, error = losses.mean(), losses.sem()
+    careful = most.index[most <= most.retrained + 2 * (error**2 + error.retrained**2) ** 0.5]
     gaps = one.query("measure == 'energy_gap' and split == 'test' and subset == 'forget'").groupby("kind").value.mean()
     assert gaps[best] == max(gaps[k] for k in careful if k in METHODS and k not in ("gemu", "gefeu", "new"))
     for sentence, other, name in zip(
@@ -336,16 +337,13 @@ def test_words_say_what_the_frame_says(committed, dataset):
     ):  # fmt: skip
         assert name in sentence
         for kind in ("gemu", "gefeu"):
-            more = values(one, kind, "energy_gap", "test", "forget") - values(
-                one, other, "energy_gap", "test", "forget"
-            )
-            low, high = (100 * end for end in interval(more))
-            word = "closer to retraining" if low > 0 else "further from" if high < 0 else "not distinguishable"
-            assert (
-                word in sentence
-                and f"{100 * more.mean():+.1f}" in sentence
-                and f"{low:+.1f} to {high:+.1f}" in sentence
-            )
+            found = [100 * values(one, name, "energy_gap", "test", "forget") for name in (kind, other)]
+            usual = ttest_rel(*found)
+            low, high = usual.confidence_interval()
+            far = usual.pvalue < 0.05 / 4  # Holm: the smallest of four p-values meets this level
+            more = (found[0] - found[1]).mean()
+            word = ("closer to retraining" if more > 0 else "further from") if far else "not distinguishable"
+            assert word in sentence and f"{more:+.1f}" in sentence and f"{low:+.1f} to {high:+.1f}" in sentence
     low, high = null_of(one, "u_lira", "train", "forget")
     right = {kind: mean(one, kind, "u_lira", "train", "forget") for kind in ("gemu", "gefeu", best, "new")}
     assert f"give {100 * low:.0f} to {100 * high:.0f} %" in attack
@@ -370,12 +368,29 @@ def test_words_on_an_attack_that_fails_on_some(committed):
 
 
 def test_words_on_two_methods_that_differ():
-    clear, none = np.full(5, 3.0) + np.arange(5) / 10, np.array([-1.0, 1, -2, 2, 0.5])
-    same, mixed = words._compared(clear, clear, "X", 80), words._compared(none, -clear, "X", 80)
+    clear, none = (Estimate(0.032, 0.03, 0.034, 0.001), 0.004), (Estimate(0.001, -0.02, 0.022, 0.9), 1.0)
+    further = (Estimate(-0.032, -0.034, -0.03, 0.001), 0.004)
+    same, mixed = words._compared([clear, clear], "X", 80), words._compared([none, further], "X", 80)
     assert same.startswith("GEMU and GeFeU are closer to retraining than X (80.0 % closed): +3.2 points")
     assert mixed.startswith(
         "GEMU is not distinguishable from X (80.0 % closed), GeFeU is further from retraining: +0.1 points"
     )
+    unsure = (Estimate(0.032, 0.001, 0.063, 0.04), 0.12)  # significant alone, not among several comparisons
+    assert words._compared([unsure, unsure], "X", 80).startswith("GEMU and GeFeU are not distinguishable from X")
+
+
+def test_holm_agrees_with_its_definition():
+    ps = [0.01, 0.04, 0.03, 0.005]
+    assert holm(ps) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+
+
+def test_the_jackknife_of_a_mean_is_the_t_interval():
+    sample = np.random.default_rng(0).normal(size=12)
+    left = np.array([np.delete(sample, place).mean() for place in range(12)])
+    found, usual = jackknife(sample.mean(), left), ttest_1samp(sample, 0)
+    assert (found.low, found.high) == pytest.approx(tuple(usual.confidence_interval()))
+    assert found.p == pytest.approx(usual.pvalue)
 
 
 def test_tables_tex_needs_booktabs_alone(committed, tmp_path):

@@ -58,8 +58,7 @@ def conclusions(results: pd.DataFrame) -> Markdown:
         both = [(apart[kind, other], adjusted[kind, other]) for kind in ("gemu", "gefeu")]
         compared.append(_compared(both, known, gap[other].mean()))
     if compared:
-        level = f"significance at 5 % after Holm's correction for {len(pairs)} comparisons, paired by seed"
-        lines.append(f"By this measure {' '.join(compared)[:-1]}; {level}.")
+        lines.append(f"By this measure {' '.join(compared)[:-1]} (paired by seed, Holm's correction).")
     attack = {kind: mean(results, kind, "u_lira", "train", "forget") for kind in gap}
     low, high = null_of(results, "u_lira", "train", "forget")
     if attack["gemu"] == attack["gemu"]:  # not nan, as with fewer than six models
