@@ -160,6 +160,7 @@ def pictured(task, readers, committed, monkeypatch):
         "bars_figure": lambda: figures.bars_figure(one, ["trained", "retrained", "gemu"], "predictions"),
         "class_figure": lambda: figures.class_figure(one, ["trained", "retrained", "gemu"]),
         "curves_figure": lambda: figures.curves_figure(one, "gemu"),
+        "resurgence_figure": lambda: figures.resurgence_figure(one, ["trained", "retrained", "gemu"]),
         "audit_figure": lambda: figures.audit_figure(one),
     }
 

@@ -13,6 +13,7 @@ from helpers.models.training import Recipe, adam, classification_step, predict, 
 from helpers.unlearning.method import copy_of, sample
 
 PROBED = 10_000  # samples that a probe is fitted on
+FEWEST = 5  # forget samples, and neighbours, for a probe
 READ = 100  # forget samples on which relearning evaluates the loss
 
 
@@ -72,8 +73,9 @@ def _loss(model: CNN, images: torch.Tensor, labels: torch.Tensor) -> float:
 
 
 def can_probe(task: Task) -> bool:
-    """Whether there is something that a probe could tell apart: forget samples and their neighbours in both splits."""
-    return all(bool(task.forget[split].any() and task.neighbours(split).any()) for split in ("train", "test"))
+    """Whether there is something that a probe could tell apart: FEWEST forget samples and neighbours in both splits."""
+    parts = [mask for split in ("train", "test") for mask in (task.forget[split], task.neighbours(split))]
+    return all(int(mask.sum()) >= FEWEST for mask in parts)
 
 
 def linear_probe(model: CNN, task: Task) -> float:

@@ -61,9 +61,9 @@ def _dots(axis, results: pd.DataFrame, kinds: list[str], measure: str, split: st
     axis.set_axisbelow(True)
 
 
-def _said(results: pd.DataFrame, kinds: list[str], measure: str, split: str, subset: str, digits: int = 1) -> str:
+def _said(results: pd.DataFrame, kinds: list[str], measure: str, split: str, subset: str, digits=1, at="") -> str:
     """The means of the kinds in a sentence: "Trained 95.6, Retrained 10.7"."""
-    means = {kind: MEASURES[measure].scale * mean(results, kind, measure, split, subset) for kind in kinds}
+    means = {kind: MEASURES[measure].scale * mean(results, kind, measure, split, subset, at) for kind in kinds}
     return ", ".join(
         f"{TITLES[kind]} {round(value, digits) + 0.0:.{digits}f}" for kind, value in means.items() if np.isfinite(value)
     )
@@ -268,6 +268,32 @@ def curves_figure(results: pd.DataFrame, kind: str) -> Figure:
         axes[0, 0].yaxis.set_major_formatter("{x:g}")
     said = [f"{phase} from {each.value.iloc[0]:.3g} to {each.value.iloc[-1]:.3g}" for phase, each in phases]
     made.alt = f"Cross-entropy of {TITLES[kind]} at each step, in nats, mean over the models: {', '.join(said)}."
+    return made
+
+
+def resurgence_figure(results: pd.DataFrame, kinds: list[str]) -> Figure:
+    """Accuracy on the forget set while a model is trained on retained samples alone: what was only hidden returns. Mean
+    over the models that were probed; grey: the null distribution."""
+    made, axes = figure(1, 2, (9.6, 2.8), sharey=True)
+    for axis, split in zip(axes[0], ("train", "test"), strict=True):
+        found = select(results, "resurgence", split, "forget", None)
+        passes = sorted({float(at) for at in found["at"] if at})
+        null = np.array([null_of(results, "resurgence", split, "forget", f"{at:g}") for at in passes])
+        if len(null) and np.isfinite(null).all():
+            axis.fill_between(passes, *(100 * null.T), color="0.85", lw=0)
+        for kind in (kind for kind in kinds if kind in set(found.kind)):
+            y = [100 * mean(results, kind, "resurgence", split, "forget", f"{at:g}") for at in passes]
+            axis.plot(passes, y, color=colour_of(kind), marker=marker_of(kind), ms=4, label=TITLES[kind])
+        axis.set_title(f"forget ({split})", fontsize=9)
+        axis.set_xlabel("passes over a tenth of the retained samples", fontsize=8)
+    axes[0, 0].set_ylabel("accuracy, %", fontsize=8)
+    axes[0, 1].legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=7, frameon=False)
+    last = f"{max(passes, default=0):g}"
+    said = _said(results, kinds, "resurgence", "train", "forget", 0, last)
+    made.alt = (
+        f"Accuracy on the forget set while models are trained on retained samples alone; after {last} passes over a "
+        f"tenth of them, training split, in %: {said or 'not measured'}."
+    )
     return made
 
 

@@ -164,13 +164,14 @@ def measures_table(results: pd.DataFrame) -> Styler:
     retrained models have, and those that cannot be told from the closest; methods that forget more than retraining are
     marked."""
     kinds, rows, bold = [kind for kind in kinds_in(results) if kind != "untrained"], {}, {}
-    names, n = {kind: name_of(results, kind) for kind in kinds}, models_in(results)
+    names, n, missing = {kind: name_of(results, kind) for kind in kinds}, models_in(results), []
     for measure, split, subset, at in ((name, *where) for name, about in MEASURES.items() for where in about.shown):
         about, part = MEASURES[measure], (measure, split, subset, at if split else None)
         found = {kind: values(results, kind, *part) for kind in kinds}
-        if not any(len(each) for each in found.values()) and n >= about.least:
-            continue
         label = f"{about.title}{f' {at}' * bool(at)}, {subset} ({split})" if split else about.title
+        if not any(len(each) for each in found.values()) and n >= about.least:
+            missing.append(label)
+            continue
         label += f", {n} models" * about.drawn
         less = mean(results, "null", *part) if about.less_null else 0.0
         null = [about.scale * (end - less) for end in null_of(results, *part)] if about.compared else (np.nan, np.nan)
@@ -187,6 +188,8 @@ def measures_table(results: pd.DataFrame) -> Styler:
         "95 % range over random halves; they grow with the number of models. KLoM: minus the mean of its null. Null: "
         "95 % of what a method as good as retraining would have. Bold: closest to Retrained without forgetting more "
         "than it (over), and those not told from the closest (paired by model)."
+        + f" Not measured, for there are no or too few such samples: {'; '.join(missing)}."
+        * bool(missing)
     )
     return styled(table, note).apply(lambda _: marks, axis=None)
 
@@ -236,15 +239,18 @@ def overview_table(results: pd.DataFrame, kinds: list[str] | None = None) -> Sty
         names |= {best: f"{names.get(best)} (best rival)", "new": f"{names.get('new')} (short retraining)"}
     shown = {
         "distance to retrained models closed, %": "energy_gap",
+        "the same in units of its root, %": "energy_root",
         "KL divergence from retrained models closed, %": "kl_gap",
         "accuracy on the forgotten samples, %": "accuracy",
     }
+    shown = {column: name for column, name in shown.items() if name in set(results.measure)}  # not of older releases
     oracle, rows, split = mean(results, "retrained", "accuracy", "test", "retain"), {}, headline(results)
     for kind in kinds:
         cells, method = {}, kind in METHODS
         for column, measure in shown.items():
             found = 100 * values(results, kind, measure, split, "forget")
-            cells[column] = "below -1,000" if len(found) and found.mean() < -1000 else spread(found, digits=1)
+            one = f"{found[0]:.1f}" if len(found) == 1 else spread(found, digits=1)
+            cells[column] = "below -1,000" if len(found) and found.mean() < -1000 else one
         if lost := diverged(results, kind):
             cells[next(iter(shown))] += f", {lost} of {models_in(results)} diverged"
         lost = 100 * (oracle - values(results, kind, "accuracy", "test", "retain"))
