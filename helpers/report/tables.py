@@ -208,11 +208,9 @@ def _closest(results: pd.DataFrame, found: dict[str, np.ndarray], about: Measure
 def _like(results: pd.DataFrame, kind: str, best: str, found: dict, about: Measure, part: tuple) -> bool:
     if len(found[kind]) != len(found[best]):
         return False
-    if about.drawn:
-        low, high = central_range(found[kind] - found[best])
-        return low <= 0 <= high
     apart = difference(results, kind, best, *part)
-    return bool(apart.low <= 0 <= apart.high)
+    low, high = central_range(found[kind] - found[best]) if about.drawn else (apart.low, apart.high)
+    return bool(low <= 0 <= high)
 
 
 def _sound(results: pd.DataFrame, kind: str) -> bool:
@@ -273,8 +271,7 @@ def overview_table(results: pd.DataFrame, kinds: list[str] | None = None) -> Sty
 
 
 def last_row(results: pd.DataFrame) -> str:
-    """The name of what stands below the kinds of models; results of older releases have no null distribution of every
-    measure."""
+    """What stands below the kinds of models: older releases have no null distribution of every measure."""
     return "Null distribution, 95 %" if AGAIN in set(results.kind) else "Retrained, 95 % interval"
 
 
