@@ -12,18 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from helpers.models.cnn import LAYERS, new_model
 from helpers.models.training import RECIPE, predict, seeded
-from helpers.unlearning import (
-    FRONTIER,
-    METHODS,
-    UnlearningData,
-    ct,
-    distortion,
-    finetune,
-    msg,
-    negation,
-    sparse,
-    unlearn,
-)
+from helpers.unlearning import FRONTIER, METHODS, UnlearningData, ct, distortion, finetune, msg, negation, unlearn
 from helpers.unlearning.method import sample
 
 
@@ -102,11 +91,6 @@ def steps_by_hand(model, samples, lrs, change, **options):
 
 def close(a, b):
     return all(torch.allclose(x, y, atol=1e-6) for x, y in zip(a.parameters(), b.parameters(), strict=True))
-
-
-def test_a_soft_threshold_by_hand():
-    weights = torch.tensor([[0.5, -0.5, 0.1], [-0.1, 0.0, 0.3]])
-    assert torch.allclose(sparse.soft_threshold(weights, 0.2), torch.tensor([[0.3, -0.3, 0.0], [0.0, 0.0, 0.1]]))
 
 
 def test_l1_sparse_shrinks_every_weight_after_each_step_of_adam(trained_model, small_data, monkeypatch):

@@ -47,7 +47,7 @@ def noise_setting(default: float):
 
 def sum_of_squares(noise: Tensor) -> Tensor:
     """Over all pixels and channels of a picture, mean over the pictures: [n, c, 28, 28] -> scalar."""
-    return noise.square().flatten(1).sum(1).mean()
+    return noise.square().sum((1, 2, 3)).mean()
 
 
 def impair_and_repair(

@@ -15,7 +15,7 @@ norm (5e-4); here l1 is the only one.
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch.nn.functional import softshrink
 
 from helpers.models.cnn import CNN
 from helpers.models.training import seeded
@@ -35,14 +35,9 @@ def sparse_fine_tune(model: CNN, data: UnlearningData, settings: SparseSettings,
     @torch.no_grad()
     def shrink(lr: float, done: float) -> None:
         for weight in model.parameters():
-            weight.copy_(soft_threshold(weight, lr * settings.gamma * (1 - done)))
+            weight.copy_(softshrink(weight, lr * settings.gamma * (1 - done)))
 
     return repair(model, data, settings, data.samples(settings.budget), seeded(seed), log, after_step=shrink)
-
-
-def soft_threshold(weights: Tensor, by: float) -> Tensor:
-    """The weights (Tensor of any shape) nearer to zero by `by`; zero where they were within it."""
-    return weights.sign() * (weights.abs() - by).clamp_min(0)
 
 
 METHOD = Method(
