@@ -6,7 +6,7 @@ forgotten as much as the rest.
 
 1. Of every convolution the weights with the smallest |gradient of CE(D_r) - CE(D_f)| are drawn anew, as in the authors'
    code from a normal distribution of mean 0 and variance 2 / (output channels x pixels of a kernel) (He et al. 2015,
-   arXiv:1502.01852, "fan out"). Biases stay.
+   arXiv:1502.01852, "fan out"). Biases, which their convolutions do not have, stay.
 2. Train on D_r; the other convolution weights make a tenth of the step.
 
 Where this is not the authors' code: they train by SGD and multiply the gradients by .1, which scales the step. Adam

@@ -3,8 +3,8 @@
 Minimises alpha CE(D_r) - (1 - alpha) CE(D_f), cycling D_f (Kurmanji et al. 2023, arXiv:2302.09880).
 
 Where this is not the authors' code: they train by SGD and draw the weights towards those before unlearning; here Adam
-trains, its rate rises and falls, and nothing holds the weights but the search's weight decay, by default 0. They take
-as many samples of D_f as of D_r in a step, here fewer, for D_f is small.
+trains, its rate rises and falls, and nothing holds the weights but the search's weight decay, by default 0. Their
+steps read 32 samples of D_r and 64 of D_f at small scale, here those of D_f are fewer than those of D_r.
 """
 
 from dataclasses import dataclass

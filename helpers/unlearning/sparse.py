@@ -7,7 +7,8 @@ Where this is not the authors' code: they add the norm to the loss and take its 
 here, divides that subgradient by the size of the whole gradient: weights that the loss leaves alone would move by the
 full learning rate whatever gamma is, and past zero. So the norm stays out of the loss and each step of Adam is followed
 by the norm's proximal step, the soft threshold w -> sign(w) max(|w| - lr gamma, 0), with the rate lr and the gamma of
-that step: what weight decay in AdamW is for the squared norm. Weights become exactly zero; as gamma falls, those that
+that step: what weight decay in AdamW is for the squared norm. So gamma is measured against Adam's steps, each of about
+one learning rate, and the values for SGD cannot be taken over. Weights become exactly zero; as gamma falls, those that
 the loss needs leave zero again. gamma falls with every step, theirs with every epoch. They add a decay of the squared
 norm (5e-4); here l1 is the only one.
 """

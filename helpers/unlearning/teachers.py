@@ -6,7 +6,8 @@ Bad teacher: imitates a randomly initialised network on the forget set and the t
 For SCRUB (Kurmanji et al. 2023, arXiv:2302.09880, eq. 1 and 2) the trained model is the teacher. The student takes, in
 turn, steps that maximise KL(teacher || student) on D_f, and steps that minimise a CE + (1 - a) KL(teacher || student)
 on D_r; at the end only the latter. As in the authors' code both KL terms are those of the logits divided by a
-temperature T, times T^2 (Hinton et al. 2015, arXiv:1503.02531); T is 2 or 4 there, and 1 in the equations.
+temperature T, times T^2 (Hinton et al. 2015, arXiv:1503.02531); T is 1 in the equations, 4 in their large experiments
+and 2, as here by default, in their small ones, which use Adam too.
 
 Where this is not the authors' SCRUB: the rewind (section 3.3) is left out: it needs samples like the forgotten ones
 that no model trained on and that are not test samples; there are none. Steps on D_f have a learning rate of their own,
