@@ -5,15 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import same
-from test_unlearning import run
+from test_unlearning import in_full_precision, run
 from torch.nn.functional import cross_entropy
 
 from helpers.files import StudyError
-from helpers.models.cnn import LAYERS, new_model
-from helpers.models.training import RECIPE, predict, seeded
-from helpers.unlearning import FRONTIER, METHODS, UnlearningData, finetune, impair, msg, sparse, unlearn
-from helpers.unlearning.generator import Generator, GeneratorSettings, generate, maximise_error
+from helpers.models.training import predict, seeded
+from helpers.unlearning import METHODS, method, teachers
 from helpers.unlearning.method import Log, class_balanced, sample
 from helpers.unlearning.salun import wrong_labels
 from helpers.unlearning.ssd import importance
@@ -84,83 +81,38 @@ def test_salun_moves_only_the_weights_with_the_largest_forget_gradient(trained_m
     assert gradient[moved].min() >= gradient[~moved].median()
 
 
-def layers_that_differ(a, b):
-    return [name for name in LAYERS if not same(getattr(a, name), getattr(b, name))]
+def test_delete_takes_each_samples_own_label_out_of_the_trained_models_outputs(trained_model, small_data, monkeypatch):
+    """Forget samples alone, each as often as there are passes; the targets by hand, those of the given model to the
+    end."""
+    seen, original = [], method.classification_step
+
+    def spy(model, optimizer, images, targets, *rest):
+        seen.extend(zip(images.clone(), targets.clone(), strict=True))
+        return original(model, optimizer, images, targets, *rest)
+
+    monkeypatch.setattr(method, "classification_step", spy)
+    model, log = run("delete", trained_model, small_data, passes=2, budget=0.3, lr=0.05)
+    n = len(small_data.forget_labels)
+    position = {image.numpy().tobytes(): k for k, image in enumerate(small_data.forget_images)}
+    which = torch.tensor([position[image.numpy().tobytes()] for image, _ in seen])
+    assert torch.bincount(which).tolist() == [2] * n and log.samples == pytest.approx(2 * n + n / 3)
+    targets, labels = torch.stack([target for _, target in seen]).double(), small_data.forget_labels[which]
+    p = predict(trained_model, small_data.forget_images).double().exp()[which]
+    rest = p.clone()
+    rest[torch.arange(len(rest)), labels] = 0
+    assert (targets[torch.arange(len(targets)), labels] == 0).all()
+    assert torch.allclose(targets, rest / rest.sum(1, keepdim=True), atol=1e-5)
+    assert forget_loss(model, small_data) > forget_loss(trained_model, small_data) + 1
 
 
-@pytest.fixture
-def unrepaired(monkeypatch):
-    """Methods as they are before D_r repairs: repair gives back the model as it is, and notes what it was given."""
-    given = {}
-
-    def none(model, data, settings, samples, random, log, **options):
-        given.update(samples=samples, moving=[n for n in LAYERS if getattr(model, n).weight.requires_grad])
-        log.step("repair", torch.zeros(()), samples)
-        return model.eval()
-
-    for module in (finetune, impair, msg, sparse):
-        monkeypatch.setattr(module, "repair", none)
-    return given
-
-
-@pytest.mark.parametrize("k", [1, 3])
-def test_reset_draws_the_last_layers_anew_and_trains_all(trained_model, small_data, unrepaired, k):
-    model, _ = run("reset", trained_model, small_data, layers=k)
-    assert layers_that_differ(model, trained_model) == list(LAYERS[-k:]) and unrepaired["moving"] == list(LAYERS)
-    other, _ = run("reset", trained_model, small_data, layers=k, seed=2)
-    assert layers_that_differ(model, other) == list(LAYERS[-k:])
-
-
-@pytest.mark.parametrize("k", [1, 3])
-def test_freeze_moves_the_last_layers_alone(trained_model, small_data, k):
-    model, _ = run("freeze", trained_model, small_data, layers=k)
-    assert layers_that_differ(model, trained_model) == list(LAYERS[-k:])
-
-
-def test_a_new_model_owes_nothing_to_the_given_one(trained_model, small_data):
-    assert same(run("new", trained_model, small_data)[0], run("new", new_model(1, 99), small_data)[0])
-
-
-def test_a_new_model_is_what_training_on_retained_samples_gives(trained_model, small_data):
-    """With a whole budget it reads the retained digits."""
-    model, log = run("new", trained_model, small_data, budget=1.0, lr=0.3)
-    right = predict(model, small_data.retain_images).argmax(1) == small_data.retain_labels
-    assert right.float().mean() > 0.9 and log.samples == small_data.samples(1.0)
-
-
-def test_sparse_fine_tuning_shrinks_the_sum_of_the_weights(trained_model, small_data):
-    weak, strong = (run("l1sparse", trained_model, small_data, gamma=g, budget=0.3, lr=0.2)[0] for g in (1e-6, 1e-3))
-    sums = [sum(float(weight.detach().abs().sum()) for weight in model.parameters()) for model in (weak, strong)]
-    assert sums[1] < 0.8 * sums[0]
-
-
-def test_msg_draws_anew_where_the_gradients_of_both_sets_agree(trained_model, small_data, unrepaired):
-    """By hand, on the retained samples that the seed draws."""
-    model, _ = run("msg", trained_model, small_data, redrawn_share=0.3, gradient_part=1.0)  # enough for all of D_f
-    start = copy.deepcopy(trained_model).requires_grad_(True)
-    drawn = sample(len(small_data.retain_labels), len(small_data.forget_labels), seeded(1))
-    gradients = []
-    for x, y in (
-        (small_data.retain_images[drawn], small_data.retain_labels[drawn]),
-        (small_data.forget_images, small_data.forget_labels),
-    ):
-        start.zero_grad()
-        cross_entropy(start(x), y).backward()
-        gradients.append({name: getattr(start, name).weight.grad.clone() for name in LAYERS})
-    for name in ("conv1", "conv2", "conv3"):
-        moved = getattr(model, name).weight != getattr(trained_model, name).weight
-        assert moved.float().mean() == pytest.approx(0.3, abs=0.01)
-        distance = (gradients[0][name] - gradients[1][name]).abs()
-        assert distance[moved].max() <= distance[~moved].min() * 1.01
-    assert layers_that_differ(model, trained_model) == ["conv1", "conv2", "conv3"]
-
-
-def test_msg_damps_the_gradients_of_the_other_weights(trained_model, small_data):
-    """A vanishing factor leaves them nearly where they were (Adam divides a gradient by its size: only its epsilon
-    tells)."""
-    model, _ = run("msg", trained_model, small_data, damping=1e-12, weight_decay=0.0, budget=0.6)
-    moved = (model.conv2.weight - trained_model.conv2.weight).abs().flatten()
-    assert moved.quantile(0.5) < 1e-5 < moved.quantile(0.9)
+def test_delete_makes_its_passes_as_far_as_the_budget_goes(trained_model, whole_class, random_fifth):
+    """With the trained model's outputs, at a third of a sample; where D_f is too large, on a part of it."""
+    for data in (whole_class, random_fifth):
+        n = len(data.forget_labels)
+        for share, passes in ((0.02, 1), (0.02, 20), (0.1, 20), (0.3, 2)):
+            _, log = run("delete", trained_model, data, budget=share, passes=passes)
+            most, wanted = data.samples(share), n * (passes + 1 / 3)
+            assert min(wanted, most) - 2 <= log.samples <= min(wanted, most) + 1e-6
 
 
 def entropy(model, images):
@@ -174,6 +126,37 @@ def test_scrub_leaves_its_teacher_on_the_forget_set_alone(trained_model, small_d
     assert forget_loss(scrubbed, small_data) > forget_loss(still, small_data) + 0.2
     right = predict(scrubbed, small_data.retain_images).argmax(1) == small_data.retain_labels
     assert right.float().mean() > 0.9
+
+
+@pytest.mark.parametrize("temperature", [1, 2, 4])
+def test_scrub_has_a_temperature_in_both_kl_terms_and_none_in_ce(trained_model, small_data, monkeypatch, temperature):
+    """The losses of its steps, by hand and in double precision."""
+    in_full_precision(monkeypatch)
+    given, original = [], teachers.divergence
+
+    def spy(teacher, logits, images, *rest):
+        given.append((logits.detach().double(), images))
+        return original(teacher, logits, images, *rest)
+
+    monkeypatch.setattr(teachers, "divergence", spy)
+    options = {"temperature": temperature, "ce_part": 0.25, "ascent_passes": 1}
+    _, log = run("scrub", trained_model, small_data, **options)
+    labels = {x.numpy().tobytes(): y for x, y in zip(small_data.retain_images, small_data.retain_labels, strict=True)}
+    expected = {"maximise KL": [], "minimise": []}
+    for logits, images in given:
+        t, s = (x.double() / temperature for x in (predict(trained_model, images), logits))
+        p, q = t.exp() / t.exp().sum(1, keepdim=True), s.exp() / s.exp().sum(1, keepdim=True)
+        kl = temperature**2 * (p * (p / q).log()).sum() / len(images)
+        known = [labels.get(x.numpy().tobytes()) for x in images]
+        if None in known:
+            expected["maximise KL"].append(kl)
+        else:
+            own = (logits.exp() / logits.exp().sum(1, keepdim=True))[torch.arange(len(known)), torch.stack(known)]
+            expected["minimise"].append(-0.25 * own.log().mean() + 0.75 * kl)
+    assert log.curves.keys() == expected.keys()
+    for phase, losses in expected.items():
+        assert torch.allclose(torch.stack(log.curves[phase]).double(), torch.stack(losses), rtol=1e-3, atol=1e-4)
+    assert max(expected["maximise KL"]) > 0.1
 
 
 def test_a_bad_teacher_makes_the_forget_set_doubtful(trained_model, small_data):
@@ -195,113 +178,13 @@ def test_layers_that_there_are_not_are_refused(k):
     for name, field in (
         ("reset", "layers"),
         ("freeze", "layers"),
+        ("euk", "layers"),
+        ("not", "layer"),
         ("gemu", "impair_layers"),
         ("unsir", "impair_layers"),
     ):
         with pytest.raises(StudyError, match=f"{field} = {k} must be above 0 and at most 5"):
             METHODS[name].check(replace(METHODS[name].settings, **{field: k}))
-
-
-def test_the_frontier_is_the_same_method_at_other_budgets(task, trained_model):
-    data = UnlearningData.of(task, RECIPE, torch.device("cpu"))
-    assert list(FRONTIER) == [
-        f"{name}_{share}" for name in ("new", "reset") for share in ("02", "05", "10", "20", "30", "50")
-    ]
-    for name in ("new_02", "reset_02"):
-        _, record = unlearn(name, trained_model, data, FRONTIER[name].settings, 0)
-        assert record["samples"] == data.samples(0.02)
-        assert replace(FRONTIER[name].settings, budget=0.1) == METHODS[name[:-3]].settings
-
-
-# ---- UNSIR, GEMU and GeFeU ----
-
-
-@pytest.fixture
-def steps_of_impair(monkeypatch):
-    """Pictures and targets of every step of impair."""
-    found, original = [], impair.classification_step
-
-    def spy(model, optimizer, images, targets, *rest):
-        found.append((images.clone(), targets.clone()))
-        return original(model, optimizer, images, targets, *rest)
-
-    monkeypatch.setattr(impair, "classification_step", spy)
-    return found
-
-
-@pytest.mark.parametrize("name", ["gemu", "unsir"])
-def test_impair_trains_on_noise_of_the_forgotten_label_and_on_retained_samples(
-    trained_model, small_data, steps_of_impair, unrepaired, name
-):
-    settings = {"budget": 1.0, "impair_share": 0.1, "impair_noise": 0.4, "impair_layers": 2}
-    model, log = run(name, trained_model, small_data, **settings)
-    images, targets = (torch.cat(part) for part in zip(*steps_of_impair, strict=True))
-    total = small_data.samples(0.1)
-    assert abs(len(images) - total) <= 10  # as many of each class
-    exact = {"compute_mode": "donot_use_mm_for_euclid_dist"}
-    known = small_data.retain_images.flatten(1)
-    nearest = torch.cat([torch.cdist(part, known, **exact).min(1).values for part in images.flatten(1).split(64)])
-    noise = nearest > 0
-    assert int(noise.sum()) == round(0.4 * total) and nearest[noise].min() > 1
-    assert (targets[noise].argmax(1) == 7).all() and torch.bincount(targets[~noise].argmax(1)).float().std() < 1
-    different = len(torch.unique(images[noise].flatten(1), dim=0))
-    assert different == (int(noise.sum()) if name == "gemu" else METHODS["unsir"].settings.noise_batch)
-    assert layers_that_differ(model, trained_model) == ["hidden", "output"]  # impair moves the last two
-    assert unrepaired["moving"] == list(LAYERS)  # repair all
-    assert unrepaired["samples"] == small_data.samples(1.0) - (log.samples - unrepaired["samples"])
-
-
-@pytest.mark.parametrize("name", ["gemu", "gefeu", "unsir"])
-def test_the_noise_gets_ever_more_wrong(trained_model, small_data, name):
-    changes = {"budget": 1.0, "generator_share": 0.2} if name != "unsir" else {}
-    _, log = run(name, trained_model, small_data, **changes)
-    errors = torch.stack(log.curves["maximise error"])
-    assert errors[-5:].mean() > errors[:3].mean() + 1
-
-
-def test_every_layer_of_the_generator_learns_and_each_call_is_fresh(trained_model, small_data):
-    settings = GeneratorSettings(budget=1.0, hidden_layers=3, width=64, generator_share=0.2)
-    target = torch.eye(10)[7:8]
-    random, log = seeded(0), Log()
-    generator = maximise_error(trained_model, target, settings, small_data, random, log)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(torch.randint(2**31, (), generator=seeded(0))))
-        untrained = Generator(settings, 1)
-    for old, new in zip(untrained.parameters(), generator.parameters(), strict=True):
-        assert not torch.equal(old, new)
-    first, targets = generate(generator, settings, target, 16, random)
-    second, _ = generate(generator, settings, target, 16, random)
-    assert first.shape == (16, 1, 28, 28) and not torch.allclose(first, second)
-    assert torch.equal(targets, target.expand(16, 10))
-    errors = torch.stack(log.curves["maximise error"])
-    assert errors[-5:].mean() > errors[:5].mean() + 1  # the classifier is ever more wrong on the noise
-    assert (predict(trained_model, first).argmax(1) != 7).all()
-
-
-def test_gefeu_labels_noise_with_the_models_own_outputs(trained_model, small_data, monkeypatch):
-    from helpers.unlearning import generator as module
-
-    targets, drawn_from = [], []
-    original, train_generator = module.draw, module.maximise_error
-
-    def spy(*arguments):
-        z, which = original(*arguments)
-        drawn_from.append(which)
-        return z, which
-
-    def spy_on_targets(model, given, *arguments):
-        targets.append(given)
-        return train_generator(model, given, *arguments)
-
-    monkeypatch.setattr(module, "draw", spy)
-    monkeypatch.setattr(module, "maximise_error", spy_on_targets)
-    METHODS["gefeu"].run(trained_model, small_data, METHODS["gefeu"].settings, 0, Log())
-    own = predict(trained_model, small_data.forget_images).double().exp()
-    own = (own / own.sum(1, keepdim=True)).float()
-    drawn = targets[0][torch.cat(drawn_from)]
-    nearest = torch.cdist(drawn, own, compute_mode="donot_use_mm_for_euclid_dist").min(1).values
-    assert nearest.max() < 1e-4
-    assert len(torch.unique(drawn.round(decimals=4), dim=0)) > 10
 
 
 def test_class_balanced_is_balanced_and_without_repetition(task):

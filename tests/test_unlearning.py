@@ -8,6 +8,7 @@ import torch
 from conftest import SETUP, same
 from programs import run_python
 
+from helpers import device
 from helpers.files import StudyError
 from helpers.models.cnn import CNN
 from helpers.unlearning import METHODS, TITLES, unlearn, unlearned
@@ -18,6 +19,11 @@ def run(name, model, data, seed=1, **changes):
     """A method with its defaults, some of them changed: the new model and its log."""
     log, method = Log(), METHODS[name]
     return method.run(model, data, replace(method.settings, **changes), seed, log), log
+
+
+def in_full_precision(monkeypatch):
+    """On processors with bfloat16 too: what a test computes by hand has it."""
+    monkeypatch.setattr(device, "has_fast_bfloat16", lambda device: False)
 
 
 @pytest.fixture(scope="module", params=("crossbar", "class 7", "random 20 %"))
@@ -113,6 +119,20 @@ def test_it_declares_what_others_must_know(done):
         assert value in about["choices"] if about["choices"] else about["low"] <= value <= about["high"]
     with pytest.raises(StudyError, match=method.title.replace("+", r"\+")):
         method.check(replace(method.settings, **{next(iter(vars(method.settings))): "many"}))
+
+
+def test_searches_reach_no_decay_and_small_rates():
+    """Where a paper has no weight decay the default is 0 as well."""
+    decaying = {"gemu", "gefeu", "freeze", "euk", "reset", "new", "msg", "ct", "scrub"}
+    for name, method in METHODS.items():
+        fields = searched(method.settings)
+        for field, about in fields.items():
+            if field == "weight_decay":
+                assert about["low"] == 0 and not about["log"]
+            elif field == "lr" or field.endswith("_lr"):
+                assert about["low"] <= 0.005 and about["log"]
+        decay = getattr(method.settings, "weight_decay", 0)
+        assert (decay > 0) == (name in decaying) and (not decay or "weight_decay" in fields), name
 
 
 START = (

@@ -6,6 +6,9 @@ Tuned Ascent: Gradient Ascent at a lower learning rate, which a hyper-parameter 
 Each step ascends CE(f(x), y) with the optimizer, batch size and, for Gradient Ascent, learning rate of the training
 recipe (Golatkar et al. 2020, arXiv:1911.04933, call it NegGrad). Gradient Ascent alone has no budget: its cost is that
 of D_f. Tuned Ascent reads at most its budget of D_f.
+
+Where this is not the authors' code: they use SGD and draw the weights towards those before unlearning, here Adam
+ascends as it trained and nothing holds the weights.
 """
 
 from dataclasses import dataclass

@@ -3,12 +3,15 @@
 After Tarun, Chundawat, Mandal, Kankanhalli, "Fast Yet Effective Machine Unlearning" (UNSIR, arXiv:2111.08947), with the
 fixed noise batch replaced by a generator g_phi that makes fresh noise from fresh z ~ N(0, I_d) at every call.
 
-1. maximise the error: theta frozen, minimise over phi   E_z[-CE(f(g_phi(z)), y)] + lambda E_z[mean g_phi(z)^2]
+1. maximise the error: theta frozen, minimise over phi   E_z[-CE(f(g_phi(z)), y)] + lambda E_z[sum g_phi(z)^2], the
+   sum over all pixels and channels of a picture (`impair.py`)
 2. impair: train the last k layers of theta at a high learning rate on generated samples labelled y, mixed with
    class-balanced D_r (`impair.py`)
 3. repair: train theta on a sample of D_r alone, at a learning rate that falls to 0
 
-In 2 and 3 the weights decay (AdamW): what was learned fades, and only what D_r teaches comes back.
+Where this is not UNSIR: the generator; impair moves the last k layers, not all; several classes may be forgotten at
+once; and in 2 and 3 the weights decay (AdamW), which the paper does not have: what was learned fades, and only what D_r
+teaches comes back. lambda = .1, the paper's, is in the range that is searched; the default is a weaker one.
 
 What y is makes the difference between GEMU (`gemu.py`) and GeFeU (`gefeu.py`).
 """
@@ -22,7 +25,7 @@ from torch.nn.functional import cross_entropy
 from helpers.device import training_precision
 from helpers.models.cnn import CNN
 from helpers.models.training import adam, seeded
-from helpers.unlearning.impair import ImpairSettings, impair_and_repair
+from helpers.unlearning.impair import ImpairSettings, impair_and_repair, noise_setting, sum_of_squares
 from helpers.unlearning.method import Log, UnlearningData, copy_of, layers_setting, setting
 
 SOURCE = "after Tarun et al. 2021, arXiv:2111.08947"
@@ -44,9 +47,8 @@ class GeneratorSettings(ImpairSettings):
         0.0013, "samples of step 1, at most a quarter of the budget", 0.001, 0.03, log=True
     )
     generator_batch: int = setting(64, "samples per step of step 1", choices=(32, 64, 128))
-    generator_lr: float = setting(0.8, "learning rate of step 1", 0.05, 2.0, log=True)
-    # per mean square pixel of standardised noise: real pictures have 1
-    noise_weight: float = setting(0.03, "lambda, on the mean square of the noise", 0.001, 10.0, log=True)
+    generator_lr: float = setting(0.8, "learning rate of step 1", 0.005, 2.0, log=True)
+    noise_weight: float = noise_setting(0.03 / 784)
 
 
 class Generator(nn.Module):
@@ -105,7 +107,7 @@ def maximise_error(
         with training_precision(noise.device):
             logits = frozen(noise)
         error = cross_entropy(logits.float(), labels)
-        loss = -error + settings.noise_weight * noise.square().mean()
+        loss = -error + settings.noise_weight * sum_of_squares(noise)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -3,6 +3,10 @@
 Impair trains the last k layers on noise labelled as what is to be forgotten, mixed with class-balanced samples of D_r,
 at a high and constant rate; repair trains all layers on D_r alone, with what is left of the budget: at least half of
 it.
+
+Both ways of making the noise N minimise -CE(f(N), y) + lambda sum N^2, the sum over all pixels and channels of a
+picture, averaged over the pictures of a step (eq. 2, and the authors' code, with lambda = .1). So one lambda weighs
+three times as much on three channels as on one.
 """
 
 import math
@@ -31,9 +35,19 @@ from helpers.unlearning.method import (
 class ImpairSettings(Descent):
     impair_share: float = setting(0.01, "samples of impair, noise and retained ones", 0.002, 0.03, log=True)
     impair_noise: float = setting(0.8, "part of them that is noise", 0.05, 0.95)
-    impair_lr: float = setting(1.5, "learning rate of impair, multiple of the recipe's peak", 0.1, 4.0, log=True)
+    impair_lr: float = setting(1.5, "learning rate of impair, multiple of the recipe's peak", 0.005, 4.0, log=True)
     impair_batch: int = setting(128, "samples per step of impair", choices=(32, 64, 128))
     impair_layers: int = layers_setting(len(LAYERS), "which impair moves")
+
+
+def noise_setting(default: float):
+    """lambda. Real pictures, standardised, have a sum of squares of about 784 on one channel, 2,352 on three."""
+    return setting(default, "lambda, on the sum of the squares of a picture of noise", 1e-6, 0.1, log=True)
+
+
+def sum_of_squares(noise: Tensor) -> Tensor:
+    """Over all pixels and channels of a picture, mean over the pictures: [n, c, 28, 28] -> scalar."""
+    return noise.square().sum((1, 2, 3)).mean()
 
 
 def impair_and_repair(

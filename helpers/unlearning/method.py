@@ -13,10 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from helpers.data.task import Task
-from helpers.device import training_precision
 from helpers.files import StudyError
 from helpers.models.cnn import CNN, LAYERS, new_model
 from helpers.models.training import Recipe, adam, classification_step, set_lr
@@ -34,15 +32,24 @@ def setting(default, meaning: str, low=None, high=None, log: bool = False, choic
     return field(default=default, metadata=about)
 
 
+def decay_setting(default: float):
+    """The decoupled weight decay of `adam`: 0 where a method's paper has none, and every search may come down to 0."""
+    return setting(default, "per step, as a part of the learning rate", 0.0, 1.0)
+
+
 @dataclass(frozen=True)
 class Descent:
-    """What all methods that train on retained samples have in common. Rates are multiples of the recipe's peak."""
+    """What all methods that train on retained samples have in common. Rates are multiples of the recipe's peak.
+
+    Where papers train by SGD, all methods here use the optimizer that trained the model, Adam: a learning rate of
+    theirs cannot be taken over, so the search of `lr` reaches down to a two-hundredth of training's.
+    """
 
     budget: float = setting(0.1, "samples that it may see, of those that retraining sees", within=(0, 1))
-    lr: float = setting(0.5, "highest learning rate on D_r; falls to 0", 0.02, 4.0, log=True)
+    lr: float = setting(0.5, "highest learning rate on D_r; falls to 0", 0.005, 4.0, log=True)
     batch_size: int = setting(64, "samples per step on D_r", choices=(32, 64, 128))
     warm_up: float = setting(0.1, "part of the steps on D_r in which the rate rises", 0.0, 0.4)
-    weight_decay: float = setting(0.1, "per step, as a part of the learning rate", 0.01, 3.0, log=True)
+    weight_decay: float = decay_setting(0.1)
 
 
 def layers_setting(default: int, what: str):
@@ -197,27 +204,22 @@ def fit(
     settings: Descent,
     log: Log,
     phase: str,
-    penalty: Callable[[CNN, float], Tensor] | None = None,
+    after_step: Callable[[float, float], None] = lambda lr, done: None,
 ) -> None:
     """Trains the layers of `model` that may move, in place, by a new AdamW: one pass over `order`.
 
     images: Tensor [n, c, 28, 28]; targets: Tensor [n] or [n, 10]; order: positions Tensor [m] int64;
-    penalty: (model, part of the steps that is done) -> what is added to the cross-entropy.
+    after_step: (learning rate of the step, part of the steps that was done before it); may change the weights. What is
+    to scale a step, or to shrink weights by a given amount, has its place here: Adam divides a gradient by its own
+    size, so that a factor on it changes nothing, and a penalty's gradient becomes a step of any size.
     """
     batches = order.to(images.device).split(settings.batch_size)
     optimizer = adam(model, recipe.peak_lr, settings.weight_decay)
     for step, at in enumerate(batches):
-        set_lr(optimizer, settings.lr * recipe.peak_lr * rate(step, len(batches), settings.warm_up))
-        if penalty is None:
-            loss = classification_step(model, optimizer, images[at], targets[at])
-        else:
-            with training_precision(images.device):
-                logits = model(images[at])
-            loss = cross_entropy(logits.float(), targets[at])
-            optimizer.zero_grad()
-            (loss + penalty(model, step / len(batches))).backward()
-            optimizer.step()
-        log.step(phase, loss, len(at))
+        lr = settings.lr * recipe.peak_lr * rate(step, len(batches), settings.warm_up)
+        set_lr(optimizer, lr)
+        log.step(phase, classification_step(model, optimizer, images[at], targets[at]), len(at))
+        after_step(lr, step / len(batches))
 
 
 def repair(

@@ -3,8 +3,14 @@
 Random labels: trains on the retain set, and on the forget set with random wrong labels.
 SalUn: as Random labels, but changes only the weights with the largest gradient on the forget set.
 
-Random labels is Amnesiac unlearning (Graves et al. 2021, arXiv:2010.10981), its labels uniform among the wrong classes;
-SalUn follows Fan et al. 2023, arXiv:2310.12508, eq. 3 and 4.
+Random labels is the first of two methods of Graves et al. 2021, arXiv:2010.10981, who call it unlearning. The second,
+amnesiac unlearning, takes back the steps of training that saw the forgotten samples; it is not here, for those steps
+would have to be stored. SalUn follows Fan et al. 2023, arXiv:2310.12508, eq. 3 and 4.
+
+Where this is not the authors' code: Graves et al. go through all data, here a sample of D_r is mixed with relabelled
+samples of D_f, `forget_part` of all. SalUn's code draws labels from all classes, the right one included, here from the
+nine others as in Graves et al.; on CIFAR-10 it shows D_f and then D_r, here, as with more classes there, both are
+mixed; and it uses SGD with weight decay, here Adam without, which keeps the masked weights exactly where they were.
 """
 
 from dataclasses import dataclass
@@ -15,11 +21,23 @@ from torch.nn.functional import cross_entropy
 
 from helpers.models.cnn import CNN
 from helpers.models.training import seeded
-from helpers.unlearning.method import Descent, Log, Method, UnlearningData, copy_of, fit, forget_sample, sample, setting
+from helpers.unlearning.method import (
+    Descent,
+    Log,
+    Method,
+    UnlearningData,
+    copy_of,
+    decay_setting,
+    fit,
+    forget_sample,
+    sample,
+    setting,
+)
 
 
 @dataclass(frozen=True)
 class RandomLabelSettings(Descent):
+    weight_decay: float = decay_setting(0.0)
     forget_part: float = setting(0.01, "part of the samples that are relabelled forget samples", 0.002, 0.5, log=True)
 
 

@@ -1,7 +1,11 @@
 """SSD: shrinks the weights that matter more for the forget set than for all training data, without any training.
 
 Selective Synaptic Dampening (Foster et al. 2023, arXiv:2308.07707, eq. 3 and 4): where a weight's importance for D_f
-exceeds alpha times that for D, multiply it by min(lambda I_D / I_f, 1). At most half of the budget goes into I_f.
+exceeds alpha times that for D, multiply it by min(lambda I_D / I_f, 1). The importance is, as in the authors' code, the
+squared gradient of a batch's mean loss, mean over the batches.
+
+Where this is not the authors' code: I_D is measured on a sample of D, not on all of it, for the budget counts what is
+read; at most half of the budget goes into I_f.
 """
 
 from dataclasses import dataclass

@@ -1,0 +1,140 @@
+"""What defines UNSIR, GEMU and GeFeU: the noise, its labels, impair and repair."""
+
+import copy
+
+import pytest
+import torch
+from test_starts import layers_that_differ
+from test_unlearning import in_full_precision, run
+from torch.nn.functional import cross_entropy
+
+from helpers.models.cnn import LAYERS
+from helpers.models.training import predict, seeded
+from helpers.unlearning import METHODS, generator, impair, unsir
+from helpers.unlearning.generator import Generator, GeneratorSettings, generate, maximise_error
+from helpers.unlearning.method import Log, searched
+
+
+def test_lambda_is_on_the_sum_of_the_squares_of_a_picture():
+    noise = torch.zeros(2, 3, 28, 28)
+    noise[0, :, 3, 4], noise[1, 2] = 2.0, 1.0
+    assert impair.sum_of_squares(noise) == (3 * 2**2 + 28 * 28) / 2
+    for name in ("gemu", "gefeu", "unsir"):
+        about = searched(METHODS[name].settings)["noise_weight"]
+        assert about["low"] < 0.1 <= about["high"] and about["log"]  # the paper's, .1
+        assert METHODS[name].settings.noise_weight * 784 == pytest.approx(1.0 if name == "unsir" else 0.03)
+
+
+@pytest.mark.parametrize("name", ["gemu", "unsir"])
+def test_noise_descends_on_minus_ce_plus_lambda_times_the_sum(trained_model, small_data, monkeypatch, name):
+    """The gradient at every pixel of a batch in its first step, by hand."""
+    in_full_precision(monkeypatch)
+    module, found = {"gemu": generator, "unsir": unsir}[name], []
+    original = module.sum_of_squares
+
+    def spy(noise):
+        noise.register_hook(lambda gradient: found.append((noise.detach().clone(), gradient.clone())))
+        return original(noise)
+
+    monkeypatch.setattr(module, "sum_of_squares", spy)
+    run(name, trained_model, small_data, noise_weight=0.1)
+    noise, gradient = found[0]
+    by_hand = noise.clone().requires_grad_(True)
+    (-cross_entropy(copy.deepcopy(trained_model)(by_hand), torch.full((len(noise),), 7))).backward()
+    assert torch.allclose(gradient, by_hand.grad + 0.1 * 2 * noise / len(noise), atol=1e-6)
+    assert by_hand.grad.abs().max() > 1e-4 and noise.abs().max() > 0.1
+
+
+@pytest.fixture
+def steps_of_impair(monkeypatch):
+    """Pictures and targets of every step of impair."""
+    found, original = [], impair.classification_step
+
+    def spy(model, optimizer, images, targets, *rest):
+        found.append((images.clone(), targets.clone()))
+        return original(model, optimizer, images, targets, *rest)
+
+    monkeypatch.setattr(impair, "classification_step", spy)
+    return found
+
+
+@pytest.mark.parametrize("name", ["gemu", "unsir"])
+def test_impair_trains_on_noise_of_the_forgotten_label_and_on_retained_samples(
+    trained_model, small_data, steps_of_impair, monkeypatch, name
+):
+    given = {}
+
+    def repair(model, data, settings, samples, *rest):
+        given.update(samples=samples, moving=[n for n in LAYERS if getattr(model, n).weight.requires_grad])
+        return model.eval()
+
+    monkeypatch.setattr(impair, "repair", repair)
+    settings = {"budget": 1.0, "impair_share": 0.1, "impair_noise": 0.4, "impair_layers": 2}
+    model, log = run(name, trained_model, small_data, **settings)
+    images, targets = (torch.cat(part) for part in zip(*steps_of_impair, strict=True))
+    total = small_data.samples(0.1)
+    assert abs(len(images) - total) <= 10  # as many of each class
+    exact = {"compute_mode": "donot_use_mm_for_euclid_dist"}
+    known = small_data.retain_images.flatten(1)
+    nearest = torch.cat([torch.cdist(part, known, **exact).min(1).values for part in images.flatten(1).split(64)])
+    noise = nearest > 0
+    assert int(noise.sum()) == round(0.4 * total) and nearest[noise].min() > 1
+    assert (targets[noise].argmax(1) == 7).all() and torch.bincount(targets[~noise].argmax(1)).float().std() < 1
+    different = len(torch.unique(images[noise].flatten(1), dim=0))
+    assert different == (int(noise.sum()) if name == "gemu" else METHODS["unsir"].settings.noise_batch)
+    assert layers_that_differ(model, trained_model) == ["hidden", "output"]  # impair moves the last two
+    assert given["moving"] == list(LAYERS)  # repair all
+    assert given["samples"] == small_data.samples(1.0) - log.samples
+
+
+@pytest.mark.parametrize("name", ["gemu", "gefeu", "unsir"])
+def test_the_noise_gets_ever_more_wrong(trained_model, small_data, name):
+    changes = {"budget": 1.0, "generator_share": 0.2} if name != "unsir" else {}
+    _, log = run(name, trained_model, small_data, **changes)
+    errors = torch.stack(log.curves["maximise error"])
+    assert errors[-5:].mean() > errors[:3].mean() + 1
+
+
+def test_every_layer_of_the_generator_learns_and_each_call_is_fresh(trained_model, small_data):
+    settings = GeneratorSettings(budget=1.0, hidden_layers=3, width=64, generator_share=0.2)
+    target = torch.eye(10)[7:8]
+    random, log = seeded(0), Log()
+    generator = maximise_error(trained_model, target, settings, small_data, random, log)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**31, (), generator=seeded(0))))
+        untrained = Generator(settings, 1)
+    for old, new in zip(untrained.parameters(), generator.parameters(), strict=True):
+        assert not torch.equal(old, new)
+    first, targets = generate(generator, settings, target, 16, random)
+    second, _ = generate(generator, settings, target, 16, random)
+    assert first.shape == (16, 1, 28, 28) and not torch.allclose(first, second)
+    assert torch.equal(targets, target.expand(16, 10))
+    errors = torch.stack(log.curves["maximise error"])
+    assert errors[-5:].mean() > errors[:5].mean() + 1  # the classifier is ever more wrong on the noise
+    assert (predict(trained_model, first).argmax(1) != 7).all()
+
+
+def test_gefeu_labels_noise_with_the_models_own_outputs(trained_model, small_data, monkeypatch):
+    from helpers.unlearning import generator as module
+
+    targets, drawn_from = [], []
+    original, train_generator = module.draw, module.maximise_error
+
+    def spy(*arguments):
+        z, which = original(*arguments)
+        drawn_from.append(which)
+        return z, which
+
+    def spy_on_targets(model, given, *arguments):
+        targets.append(given)
+        return train_generator(model, given, *arguments)
+
+    monkeypatch.setattr(module, "draw", spy)
+    monkeypatch.setattr(module, "maximise_error", spy_on_targets)
+    METHODS["gefeu"].run(trained_model, small_data, METHODS["gefeu"].settings, 0, Log())
+    own = predict(trained_model, small_data.forget_images).double().exp()
+    own = (own / own.sum(1, keepdim=True)).float()
+    drawn = targets[0][torch.cat(drawn_from)]
+    nearest = torch.cdist(drawn, own, compute_mode="donot_use_mm_for_euclid_dist").min(1).values
+    assert nearest.max() < 1e-4
+    assert len(torch.unique(drawn.round(decimals=4), dim=0)) > 10
