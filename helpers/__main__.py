@@ -72,6 +72,8 @@ def tune(method: str, study: str | None, dataset: str, forget: str, trials: int,
 def main() -> None:
     options = vars(parser("tune" in sys.argv[1:2]).parse_args())
     command = options.pop("command")
+    if command in ("study", "refresh", "tune"):
+        print("Loading PyTorch and the data ...", flush=True)
     from helpers.files import StudyError  # after the flags were read: torch takes seconds
 
     try:

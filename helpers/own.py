@@ -8,6 +8,7 @@ in every table and figure beside the methods of `helpers/unlearning/`. A method 
 import ast
 import inspect
 import textwrap
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import CodeType, FunctionType, ModuleType
@@ -78,6 +79,12 @@ def _runner(function: Callable) -> Callable:
             with Stopwatch() as watch, torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 found = function(copy_of(model), data, seed)
+        except Exception as error:
+            inside = [f for f in traceback.extract_tb(error.__traceback__) if f.name == function.__name__]
+            line = inside[-1].lineno - function.__code__.co_firstlineno + 1 if inside else 1
+            raise StudyError(
+                f"{function.__name__} failed on model {seed}, in its line {line}: {type(error).__name__}: {error}"
+            ) from error
         finally:
             counter.remove()
         if not isinstance(found, CNN):
@@ -107,6 +114,11 @@ def _source_of(function: Callable, known: set) -> list:
     """What the function does, and what it names: functions and classes of the same notebook or file by their source,
     imported ones by their names, other values by their content."""
     known.add(function)
+    if isinstance(function, type):  # of a class that was defined in a cell Python knows the methods' source alone
+        inside = {name: value for name, value in vars(function).items() if not name.startswith("__") or callable(value)}
+        methods = [_source_of(value, known) for value in inside.values() if isinstance(value, FunctionType)]
+        rest = {name: repr(value) for name, value in inside.items() if not callable(value)}
+        return [function.__qualname__, [base.__qualname__ for base in function.__bases__], methods, rest]
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, TypeError, SyntaxError):
@@ -127,13 +139,9 @@ def _source_of(function: Callable, known: set) -> list:
 
 
 def _names_in(function: Callable) -> dict[str, object]:
-    """The globals and the variables of enclosing functions that a function, or a class's methods, use."""
-    methods = vars(function).values() if isinstance(function, type) else [function]
-    found = {}
-    for each in (each for each in methods if isinstance(each, FunctionType)):
-        found |= dict(inspect.getclosurevars(each).nonlocals)
-        found |= {name: each.__globals__[name] for name in _used(each.__code__) if name in each.__globals__}
-    return found
+    """The globals and the variables of enclosing functions that a function uses."""
+    used = {name: function.__globals__[name] for name in _used(function.__code__) if name in function.__globals__}
+    return dict(inspect.getclosurevars(function).nonlocals) | used
 
 
 def _used(code: CodeType) -> set[str]:

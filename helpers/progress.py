@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 MODEL = 3_500  # samples that are trained on in the time that making a model takes besides
 FORMAT = "{desc} |{bar}| {percentage:3.0f} % [{elapsed}, {remaining} left]"
-TIMED = 4  # trained models after which the time of the whole is told
+TIMED = 20  # seconds after the first model was made, in which most kinds of work have been seen or are long
 _open: "_Bar | None" = None  # of this process
 
 
@@ -36,8 +36,10 @@ def making(models: int, samples: float) -> Work:
 
 class _Bar:
     def __init__(self, total: float, tell: bool):
-        self.bar = tqdm(total=total, leave=False, bar_format=FORMAT, smoothing=0, mininterval=0.5)
-        self.done, self.tell, self.first = 0, tell, None
+        self.bar = tqdm(
+            total=total, desc="Starting processes", leave=False, bar_format=FORMAT, smoothing=0, mininterval=0.5
+        )
+        self.tell, self.first = tell, None
 
     def advance(self, what: str, work: Work) -> None:
         self.bar.total = max(self.bar.total, self.bar.n + work.size)  # more than was foreseen
@@ -45,10 +47,9 @@ class _Bar:
         self.bar.update(work.size)
         if not work.size:
             return
-        self.done += work.models
         now = time.monotonic()
         self.first = self.first or (self.bar.n, now)  # before that processes have to start
-        if self.tell and self.done > TIMED and now > self.first[1] + 1:
+        if self.tell and now > self.first[1] + TIMED:
             self.tell = False
             rate = (self.bar.n - self.first[0]) / (now - self.first[1])
             left = in_words((self.bar.total - self.bar.n) / rate)

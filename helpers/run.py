@@ -30,7 +30,7 @@ from helpers.report.html import write_page
 from helpers.report.page import ABOUT, REPORT, report
 from helpers.report.summary import EXAMPLES, examples
 from helpers.report.tables import closing_table
-from helpers.unlearning import FRONTIER, METHODS, OURS, every_ensemble, kind_of, to_make, unlearned
+from helpers.unlearning import FRONTIER, METHODS, every_ensemble, kind_of, to_make
 
 QUIET = ["--IPKernelApp.log_level=50"]  # else every kernel warns of TCP when it starts, and of its end
 RELEASED = {name: source.request for name, source in DATASETS.items()}
@@ -166,11 +166,19 @@ def study(
     target = ROOT if in_place else RESULTS / "notebooks" / task.data.name / task.folder
     execute_all(names, target, parameters)
     if not in_place:
-        write_page(target / "graphics.ipynb", results_folder(task) / "report.html")
-    print(f"\n{closing_table(results).to_markdown()}\n\nDone in {in_words(time.perf_counter() - start)}.")
+        title = f"{NAMES[task.data.name]}, forgotten: {task.request.name}"
+        write_page(target / "graphics.ipynb", results_folder(task) / "report.html", title)
+    print(f"\n{for_terminal(closing_table(results))}\n\nDone in {in_words(time.perf_counter() - start)}.")
     found = {"the whole as one page": results_folder(task) / "report.html", "notebooks": target}
     found |= {"figures": RESULTS / "figures", "all values": results_folder(task) / "measures.csv"}
     print("\n".join(f"  {what + ':':<23}{shown(path)}" for what, path in found.items() if path.exists()))
+
+
+def for_terminal(table: pd.DataFrame) -> str:
+    """The closing table in 100 columns, and what its headings mean."""
+    short = ("closed, %", "read right, %", "lost, points", "cost, %")
+    means = "; ".join(f"{word.split(',')[0]}: {column}" for word, column in zip(short, table.columns, strict=True))
+    return f"{table.set_axis(short, axis=1).to_markdown()}\n({means})"
 
 
 def compute_all(task: Task, n: int) -> pd.DataFrame:
@@ -179,8 +187,6 @@ def compute_all(task: Task, n: int) -> pd.DataFrame:
     with progress(to_make(task, n) + to_measure(task, kinds, n, probes=True), tell=True):
         for name in BASELINES:
             baseline(name, task, n, stored=False)
-        for name in OURS:
-            unlearned(name, task, n, stored=False)
         return measure(task, *every_ensemble(task, n, stored=False), probes=True)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 class Sizes:
     min_passes: int = 2  # of training, over the training set
     min_steps: int = 300  # of training
-    train_samples: int | None = None  # of the training split, evenly spaced, about so many; None: all
+    train_samples: int | None = None  # of the training split, drawn with seed 0; None: all
     test_samples: int | None = None  # the same of the test split
     tuning_models: int = 20  # on which hyper-parameters are tuned
     # of retraining's samples, at which the frontier is measured

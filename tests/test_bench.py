@@ -44,7 +44,13 @@ def test_the_short_study_of_the_growth_figure_stays_in_its_place(task, tmp_path)
     with bench._stored_in(tmp_path):
         bench._short_study(bench.first(task, 2000), 2)
     kinds = ["untrained", "trained", "retrained", "gemu"]
-    for pattern, each in (("[0-9]*.pt", 2), ("measures-2-*.csv.gz", 1)):
+    # of retrained models twice as many, and their measures in a file of their own
+    for pattern, each, retrained in (
+        ("[0-9]*.pt", 2, 4),
+        ("measures-0-2-*.csv.gz", 1, 1),
+        ("measures-2-4-*.csv.gz", 0, 1),
+    ):
         made = [str(path) for path in (tmp_path / "models").rglob(pattern)]
-        assert all(sum(f"/{kind}-" in path for path in made) == each for kind in kinds) and len(made) == each * 4
+        found = {kind: sum(f"/{kind}-" in path for path in made) for kind in kinds}
+        assert found == dict.fromkeys(kinds, each) | {"retrained": retrained}
     assert before == ensembles.MODELS

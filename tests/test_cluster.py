@@ -81,9 +81,9 @@ ALL = (
     + """
 
 from helpers.evaluation.evaluate import measure
-for kind in ("untrained", "trained", "retrained"):
+for kind in ("untrained", "trained", "retrained", "again"):
     baseline(kind, task, 2, stored=False)
-every = [baseline(kind, task, 2, stored=True) for kind in ("untrained", "trained", "retrained")]
+every = [baseline(kind, task, 2, stored=True) for kind in ("untrained", "trained", "retrained", "again")]
 found = measure(task, *every, unlearned("gefeu", task, 2, stored=False), probes=True)
 print(found[~found.measure.isin(["seconds"])].to_csv(index=False, float_format=repr))
 """

@@ -17,7 +17,7 @@ from helpers.models.ensembles import baseline
 from helpers.report import figures, frontier, tables
 from helpers.unlearning import METHODS, unlearned
 task = load_task("stripes", "class 3")
-every = [baseline(name, task, 2, stored=False) for name in ("untrained", "trained", "retrained")]
+every = [baseline(name, task, 2, stored=False) for name in ("untrained", "trained", "retrained", "again")]
 results = measure(task, *every, unlearned("mine", task, 2, stored=False), probes=True)
 figure = frontier.frontier(results)
 study = studies.open_study("mine", "mine", task)

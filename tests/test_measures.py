@@ -147,7 +147,9 @@ def small(task, tmp_path, monkeypatch):
 def test_a_raised_version_computes_that_measure_alone_again(small, monkeypatch):
     made = [baseline(kind, small, 2, stored=False) for kind in BASELINES]
     first, seen = measure(small, *made), []
-    monkeypatch.setitem(MEASURES, "js", replace(MEASURES["js"], version=2, formula=lambda *given: np.full(2, 0.5)))
+    monkeypatch.setitem(
+        MEASURES, "js", replace(MEASURES["js"], version=2, formula=lambda *given: np.full(len(given[2]), 0.5))
+    )
     monkeypatch.setattr(evaluate, "compare", lambda *given: seen.append(given[-1]) or compare(*given))
     again = measure(small, *made)
     assert seen == [["js"]] * 4 and set(again[again.measure == "js"].value) == {0.5}

@@ -62,6 +62,25 @@ def test_what_the_function_does_and_uses_names_its_models(tmp_path):
         assert identity(tmp_path, MINE.replace(old, new), f"c{place}") != known
 
 
+def test_a_class_of_the_notebook_counts_by_its_methods(tmp_path):
+    text = MINE.replace(
+        "def two_steps",
+        """class Rate:
+    factor = 2.0
+
+    def of(self, data):
+        return self.factor * RATE
+
+
+def two_steps""",
+    ).replace("return (lambda", "Rate().of(data)\n    return (lambda")
+    known = identity(tmp_path, text, "d")
+    for place, (old, new) in enumerate(
+        [("factor = 2.0", "factor = 3.0"), ("self.factor * RATE", "self.factor + RATE")]
+    ):
+        assert identity(tmp_path, text.replace(old, new), f"e{place}") != known
+
+
 def run(function, samples, model, data):
     log, settings = Log(), own.OwnSettings("", samples)
     return own._runner(function)(model, data, settings, 0, log), log.samples
@@ -80,6 +99,12 @@ def test_its_cost_is_counted_given_or_measured(tmp_path, trained_model, small_da
     def nothing(model, data, seed):
         return model
 
+    def buggy(model, data, seed):
+        images = data.retain_images
+        return images.nothing(model)
+
+    with pytest.raises(StudyError, match="buggy failed on model 0, in its line 3: AttributeError: .*nothing"):
+        run(buggy, "counted", trained_model, small_data)
     with pytest.raises(StudyError, match='give samples=NUMBER.*or samples="time"'):
         run(nothing, "counted", trained_model, small_data)
     with pytest.raises(StudyError, match="returned list: it must return a model"):
@@ -112,7 +137,7 @@ sys.path.insert(0, ".")
 from mine import two_steps
 from helpers.own import own_method
 from helpers.report import frontier, tables
-for name in ("untrained", "trained", "retrained"):
+for name in ("untrained", "trained", "retrained", "again"):
     baseline(name, task, 2, stored=False)
 others = [unlearned(name, task, 2, stored=False) for name in ("gemu", "reset", "new")]
 mine = own_method(two_steps, task, 2)

@@ -157,7 +157,7 @@ def cells_by_hand(frame, dataset, kind) -> dict[str, str]:
     mine = table.loc[kind]
 
     def cell(sample, digits):
-        text = f"{sample.mean() + 0.0:.{digits}f} ± {sample.std(ddof=0):.{digits}f}"
+        text = f"{sample.mean() + 0.0:.{digits}f} ± {sample.std():.{digits}f}"
         return text.removeprefix("-") if float(text.split()[0]) == 0 else text
 
     share = frame[(frame.dataset == dataset) & (frame.kind == kind) & (frame.measure == "samples_share")].value.mean()
@@ -188,7 +188,7 @@ def test_the_pages_are_made_from_the_committed_frame(committed, about):
     whole = tables_of(full)
     assert len(whole) == len(about["sources"])
     for dataset, table in zip(about["sources"], whole, strict=True):
-        assert {method.title for method in METHODS.values()} < set(table.index)
+        assert {method.title for kind, method in METHODS.items() if kind in set(committed.kind)} < set(table.index)
         for kind, title in titles.items():
             by_hand = cells_by_hand(frame, dataset, kind)
             if kind == "ascent" and dataset == "mnist":

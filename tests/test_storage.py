@@ -176,7 +176,7 @@ import shutil
 from helpers.evaluation.evaluate import measures_path
 from helpers.evaluation.logits import logits_of
 from helpers.files import StudyError
-every = [baseline(kind, task, 2, stored=False) for kind in ("untrained", "trained", "retrained")]
+every = [baseline(kind, task, 2, stored=False) for kind in ("untrained", "trained", "retrained", "again")]
 every.append(unlearned("ascent", task, 2, stored=False))
 right = measure(task, *every)
 path, other = (measures_path(task, every[place].kind, 2) for place in (3, 1))
@@ -205,7 +205,7 @@ spoilt("kind", path, lambda path: shutil.copy(other, path), load)
 attempt("number", lambda: load(3))
 logits = path.with_name("000-logits-1.npz")
 swap = lambda path: shutil.copy(path.with_name("001-logits-1.npz"), path)
-spoilt("logits", logits, swap, lambda: logits_of(every[3], task))
+spoilt("logits", logits, swap, lambda: logits_of(every[4], task))
 """
 )
 

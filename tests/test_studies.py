@@ -155,7 +155,7 @@ def test_the_notebook_runs_studies_of_the_plain_side(workshop, tmp_path):
     """generator_optim.ipynb, top to bottom, on Colored MNIST and the other side, in a storage of its own."""
     code = SETUP.replace('"cmnist"', '"cmnist", "plain"')
     code += """
-measure(task, *(baseline(kind, task, 2, stored=False) for kind in ("untrained", "trained", "retrained")))
+measure(task, *(baseline(kind, task, 2, stored=False) for kind in ("untrained", "trained", "retrained", "again")))
 measure(task, *(unlearned(name, task, 2, stored=False) for name in ("gemu", "gefeu")))
 """
     assert run_python(workshop, code).returncode == 0

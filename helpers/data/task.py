@@ -16,7 +16,7 @@ from helpers.data.dataset import SPLITS, Dataset, Source, Split
 from helpers.data.request import DEFAULT, THEN, Request, folder_of, request_of
 from helpers.device import return_memory
 from helpers.files import StudyError, fingerprint
-from helpers.sizes import SIZES
+from helpers.sizes import QUICK, SIZES
 
 
 def _declared() -> dict[str, Source]:
@@ -120,6 +120,7 @@ class Task:
         f, ft = (int(self.forget[split].sum()) for split in SPLITS)
         lists = "; the lists in data/splits are not the published ones" if self.request.own_lists else ""
         there = f"{f:,} and {ft:,}" if ft else f"{f:,} of the training split"
+        lists += "; UNLEARNING_QUICK: tiny models on a part of the data, whose numbers mean nothing" * (SIZES == QUICK)
         return f"{self.data.describe()}, of which {there} are to be forgotten ({self.request.title}){lists}"
 
 
@@ -138,10 +139,11 @@ def load_data(dataset: str) -> Dataset:
     check_name(dataset)
     data = DATASETS[dataset].load()
     for split, most in (("train", SIZES.train_samples), ("test", SIZES.test_samples)):
-        step = max(1, len(data.split(split)) // (most or len(data.split(split))))
-        if step > 1:
-            part = data.split(split).pick(slice(None, None, step))
-            data = replace(data, **{split: part}, digest=fingerprint([data.digest, split, step]))
+        n = len(data.split(split))
+        if most and n > most:
+            drawn = torch.randperm(n, generator=torch.Generator().manual_seed(0))[:most].sort().values
+            part = data.split(split).pick(drawn)
+            data = replace(data, **{split: part}, digest=fingerprint([data.digest, split, most]))
     return_memory()
     return data
 

@@ -20,8 +20,8 @@ def with_derived(results: pd.DataFrame) -> pd.DataFrame:
             frames.append(_as(full, f"{name}_gap", gap_closed(full.value, floor, ends["trained"])))
             if len(left):
                 by_seed = {kind: left[left.kind == kind].set_index("seed").value for kind in ends}
-                ceilings = left.seed.map(by_seed["trained"])
-                floors = left.seed.map(by_seed["retrained"]) if name == "kl" else 0.0
+                ceilings, floors = (_of_seeds(left, by_seed[kind]) for kind in ("trained", "retrained"))
+                floors = floors if name == "kl" else 0.0
                 frames.append(_as(left, f"{name}_gap{WITHOUT}", (ceilings - left.value) / (ceilings - floors)))
             if name == "energy" and ends["trained"] > 0:
                 frames += _roots(full, left, ends["trained"])
@@ -35,6 +35,10 @@ def _as(found: pd.DataFrame, measure: str, values) -> pd.DataFrame:
     return found.assign(measure=measure, value=values)
 
 
+def _of_seeds(found: pd.DataFrame, by_seed: pd.Series) -> np.ndarray:
+    return found.seed.map(by_seed).to_numpy(dtype=float, na_value=np.nan)
+
+
 def _roots(full: pd.DataFrame, left: pd.DataFrame, ceiling: float) -> list[pd.DataFrame]:
     """The share closed of the root of the energy distance: one value per kind, without the models of one seed, and per
     draw of the null distribution."""
@@ -46,4 +50,4 @@ def _roots(full: pd.DataFrame, left: pd.DataFrame, ceiling: float) -> list[pd.Da
         return 1 - np.sqrt(np.maximum(distance, 0) / most)
 
     found = [_as(some, "energy_root", share(some.value, ceiling)) for some in (means, draws)]
-    return [*found, _as(left, "energy_root" + WITHOUT, share(left.value, left.seed.map(by_seed)))]
+    return [*found, _as(left, "energy_root" + WITHOUT, share(left.value, _of_seeds(left, by_seed)))]

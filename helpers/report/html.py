@@ -15,7 +15,7 @@ img { max-width: 100%; height: auto; }
 table { border-collapse: collapse; font-size: 13px; }
 th, td { padding: 2px 8px; text-align: right; border-bottom: 1px solid #ddd; }
 th { text-align: left; }
-td { white-space: nowrap; }
+td, th:first-child { white-space: nowrap; }
 caption { text-align: left; padding: 4px 0; color: #555; }
 pre, code { font-size: 13px; white-space: pre-wrap; overflow-wrap: anywhere; }
 .output_subarea { overflow-x: auto; }
@@ -23,11 +23,12 @@ pre, code { font-size: 13px; white-space: pre-wrap; overflow-wrap: anywhere; }
 """
 
 
-def write_page(notebook: Path, target: Path) -> None:
+def write_page(notebook: Path, target: Path, about: str = "") -> None:
     """Writes the executed notebook as one self-contained page without code, which asks for nothing from elsewhere and
-    runs no script."""
+    runs no script. about: data set and request, for its title."""
     source = nbformat.read(notebook, 4)
     title = next(cell.source.splitlines()[0].lstrip("# ") for cell in source.cells if cell.cell_type == "markdown")
+    title += f": {about}" * bool(about)
     exporter = HTMLExporter(template_name="basic", exclude_input=True)
     exporter.register_preprocessor(TagRemovePreprocessor(remove_cell_tags={NOTEBOOK_ONLY}), enabled=True)
     body, _ = exporter.from_notebook_node(source)

@@ -65,7 +65,7 @@ def requests_table(task: Task) -> Styler:
         "split, or of the training split where the test split has none."
     )
     if missing:
-        note += f" Not stored: {', '.join(missing)}."
+        note += f" Not stored: {', '.join(missing).replace('`', '')}."
     table = pd.DataFrame(rows).T.rename_axis(index=["forgotten", "models"]) if rows else pd.DataFrame()
     return styled(table, " ".join([f"{NAMES[task.data.name]}. {note}", *notes]))
 

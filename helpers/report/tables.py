@@ -29,6 +29,7 @@ from helpers.sizes import SIZES
 from helpers.unlearning import METHODS, OURS, TITLES
 
 NONE = "–"
+FEWEST_FOR_VERDICTS = 6  # models: the spread of fewer says too little
 IN_SHORT = (  # columns of the overview
     "distance to retrained models closed, %",
     "accuracy on the forgotten samples, %",
@@ -50,7 +51,8 @@ def spread(sample, scale: float = 1.0, digits: int = 2) -> str:
     sample = sample[np.isfinite(sample)]
     if not len(sample):
         return NONE
-    return f"{round(sample.mean(), digits) + 0.0:.{digits}f} ± {sample.std():.{digits}f}"  # + 0.0: no "-0.0"
+    deviation = sample.std(ddof=int(len(sample) > 1))
+    return f"{round(sample.mean(), digits) + 0.0:.{digits}f} ± {deviation:.{digits}f}"  # + 0.0: no "-0.0"
 
 
 def span(low: float, high: float, digits: int) -> str:
@@ -62,8 +64,7 @@ def styled(table: pd.DataFrame, caption: str = "") -> Styler:
     return table.style.set_caption(caption).set_table_styles([{"selector": "caption", "props": "caption-side: bottom"}])
 
 
-def central_range(draws: np.ndarray) -> tuple[float, float]:
-    """Where 95 % of the draws lie."""
+def central_range(draws: np.ndarray) -> tuple[float, float]:  # where 95 % of the draws lie
     return tuple(np.nanquantile(draws, [0.025, 0.975]).tolist())
 
 
@@ -286,15 +287,14 @@ def beside_table(results: pd.DataFrame, kind: str) -> Styler:
 
 
 def closing_table(results: pd.DataFrame) -> pd.DataFrame:
-    """Every kind, for the terminal: baselines first, then the methods from the closest to retrained models to the
-    farthest; the last row is the 95 % interval of retrained models."""
+    """Every kind: baselines first, then the methods from the closest to retrained models to the farthest."""
     methods, split = [kind for kind in kinds_in(results) if kind in METHODS], headline(results)
     methods.sort(key=lambda kind: -mean(results, kind, "energy_gap", split, "forget"))
     return in_short(results, [kind for kind in ("trained", "retrained", AGAIN) if kind in set(results.kind)] + methods)
 
 
 def short_table(results: pd.DataFrame) -> Styler:
-    """The seven rows of `overview_table` in the columns that everything else stands on."""
+    """The seven rows of `overview_table`, in short."""
     return styled(in_short(results), over(results))
 
 
@@ -311,6 +311,7 @@ def paired_table(results: pd.DataFrame, a: str, b: str, measures=("energy_gap", 
             first, second = (100 * values(results, kind, measure, split, "forget") for kind in (a, b))
             apart = difference(results, a, b, measure, split, "forget")
             word = "yes" if apart.low > 0 else "no" if apart.high < 0 else "undecided"
+            word = word if models_in(results) >= FEWEST_FOR_VERDICTS else f"needs {FEWEST_FOR_VERDICTS} models"
             difference_words = f"{100 * apart.mean:+.1f} ({100 * apart.low:+.1f} to {100 * apart.high:+.1f})"
             cells = [spread(first, digits=1), spread(second, digits=1), difference_words, word]
             rows[f"{MEASURES[measure].title}, forget ({split}), %"] = cells

@@ -9,7 +9,7 @@ from IPython.display import Markdown
 from helpers.data.task import NAMES, Task
 from helpers.device import STARTED, describe, pick_device
 from helpers.evaluation.frame import Estimate, difference, forgets_more, headline, holm, mean, null_of, values
-from helpers.report.tables import BESIDE, best_plain, models_in, no_gap
+from helpers.report.tables import BESIDE, FEWEST_FOR_VERDICTS, best_plain, models_in, no_gap
 from helpers.unlearning import TITLES
 
 KEPT = ("accuracy", "test", "retain")
@@ -47,11 +47,12 @@ def conclusions(results: pd.DataFrame) -> Markdown:
         f"{percent('gemu', 'accuracy', split, 'forget')} and {percent('gefeu', 'accuracy', split, 'forget')} of the "
         f"forgotten samples correctly, retrained models {percent('retrained', 'accuracy', split, 'forget')}."
     ]
-    pairs = [(kind, other) for other in others for kind in ("gemu", "gefeu")]
+    n = models_in(results)
+    pairs = [(kind, other) for other in others * (n >= FEWEST_FOR_VERDICTS) for kind in ("gemu", "gefeu")]
     apart = {pair: difference(results, *pair, "energy_gap", split, "forget") for pair in pairs}
     adjusted = dict(zip(pairs, holm([each.p for each in apart.values()]), strict=True))
     compared = []
-    for other in others:
+    for other in others * (n >= FEWEST_FOR_VERDICTS):
         known = f"the best rival, {TITLES[other]}"
         if other == "new":
             known = f"a new model trained with {percent(other, 'samples_share')} of the samples"
@@ -59,6 +60,8 @@ def conclusions(results: pd.DataFrame) -> Markdown:
         compared.append(_compared(both, known, gap[other].mean()))
     if compared:
         lines.append(f"By this measure {' '.join(compared)[:-1]} (paired by seed, Holm's correction).")
+    else:
+        lines.append(f"Whether that is closer than a rival, {n} models of each kind cannot tell: 6 are needed.")
     attack = {kind: mean(results, kind, "u_lira", "train", "forget") for kind in gap}
     low, high = null_of(results, "u_lira", "train", "forget")
     if attack["gemu"] == attack["gemu"]:  # not nan, as with fewer than six models
@@ -118,6 +121,7 @@ def what_was_learned(results: pd.DataFrame, kind: str) -> Markdown:
     for other in (name for name in BESIDE if name != kind and len(closed[name])):
         more = difference(results, kind, other, "energy_gap", split, "forget")
         word = "less" if more.low > 0 else "more" if more.high < 0 else "neither clearly more nor less"
+        word = word if models_in(results) >= FEWEST_FOR_VERDICTS else "too few models to tell"
         lines.append(
             f"- {TITLES[other]}, with {100 * mean(results, other, 'samples_share'):.1f} % of the samples, closes "
             f"{closed[other].mean():.1f} %: {word} ({TITLES[kind]} minus {TITLES[other]}: {100 * more.mean:+.1f} "

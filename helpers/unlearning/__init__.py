@@ -134,11 +134,11 @@ def kind_of(name: str, task: Task, settings: Any = None) -> Kind:
 
 
 def every_ensemble(task: Task, n: int, stored: bool) -> list[Ensemble]:
-    """All kinds of models that there are, those of the frontier last; baselines and methods with a notebook of their
-    own must be stored, the others are made where `stored` is False and they are missing."""
+    """All kinds of models that there are, those of the frontier last; the baselines must be stored, the others are
+    made where `stored` is False and they are missing."""
     known = [baseline(name, task, n, stored=True) for name in BASELINES]
     with progress(to_make(task, n)):
-        return known + [unlearned(name, task, n, stored or name in OURS) for name in METHODS | FRONTIER]
+        return known + [unlearned(name, task, n, stored) for name in METHODS | FRONTIER]
 
 
 def to_make(task: Task, n: int) -> list[Work]:
