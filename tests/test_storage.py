@@ -179,7 +179,7 @@ from helpers.files import StudyError
 every = [baseline(kind, task, 2, stored=False) for kind in ("untrained", "trained", "retrained", "again")]
 every.append(unlearned("ascent", task, 2, stored=False))
 right = measure(task, *every)
-path, other = (measures_path(task, every[place].kind, 2) for place in (3, 1))
+path, other = (measures_path(task, every[place].kind, 2) for place in (4, 1))
 load = lambda n=2: measure(task, unlearned("ascent", task, n, stored=True))
 
 
