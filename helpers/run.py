@@ -22,14 +22,14 @@ from helpers.data.request import folder_of
 from helpers.data.task import DATASETS, NAMES, Task, load_task
 from helpers.device import describe, pick_device, return_memory
 from helpers.evaluation.evaluate import measure, to_measure
-from helpers.evaluation.frame import RESULTS, results_folder
+from helpers.evaluation.frame import RESULTS, headline, mean, results_folder
 from helpers.files import ROOT, StudyError, save_arrays, save_frame, shown, there, written_whole
-from helpers.models.ensembles import BASELINES, baseline, check_count
+from helpers.models.ensembles import AGAIN, BASELINES, baseline, check_count
 from helpers.progress import in_words, progress
 from helpers.report.html import write_page
 from helpers.report.page import ABOUT, REPORT, report
 from helpers.report.summary import EXAMPLES, examples
-from helpers.report.tables import closing_table
+from helpers.report.tables import in_short, kinds_in
 from helpers.unlearning import FRONTIER, METHODS, every_ensemble, kind_of, to_make
 
 QUIET = ["--IPKernelApp.log_level=50"]  # else every kernel warns of TCP when it starts, and of its end
@@ -172,6 +172,13 @@ def study(
     found = {"the whole as one page": results_folder(task) / "report.html", "notebooks": target}
     found |= {"figures": RESULTS / "figures", "all values": results_folder(task) / "measures.csv"}
     print("\n".join(f"  {what + ':':<23}{shown(path)}" for what, path in found.items() if path.exists()))
+
+
+def closing_table(results: pd.DataFrame) -> pd.DataFrame:
+    """Every kind: baselines first, then the methods from the closest to retrained models to the farthest."""
+    methods, split = [kind for kind in kinds_in(results) if kind in METHODS], headline(results)
+    methods.sort(key=lambda kind: -mean(results, kind, "energy_gap", split, "forget"))
+    return in_short(results, [kind for kind in ("trained", "retrained", AGAIN) if kind in set(results.kind)] + methods)
 
 
 def for_terminal(table: pd.DataFrame) -> str:

@@ -138,7 +138,8 @@ def cost(results: pd.DataFrame, kind: str) -> float:
 def budgets(known: set[str], base: str) -> list[str]:
     """The kinds of a line that are in the frame, whatever budgets the present code would measure: "new_02", "
     "new_05", ..."""
-    return sorted(kind for kind in known if kind.startswith(f"{base}_"))
+    found = {kind: kind.removeprefix(f"{base}_") for kind in known if kind.startswith(f"{base}_")}
+    return sorted((kind for kind, share in found.items() if share.isdecimal()), key=lambda kind: int(found[kind]))
 
 
 def dots(results: pd.DataFrame, title: str) -> list[Dot]:

@@ -72,6 +72,8 @@ def over(results: pd.DataFrame) -> str:
     """How many models a table is over, and a note where gap closed is undefined."""
     data, n = results.iloc[0], models_in(results)
     text = f"Mean ± standard deviation over {n} models; {NAMES[data.dataset]}, forgotten: {data.forget}."
+    lost = {kind: diverged(results, kind) for kind in kinds_in(results)}
+    text += "".join(f" {TITLES[kind]}: {k} of {n} diverged." for kind, k in lost.items() if k)
     if headline(results) == "train":
         text += " The test split has no samples of that kind: forget means the training split's."
     return f"{text} {no_gap(results)}".strip()
@@ -284,13 +286,6 @@ def beside_table(results: pd.DataFrame, kind: str) -> Styler:
     Reset and a new model."""
     kinds = ["trained", "retrained", kind, *(name for name in BESIDE if name != kind and name in set(results.kind))]
     return styled(in_short(results, kinds), over(results))
-
-
-def closing_table(results: pd.DataFrame) -> pd.DataFrame:
-    """Every kind: baselines first, then the methods from the closest to retrained models to the farthest."""
-    methods, split = [kind for kind in kinds_in(results) if kind in METHODS], headline(results)
-    methods.sort(key=lambda kind: -mean(results, kind, "energy_gap", split, "forget"))
-    return in_short(results, [kind for kind in ("trained", "retrained", AGAIN) if kind in set(results.kind)] + methods)
 
 
 def short_table(results: pd.DataFrame) -> Styler:
