@@ -184,8 +184,8 @@ def closing_table(results: pd.DataFrame) -> pd.DataFrame:
 def for_terminal(table: pd.DataFrame) -> str:
     """The closing table in 100 columns, and what its headings mean."""
     short = ("closed, %", "read right, %", "lost, points", "cost, %")
-    means = "; ".join(f"{word.split(',')[0]}: {column}" for word, column in zip(short, table.columns, strict=True))
-    return f"{table.set_axis(short, axis=1).to_markdown()}\n({means})"
+    means = [f"  {word.split(',')[0] + ':':<23}{column}" for word, column in zip(short, table.columns, strict=True)]
+    return "\n".join([table.set_axis(short, axis=1).to_markdown(), *means])
 
 
 def compute_all(task: Task, n: int) -> pd.DataFrame:

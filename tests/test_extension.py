@@ -46,7 +46,7 @@ def test_the_recipes_need_one_file_or_one_entry_and_show_in_tables_figures_and_s
     (helpers / "unlearning" / "mine.py").write_text(recipe("a method"), encoding="utf-8")
     (helpers / "data" / "stripes.py").write_text(recipe("a data set"), encoding="utf-8")
     place = helpers / "evaluation" / "measures.py"
-    text = place.read_text(encoding="utf-8").replace("    kl_per_model,\n", "    kl_per_model,\n    log_softmax,\n")
+    text = place.read_text(encoding="utf-8").replace("    kl_pairs,\n", "    kl_pairs,\n    log_softmax,\n")
     text = text.replace("import numpy as np\n", "import numpy as np\nfrom scipy.special import softmax\n")
     place.write_text(text.replace("MEASURES = {\n", "MEASURES = {\n" + recipe("a measure")), encoding="utf-8")
     with open(helpers / "report" / "figures.py", "a", encoding="utf-8") as file:
