@@ -193,7 +193,7 @@ print(json.dumps([float((predict(m, images).argmax(1) == labels).float().mean())
 def test_without_studies_the_notebook_of_studies_says_so_and_goes_on(workshop, executed):
     notebook = execute(workshop, "generator_optim", STUDY_NAME="nobodys")
     shown = str([cell.outputs for cell in notebook.cells if cell.cell_type == "code"])
-    assert shown.count("There is no finished trial to show") >= 8 and "0: set N_TRIALS above 0" in shown
+    assert shown.count("There is no finished trial to show") >= 6 and "0: set N_TRIALS above 0" in shown
     assert "is GeFeU closer?" in shown  # its last section
     assert not (workshop / "data" / "studies").exists()
 
