@@ -85,8 +85,8 @@ def energy(between: np.ndarray, within: np.ndarray, among: np.ndarray) -> np.nda
 
     between: distances of retrained (rows) from unlearned models [N, N]; within: among unlearned; among: among retrained
     ones. Pairs of models of different seeds alone -> [N], whose mean is D. Unbiased, so it can fall a little below 0; 0
-    only where the *distributions over models* agree, so that an ensemble of uncertain models, which KL calls close, is
-    far away. D is the square of a metric: a closed share of 80 % is 55 % in units of the metric itself.
+    only where the *distributions over models* agree on each sample, so that an ensemble of uncertain models, which KL
+    calls close, is far away. D is the square of a metric: a closed share of 80 % is 55 % in units of the metric itself.
     """
     return 2 * mean_over_others(between) - mean_over_others(within) - mean_over_others(among).mean()
 

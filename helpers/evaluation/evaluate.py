@@ -184,7 +184,7 @@ def measure_one(
     trained: list[dict],
 ) -> pd.DataFrame:
     """The named measures of one kind, from its outputs and the contents of its files, with the version of every
-    measure; of "retrained" with null distributions. trained: weights of the trained models."""
+    measure; of "again" with null distributions. trained: weights of the trained models."""
     view = retrained if kind == "retrained" else View.of(parts_of(task, logits), worst, logits.diverged)
     frames, rows = [compare(task, kind, view, retrained, names)], Rows()
     if any(MEASURES[name].compares == "weights" for name in names):
@@ -308,7 +308,8 @@ def _null_of_probes(task: Task, frame: pd.DataFrame) -> pd.DataFrame:
     pool = frame[frame.kind.isin(["retrained", AGAIN])]
     for (name, split, at), found in pool.groupby(["measure", "split", "at"], sort=False):
         both = [found[found.kind == kind].value.to_numpy() for kind in ("retrained", AGAIN)]
-        rows.add(name, null_of_means(np.concatenate(both)), split, "forget", at, by="step")
+        of = np.median if MEASURES[name].median else np.mean
+        rows.add(name, null_of_means(np.concatenate(both), of), split, "forget", at, by="step")
     return rows.frame(task, "null")
 
 
@@ -326,6 +327,8 @@ def _probe_paths(task: Task, kinds: dict[str, Kind], n: int) -> dict[tuple[str, 
 def probe(task: Task, state: dict, trained: dict, seed: int) -> list[tuple[str, str, str, float]]:
     """Of the model with these weights (measure, split, at, value): resurgence; relearn time, up to the loss that the
     trained model has, and whether it was given up; balanced accuracy of the linear probe."""
+    if not all(bool(weights.isfinite().all()) for weights in state.values()):
+        state = trained  # a model that diverged counts as having forgotten nothing
     model = model_of(state).cpu()
     target = forget_loss(model_of(trained).cpu(), task)
     back = resurgence(model, task, RECIPE, seed, SIZES.resurgence)

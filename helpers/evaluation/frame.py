@@ -121,13 +121,14 @@ class Estimate:
 
 
 def estimate(results: pd.DataFrame, kind: str, measure: str, split="", subset="", at="") -> Estimate:
-    """Of a gap closed by the jackknife over seeds, with the retrained models and the ceiling recomputed; of other
-    measures by the bootstrap over models."""
+    """Of distances to retrained models and gaps closed by the jackknife over seeds, with the retrained models and the
+    ceiling recomputed; of other measures by the t distribution over models."""
     found = values(results, kind, measure, split, subset, at)
     left = values(results, kind, measure + WITHOUT, split, subset, at)
-    if np.isfinite(left).sum() > 2:
+    if len(left) > 2 and np.isfinite(left).all():
         return jackknife(float(found.mean()), left)
-    return Estimate(float(found.mean()) if len(found) else np.nan, *interval(found))
+    found = found[np.isfinite(found)]
+    return _by_t(found) if len(found) else Estimate(np.nan, np.nan, np.nan)
 
 
 def difference(results: pd.DataFrame, a: str, b: str, measure: str, split="", subset="", at="") -> Estimate:
@@ -137,7 +138,7 @@ def difference(results: pd.DataFrame, a: str, b: str, measure: str, split="", su
     left = [values(results, kind, measure + WITHOUT, split, subset, at) for kind in (a, b)]
     if not all(len(each) for each in found):
         return Estimate(np.nan, np.nan, np.nan)
-    if np.isfinite(left[0]).sum() > 2 and len(left[0]) == len(left[1]):
+    if len(left[0]) == len(left[1]) > 2 and np.isfinite(left).all():
         return jackknife(float(found[0].mean() - found[1].mean()), left[0] - left[1])
     return _by_t(found[0] - found[1])
 
@@ -158,7 +159,7 @@ def _by_t(sample: np.ndarray) -> Estimate:
 def _with_t(full: float, error: float, n: int) -> Estimate:
     half = t.ppf(0.975, n - 1) * error if n > 1 else np.nan
     p = 2 * t.sf(abs(full) / error, n - 1) if error > 0 else float(full == 0)
-    return Estimate(full, full - half, full + half, float(p))
+    return Estimate(full, full - half, full + half, float(p) if np.isfinite(full + error) else np.nan)
 
 
 def holm(ps: list[float]) -> list[float]:
@@ -179,20 +180,24 @@ def null_of(results: pd.DataFrame, measure: str, split="", subset="", at="") -> 
     draws = draws[np.isfinite(draws)]
     if not len(draws):
         return interval(values(results, "retrained", measure, split, subset, at))
-    n = results.seed[results.kind == "retrained"].nunique()
+    retrained = results[results.kind == "retrained"]  # of the probes fewer models than of the rest
+    n = retrained.seed[retrained.measure == measure].nunique() or retrained.seed.nunique()
     centre, wider = np.median(draws), t.ppf(0.975, max(1, 2 * n - 2)) / norm.ppf(0.975)
     low, high = (centre + wider * (end - centre) for end in np.quantile(draws, [0.025, 0.975]))
     return float(low), float(high)
 
 
 def forgets_more(results: pd.DataFrame, kind: str) -> bool:
-    """True where a kind's mean loss on the forget training set exceeds that of retrained models by more than two
-    standard errors of the difference: over-unlearning, which singles the forgotten samples out (Streisand)."""
+    """True where a kind's mean loss on the forget training set exceeds that of retrained models by more than as many
+    retrained models would (97.5 % of t, standard error of the difference of two means with the retrained models'
+    spread): over-unlearning, which singles the forgotten samples out (Streisand). Models that diverged do not count."""
     own, usual = (values(results, name, "loss", "train", "forget") for name in (kind, "retrained"))
+    lost = values(results, kind, "diverged", "train", "forget")
+    own = own[lost == 0] if len(lost) == len(own) else own
     if len(own) < 2 or len(usual) < 2:
         return False
-    error = np.sqrt(own.var(ddof=1) / len(own) + usual.var(ddof=1) / len(usual))
-    return bool(own.mean() > usual.mean() + 2 * error)
+    error = usual.std(ddof=1) * np.sqrt(1 / len(own) + 1 / len(usual))
+    return bool(own.mean() > usual.mean() + t.ppf(0.975, len(usual) - 1) * error)
 
 
 def diverged(results: pd.DataFrame, kind: str) -> int:

@@ -1,4 +1,4 @@
-"""The null distribution of every measure: what a method as good as retraining would have.
+"""The null distribution of every measure of outputs, and of the probes: what a method as good as retraining would have.
 
 There are twice as many retrained models as models of any kind, the second half with other seeds ("retrained again").
 The pool of 2N is split at random into two disjoint sets of N, 200 times: one is in the place of the method, the other
@@ -21,11 +21,11 @@ def splits(n: int, draws: int = DRAWS) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(order[:n], order[n:]) for order in (random.permutation(2 * n) for _ in range(draws))]
 
 
-def null_of_means(pool: np.ndarray) -> np.ndarray:
+def null_of_means(pool: np.ndarray, of: Callable = np.mean) -> np.ndarray:
     """Of a measure with one value per model: its mean over the retrained models, plus the difference of the two sets'
-    means. pool: [2N], the retrained models first -> [DRAWS]."""
+    means. pool: [2N], the retrained models first; of: np.mean, or np.median in its place -> [DRAWS]."""
     n = len(pool) // 2
-    return np.array([pool[:n].mean() + pool[a].mean() - pool[b].mean() for a, b in splits(n)])
+    return np.array([of(pool[:n]) + of(pool[a]) - of(pool[b]) for a, b in splits(n)])
 
 
 def null_draws(about: Measure, pool: View, part: Part, halved: list[tuple]) -> dict[str, np.ndarray]:

@@ -316,7 +316,14 @@ def audit_figure(results: pd.DataFrame) -> Figure:
             axis.hlines(y, *ends, color=colour_of(kind), lw=1.2)
             fill = "white" if kind in more else colour_of(kind)
             axis.plot(
-                np.nanmean(found), y, marker_of(kind), ms=5, zorder=3, mfc=fill, mec=colour_of(kind), clip_on=False
+                np.nanmedian(found) if about.median else np.nanmean(found),
+                y,
+                marker_of(kind),
+                ms=5,
+                zorder=3,
+                mfc=fill,
+                mec=colour_of(kind),
+                clip_on=False,
             )
         about = MEASURES[part[0]]
         if not np.isfinite(select(results, *part).value).any():

@@ -23,7 +23,7 @@ COLOURS = (
 )  # fmt: skip
 MARKERS = "sDv^PXh<>p"
 HATCHES = ("///", "...", "\\\\\\", "xxx", "---", "ooo", "+++")
-OVER = "over: mean forget loss exceeds that of retrained models by more than two standard errors"
+OVER = "over: mean forget loss exceeds that of retrained models by more than chance (97.5 %)"
 RC = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"],  # Verdana is as wide, where an SVG is shown without DejaVu

@@ -89,7 +89,8 @@ def no_gap(results: pd.DataFrame, subset: str = "forget", split: str = "") -> st
     split = split or headline(results)
     for measure in ("energy", "kl"):
         floor, ceiling = (mean(results, kind, measure, split, subset) for kind in ("retrained", "trained"))
-        if ceiling <= floor:
+        chance = values(results, "null", measure, split, subset)
+        if ceiling <= max([floor, *null_of(results, measure, split, subset)[1:]] if len(chance) else [floor]):
             return (
                 f"Gap closed is undefined on {subset} ({split}): trained and retrained models do not differ there "
                 "more than retrained models of different seeds."
@@ -188,9 +189,9 @@ def measures_table(results: pd.DataFrame) -> Styler:
     note = (
         f"{over(results)} Relearning (given up after {SIZES.relearn_steps} steps), resurgence (passes over a tenth of "
         f"the retained samples) and probe, and their null: {SIZES.probed} models. Measures of an ensemble: mean and "
-        "95 % range over random halves; they grow with the number of models. KLoM: minus the mean of its null. Null: "
+        "range of 95 % of 20 random halves; U-LiRA grows with their number. KLoM: minus the mean of its null. Null: "
         "95 % of what a method as good as retraining would have. Bold: closest to Retrained without forgetting more "
-        "than it (over), and those not told from the closest (paired by model)."
+        "than it (over) and without models that diverged, and those not told from the closest (paired by seed or half)."
         + f" Not measured, for there are no or too few such samples: {'; '.join(missing)}."
         * bool(missing)
     )
@@ -200,7 +201,8 @@ def measures_table(results: pd.DataFrame) -> Styler:
 def _closest(results: pd.DataFrame, found: dict[str, np.ndarray], about: Measure, part: tuple) -> list[str]:
     """The method whose mean is closest to that of retrained models, of those that do not over-forget or diverge, and
     those that differ from it by less than the 95 % interval of the difference, paired by seed or draw."""
-    means = {kind: each.mean() for kind, each in found.items() if len(each) and np.isfinite(each.mean())}
+    means = {kind: (np.median if about.median else np.mean)(each) for kind, each in found.items() if len(each)}
+    means = {kind: value for kind, value in means.items() if np.isfinite(value)}
     methods = [kind for kind in means if kind in METHODS and _sound(results, kind)]
     if not about.compared or not methods or "retrained" not in means:
         return []

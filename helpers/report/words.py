@@ -59,7 +59,9 @@ def conclusions(results: pd.DataFrame) -> Markdown:
         both = [(apart[kind, other], adjusted[kind, other]) for kind in ("gemu", "gefeu")]
         compared.append(_compared(both, known, gap[other].mean()))
     if compared:
-        lines.append(f"By this measure {' '.join(compared)[:-1]} (paired by seed, Holm's correction).")
+        lines.append(
+            f"By this measure {' '.join(compared)[:-1]} (verdicts: paired by seed, p-values corrected by Holm's method)."
+        )
     else:
         lines.append(f"Whether that is closer than a rival, {n} models of each kind cannot tell: 6 are needed.")
     attack = {kind: mean(results, kind, "u_lira", "train", "forget") for kind in gap}
