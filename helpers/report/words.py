@@ -60,7 +60,7 @@ def conclusions(results: pd.DataFrame) -> Markdown:
         compared.append(_compared(both, known, gap[other].mean()))
     if compared:
         lines.append(
-            f"By this measure {' '.join(compared)[:-1]} (verdicts: paired by seed, p-values corrected by Holm's method)."
+            f"By this measure {' '.join(compared)[:-1]} (verdicts: paired by seed, corrected by Holm's method)."
         )
     else:
         lines.append(f"Whether that is closer than a rival, {n} models of each kind cannot tell: 6 are needed.")
