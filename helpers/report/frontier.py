@@ -203,7 +203,7 @@ def panels(made: Figure, results: pd.DataFrame, found: dict[str, list[Dot]], box
 def _ticks(axis, points: float) -> None:
     """As many on the axis of costs as have room. points: its width."""
     decades = np.diff(np.log10(axis.get_xlim()))[0]
-    steps = (1, 2, 5) if 0.3 * points > 10 * decades else (1, 5) if 0.3 * points > 8 * decades else (1,)
+    steps = (1, 2, 5) if 0.3 * points > 18 * decades else (1, 5) if 0.3 * points > 16 * decades else (1,)
     ticks = [step * 10.0**power for power in range(-6, 7) for step in steps]
     axis.xaxis.set_major_locator(FixedLocator(ticks))
     axis.xaxis.set_major_formatter("{x:g}")
