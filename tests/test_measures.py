@@ -204,9 +204,7 @@ def test_a_model_that_diverged_counts_as_having_done_nothing(task):
     assert all(np.isfinite(each).all() for each in (*view.logits.values(), *view.losses.values(), view.attack))
 
 
-@pytest.mark.parametrize(
-    "measured", ["accuracy", "loss", "energy", "joint", "kl", "tow", "activation_distance", "u_lira"]
-)
+@pytest.mark.parametrize("measured", ["accuracy", "energy", "kl", "tow"])
 def test_a_method_as_good_as_retraining_lies_in_the_null_as_often_as_it_says(measured):
     """Ensembles of ten small models of one distribution: one in twenty is outside (`make exhaustive`: 2,000 draws)."""
     outside = share_outside(measured, draws=40, seed=1)

@@ -4,6 +4,7 @@ import pytest
 from conftest import copy_repository, needs_published
 from test_notebooks import (  # noqa: F401
     executed,
+    study,
     test_the_data_are_those_that_the_fixture_chose,
     test_the_frame_that_is_left_is_of_the_stored_models,
     test_the_notebook_runs_top_to_bottom,
