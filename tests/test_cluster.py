@@ -102,7 +102,7 @@ def alone(workshop, tmp_path_factory):
 def test_workers_give_the_same_numbers_to_the_last_bit(cluster, alone):
     done = cluster.run(ALL)
     assert done.returncode == 0, done.stderr[-800:]
-    assert states(cluster.folder) == states(alone[0]) and len(states(alone[0])) == 8
+    assert states(cluster.folder) == states(alone[0]) and len(states(alone[0])) == 10
     assert done.stdout == alone[1] and "u_lira" not in alone[1] and "relearn_steps" in alone[1]
 
 
