@@ -50,4 +50,6 @@ def _roots(full: pd.DataFrame, left: pd.DataFrame, ceiling: float) -> list[pd.Da
         return 1 - np.sqrt(np.maximum(distance, 0) / most)
 
     found = [_as(some, "energy_root", share(some.value, ceiling)) for some in (means, draws)]
+    if not by_seed.gt(0).all():  # too near to retraining for a share without every seed
+        return found
     return [*found, _as(left, "energy_root" + WITHOUT, share(left.value, _of_seeds(left, by_seed)))]
