@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 MODEL = 3_500  # samples that are trained on in the time that making a model takes besides
 FORMAT = "{desc} |{bar}| {percentage:3.0f} % [{elapsed}, {remaining} left]"
-TIMED = 20  # seconds after the first model was made, in which most kinds of work have been seen or are long
+TIMED = 20  # seconds after the first model, after which the time of the whole is told
 _open: "_Bar | None" = None  # of this process
 
 

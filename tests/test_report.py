@@ -22,7 +22,7 @@ from helpers.evaluation.derived import with_derived
 from helpers.evaluation.frame import COLUMNS, Estimate, Rows, holm, jackknife, mean, null_of, select, values
 from helpers.files import StudyError, load_frame
 from helpers.models.cnn import LAYERS
-from helpers.report import export, figures, frontier, page, style, tables, words
+from helpers.report import export, figures, frontier, page, tables, words
 from helpers.unlearning import FRONTIER, METHODS
 
 COMMITTED = ROOT / "data" / "report" / "measures.csv.gz"
@@ -411,22 +411,6 @@ def test_tables_tex_needs_booktabs_alone(committed, tmp_path):
 def test_a_name_with_signs_of_latex_stands_in_a_caption(committed):
     one = committed[committed.dataset == "mnist"].assign(forget="my_list, 1 %")
     assert r"forgotten: my\_list, 1 \%." in export.tables_tex(one)
-
-
-def test_figures_are_shown_where_nothing_may_be_written(committed, tmp_path, monkeypatch, capsys):
-    (tmp_path / "results").write_text("a file where the folder should be")
-    monkeypatch.setattr(style, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(export, "results_folder", lambda task: tmp_path / "results" / "mnist")
-    one, task = (
-        committed[committed.dataset == "mnist"],
-        SimpleNamespace(
-            data=SimpleNamespace(name="mnist"), request=SimpleNamespace(name="crossbar"), folder="crossbar"
-        ),
-    )
-    made = figures.bars_figure(one, ["trained"], "predictions")
-    assert style.store(made, task, "predictions") is made
-    assert "could not be written" in capsys.readouterr().out and "could not be written" in export.export(one, task).data
-    assert (tmp_path / "results").read_text() == "a file where the folder should be"
 
 
 @pytest.mark.parametrize("name, mark", [("README.md", "results"), ("docs/speed.md", "performance")])
