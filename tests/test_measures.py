@@ -198,7 +198,8 @@ def test_a_model_that_diverged_counts_as_having_done_nothing(task):
     found, forget = in_place_of(mine, trained, task), task.forget["test"].numpy()
     assert np.array_equal(found.forget_train[1], trained.forget_train[1])
     assert np.array_equal(found.test[1, forget], trained.test[1, forget])
-    assert not found.test[1, ~forget].any() and not found.retain_train[1].any()
+    guesses = np.concatenate([found.test[1, ~forget], found.retain_train[1]])
+    assert np.abs(guesses).max() < 1e-5 and (np.bincount(guesses.argmax(1)) > 0.08 * len(guesses)).all()
     assert np.array_equal(found.test[[0, 2]], mine.test[[0, 2]]) and in_place_of(trained, trained, task) is trained
     view = View.of(parts_of(task, found), np.arange(5), mine.diverged)
     assert all(np.isfinite(each).all() for each in (*view.logits.values(), *view.losses.values(), view.attack))

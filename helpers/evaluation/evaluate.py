@@ -128,14 +128,16 @@ def _lacking(task: Task, every: dict[str, Ensemble]) -> dict[str, list[str]]:
 
 def _measure(task: Task, every: dict[str, Ensemble]) -> None:
     """Computes and stores what each kind lacks."""
-    for name in dict.fromkeys(("trained", "retrained", *_lacking(task, every))):
+    for name in dict.fromkeys(("trained", "retrained", AGAIN, *_lacking(task, every))):
         outputs = logits_of(every[name], task)  # store now, load one kind at a time: all together need gigabytes
         _tell_diverged(every[name], outputs)
         advance(f"{every[name].kind.title}: outputs of {len(every[name])} models", _outputs(task, len(every[name])))
     trained_outputs = logits_of(every["trained"], task)
-    known = {name: parts_of(task, logits_of(every[name], task)) for name in ("trained", "retrained")}
-    worst = memorised(*(margin(*parts[TRAIN]) for parts in known.values()))
-    retrained = View.of(known.pop("retrained"), worst)
+    known = {name: parts_of(task, logits_of(every[name], task)) for name in ("trained", "retrained", AGAIN)}
+    of_trained, *of_retrained = (margin(*parts[TRAIN]) for parts in known.values())
+    worst = memorised(of_trained, np.concatenate(of_retrained))
+    retrained = View.of(known["retrained"], worst)
+    del known
     trained = [content["state"] for content in _contents(every["trained"])]
 
     def arguments(name: str, names: list[str]) -> tuple:
@@ -213,7 +215,8 @@ def _of_models(task: Task, kind: str, contents: list[dict], trained: list[dict])
     rows.add("samples", [each["samples"] for each in records])
     for phase in records[0].get("curves", {}):
         curves = torch.stack([each["curves"][phase] for each in records])
-        rows.add("curve", curves.mean(0), at=phase, by="step")
+        curves[~curves.isfinite()] = np.nan  # of models that diverged
+        rows.add("curve", curves.nanmean(0), at=phase, by="step")
     return rows.frame(task, kind)
 
 
@@ -266,13 +269,15 @@ def _without_each(about: Measure, view: View, retrained: View, part: tuple) -> n
 
 def in_place_of(logits: Logits, trained: Logits, task: Task) -> Logits:
     """Outputs in which a model that diverged has forgotten nothing and knows nothing else: on the forget set those of
-    the trained model of the same seed, elsewhere those of a model that finds all classes equally likely."""
+    the trained model of the same seed, elsewhere those of a model that finds all classes equally likely (but for 1e-6,
+    so that it does not always say class 0)."""
     if not logits.diverged.any():
         return logits
     forget, arrays = task.forget["test"].numpy(), (logits.test, logits.forget_train, logits.retain_train)
     test, forget_train, retain_train = (array.copy() for array in arrays)
     for model in logits.diverged.nonzero()[0]:
-        test[model], retain_train[model] = 0.0, 0.0
+        for guesses in (test[model], retain_train[model]):
+            guesses[:] = np.random.default_rng(0).normal(0, 1e-6, guesses.shape)
         forget_train[model], test[model, forget] = trained.forget_train[model], trained.test[model, forget]
     return replace(logits, test=test, forget_train=forget_train, retain_train=retain_train)
 

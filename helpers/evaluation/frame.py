@@ -88,8 +88,9 @@ def headline(results: pd.DataFrame) -> str:
 
 
 def mean(results: pd.DataFrame, kind: str, measure: str, split="", subset="", at="") -> float:
-    """The mean over the models or draws; nan where it was not measured."""
+    """The mean over the models or draws that have a finite value; nan where it was not measured."""
     found = values(results, kind, measure, split, subset, at)
+    found = found[np.isfinite(found)]
     return float(found.mean()) if len(found) else np.nan
 
 
@@ -183,7 +184,8 @@ def null_of(results: pd.DataFrame, measure: str, split="", subset="", at="") -> 
     retrained = results[results.kind == "retrained"]  # of the probes fewer models than of the rest
     n = retrained.seed[retrained.measure == measure].nunique() or retrained.seed.nunique()
     centre, wider = np.median(draws), t.ppf(0.975, max(1, 2 * n - 2)) / norm.ppf(0.975)
-    low, high = (centre + wider * (end - centre) for end in np.quantile(draws, [0.025, 0.975]))
+    ends = np.quantile(draws, [0.025, 0.975], method="weibull")  # beyond which 5 % of further draws lie
+    low, high = (centre + wider * (end - centre) for end in ends)
     return float(low), float(high)
 
 

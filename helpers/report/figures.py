@@ -304,14 +304,16 @@ def audit_figure(results: pd.DataFrame) -> Figure:
     more = {kind for kind in kinds if kind in METHODS and forgets_more(results, kind)}
     made, axes = figure(2, 3, (9.6, 1.3 + 0.36 * len(kinds)), sharey=True)
     for axis, part in zip(axes.flat, PANELS, strict=True):
+        about = MEASURES[part[0]]
+        less = mean(results, "null", *part) if about.less_null else 0.0
         low, high = null_of(results, *part)
         if np.isfinite(low):
-            axis.axvspan(low, high, color="0.85", lw=0)
+            axis.axvspan(low - less, high - less, color="0.85", lw=0)
         for y, kind in enumerate(kinds):
-            found = values(results, kind, *part)
+            found = values(results, kind, *part) - less
             if not np.isfinite(found).any():
                 continue
-            about, each = MEASURES[part[0]], estimate(results, kind, *part)
+            each = estimate(results, kind, *part)
             ends = central_range(found) if about.drawn else (each.low, each.high)
             axis.hlines(y, *ends, color=colour_of(kind), lw=1.2)
             fill = "white" if kind in more else colour_of(kind)
@@ -325,7 +327,6 @@ def audit_figure(results: pd.DataFrame) -> Figure:
                 mec=colour_of(kind),
                 clip_on=False,
             )
-        about = MEASURES[part[0]]
         if not np.isfinite(select(results, *part).value).any():
             why = f"needs {about.least} models of each kind" if about.drawn else "not measured"
             axis.text(0.5, 0.5, why, ha="center", fontsize=8, transform=axis.transAxes)
