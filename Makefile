@@ -14,7 +14,9 @@ PYTHON ?= $(if $(WINDOWS),python,python3)
 DATASET ?=
 MODELS ?=
 FORGET ?=
-FLAGS = $(if $(DATASET),--dataset $(DATASET)) $(if $(FORGET),--forget "$(FORGET)") $(if $(MODELS),--models $(MODELS))
+# --NAME with what was given, whatever signs it has: nothing in it is expanded, by make or by the shell
+flag = $(if $(value $(1)),--$(2) '$(subst ','\'',$(value $(1)))')
+FLAGS = $(call flag,DATASET,dataset) $(call flag,FORGET,forget) $(call flag,MODELS,models)
 RUN = .venv/$(if $(WINDOWS),Scripts,bin)/python
 export SCHEDULER
 
@@ -38,7 +40,7 @@ notebook: setup
 	$(RUN) -m jupyter lab
 
 release: setup
-	$(RUN) -m helpers release $(if $(MODELS),--models $(MODELS))
+	$(RUN) -m helpers release $(call flag,MODELS,models)
 
 report: setup
 	$(RUN) -m helpers report

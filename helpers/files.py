@@ -175,6 +175,12 @@ def _refuse(path: Path, what: str, remedy: str, error: Exception) -> StudyError:
     return StudyError(f"{shown(path)} is damaged or holds no {what} of this repository: {remedy}")
 
 
+def _with_parts(content: dict, parts: tuple[str, ...]) -> dict:
+    for part in parts:
+        _ = content[part]  # a KeyError is told as damage is
+    return content
+
+
 def save_torch(path: Path, value: dict) -> None:
     """Stores a dictionary of tensors and plain values."""
     buffer = io.BytesIO()  # on a full disk torch itself raises a RuntimeError that does not say so
@@ -183,13 +189,14 @@ def save_torch(path: Path, value: dict) -> None:
         part.write_bytes(buffer.getvalue())
 
 
-def load_torch(path: Path, remedy: str) -> dict:
-    """Loads what `save_torch` stored, on the CPU, with weights_only (nothing in the file is executed)."""
+def load_torch(path: Path, remedy: str, parts: tuple[str, ...] = ()) -> dict:
+    """Loads what `save_torch` stored, on the CPU, with weights_only (nothing in the file is executed). parts: what it
+    must hold, at least; StudyError with the remedy where it cannot be read or one is missing."""
     try:
         with zipfile.ZipFile(path) as archive:  # torch itself returns a flipped byte as a weight
             if archive.testzip() is not None:
                 raise zipfile.BadZipFile
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return _with_parts(torch.load(path, map_location="cpu", weights_only=True), parts)
     except Exception as error:  # zip, pickle and torch have a dozen kinds for what is not as it should be
         raise _refuse(path, "model", remedy, error) from None
 
@@ -200,11 +207,11 @@ def save_arrays(path: Path, **arrays) -> None:
         np.savez(file, **arrays)
 
 
-def load_arrays(path: Path, remedy: str) -> dict[str, np.ndarray]:
-    """Loads what `save_arrays` stored, without pickle."""
+def load_arrays(path: Path, remedy: str, parts: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
+    """Loads what `save_arrays` stored, without pickle. parts, errors: as of `load_torch`."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
+            return _with_parts(dict(arrays), parts)
     except Exception as error:
         raise _refuse(path, "arrays", remedy, error) from None
 

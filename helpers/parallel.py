@@ -5,8 +5,8 @@ computed; small batches gain little from a second thread. What goes out are sett
 is measured also its outputs; each process loads the data once and keeps it. The caller alone writes files.
 
 - By default joblib's loky processes run on every core that this process may use (Linux, macOS, Windows; the environment
-  variable LOKY_MAX_CPU_COUNT lowers that). With one core, or with a GPU, which one process drives, all is computed in
-  this process.
+  variable LOKY_MAX_CPU_COUNT lowers that) and end with the process that started them. With one core, or with a GPU,
+  which one process drives, all is computed in this process.
 - With the environment variable SCHEDULER, the address of a Dask scheduler, its workers compute.
 """
 
@@ -15,12 +15,14 @@ import os
 import platform
 import re
 import threading
+import time
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, suppress
 
 import cloudpickle
 import joblib
+import psutil
 import torch
 from tqdm import tqdm
 
@@ -30,6 +32,7 @@ from helpers.files import StudyError, fingerprint
 from helpers.sizes import SIZES
 
 PATIENCE = 10  # seconds in which a scheduler must answer
+LOOK_AFTER = 3  # seconds after which a worker looks whether its parent is still there
 CODE = "version of the code"
 UNREMARKABLE = (  # warnings: outputs of an ensemble are megabytes, an interrupt stops tasks, workers give memory back
     "Sending large graph", ".*tasks which were still being processed", "A worker stopped while some jobs",
@@ -76,8 +79,8 @@ def compute(work: Callable, jobs: Iterable[tuple[Hashable, tuple]], here: bool =
             _compare(expected, found, worker)
     # packed here, since errors while a worker unpacks a call are not reported
     calls = (joblib.delayed(_work_on)(expected, name, cloudpickle.dumps((work, arguments))) for name, arguments in jobs)
-    chosen = joblib.parallel_config(backend="dask", client=client) if client else nullcontext()
-    with chosen, warnings.catch_warnings():
+    options = {"client": client} if client else {"initializer": _end_with, "initargs": (os.getpid(),)}
+    with joblib.parallel_config(backend="dask" if client else "loky", **options), warnings.catch_warnings():
         for expectable in UNREMARKABLE:
             warnings.filterwarnings("ignore", expectable)
         pool = joblib.Parallel(n_jobs=cores(), return_as="generator_unordered", batch_size=1)
@@ -98,6 +101,19 @@ def _work_on(expected: dict, name: Hashable, packed: bytes) -> tuple:
     with _TURN, one_thread():
         work, arguments = cloudpickle.loads(packed)
         return name, _done(work, name, arguments)
+
+
+def _end_with(parent: int) -> None:
+    """Ends this worker seconds after its parent has ended, in whatever way: a worker of loky waits for minutes."""
+
+    def watch():
+        with suppress(psutil.Error):  # the parent is gone already
+            process = psutil.Process(parent)
+            while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(LOOK_AFTER)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @functools.cache

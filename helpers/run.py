@@ -18,7 +18,7 @@ import pandas as pd
 import papermill
 from tqdm import tqdm
 
-from helpers.data.request import folder_of
+from helpers.data.request import folder_of, study_command
 from helpers.data.task import DATASETS, NAMES, Task, load_task
 from helpers.device import describe, pick_device, return_memory
 from helpers.evaluation.evaluate import measure, to_measure
@@ -96,7 +96,7 @@ def release(models: int | None = None) -> None:
     check_count(models)
     for dataset, words in RELEASED.items():
         if not there(RESULTS / dataset / folder_of(words) / "measures.csv"):
-            print(f'{NAMES[dataset]} is left out: `make study DATASET={dataset} FORGET="{words}"` makes its results.')
+            print(f"{NAMES[dataset]} is left out: `{study_command(dataset, words)}` makes its results.")
             continue
         task = load_task(dataset, words)
         ensembles = every_ensemble(task, models, stored=True)

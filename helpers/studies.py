@@ -44,7 +44,7 @@ def open_study(name: str, method: str, task: Task, storage: str | None = None, l
         raise StudyError(f'STUDY_NAME = {name!r} names no study: set it to a word in quotes, for example "mnist".')
     if not isinstance(storage, str | None) or storage in ("sqlite://", "sqlite:///", "sqlite:///:memory:"):
         raise StudyError(f"STORAGE = {storage!r} is no address, or keeps no trial beyond this notebook: name a file.")
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # what ends a trial is raised: no need to print its stack too
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     identity = _identity(method, task)
     address = storage or f"sqlite:///{quote(str(STORAGE))}?timeout=60"  # seconds that it waits for other writers

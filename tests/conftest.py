@@ -5,13 +5,16 @@ Nothing is downloaded here: MNIST was fetched before (`make test` does), and whe
 Colored MNIST is decided by the fixture that makes it.
 """
 
+import ast
 import hashlib
 import os
+import re
 import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
@@ -113,6 +116,21 @@ def copy_repository(target: Path, archive: bool = False) -> Path:
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory):
     return copy_repository(tmp_path_factory.mktemp("work") / "why? a {copy} 5%20 ü")
+
+
+def readme_queries(path: Path) -> dict[str, pd.DataFrame]:
+    """What the README's block on the results frame gives for the frame at `path`: query -> table, none empty."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "measures.csv" in block]
+    names, found = {}, {}
+    for statement in ast.parse(block).body:
+        source = ast.unparse(statement).replace("data/report/measures.csv.gz", str(path))
+        if isinstance(statement, ast.Expr):
+            found[source] = eval(source, names)
+            assert len(found[source]) > 1 and not found[source].isna().all(axis=None)
+        else:
+            exec(source, names)
+    return found
 
 
 def same(a, b) -> bool:

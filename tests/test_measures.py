@@ -1,6 +1,7 @@
 """Measures over made-up ensembles with known answers: unlearned = retrained, unlearned = trained, forgets too much;
 and how stored ones are kept."""
 
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -8,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import SHORT
+from conftest import SHORT, readme_queries
 
 from helpers import parallel
 from helpers.evaluation import evaluate
@@ -18,7 +19,7 @@ from helpers.evaluation.evaluate import compare, in_place_of, measure, measures_
 from helpers.evaluation.frame import Rows, forgets_more, mean, null_of, values
 from helpers.evaluation.logits import Logits, parts_of
 from helpers.evaluation.measures import MEASURES, View, memorised
-from helpers.files import StudyError
+from helpers.files import StudyError, save_frame
 from helpers.models import ensembles
 from helpers.models.ensembles import BASELINES, baseline
 
@@ -65,6 +66,16 @@ def results():
         rows.add("samples", np.full(N, 100 if kind == "retrained" else 10))
         frames.append(rows.frame(TASK, kind))
     return with_derived(pd.concat(frames, ignore_index=True))
+
+
+def test_the_queries_of_the_readme_find_what_was_measured(results, tmp_path):
+    save_frame(tmp_path / "measures.csv.gz", results)
+    found = readme_queries(tmp_path / "measures.csv.gz")
+    assert len(found) == 4
+    for query, table in found.items():
+        measure, split, subset = re.findall("'(\\w+)'", query)
+        for kind, value in table.iloc[:, 0].items():
+            assert value == pytest.approx(mean(results, kind, measure, split, subset)), (query, kind)
 
 
 FORGET = [("train", "forget", ""), ("test", "forget", "")]

@@ -1,28 +1,33 @@
 """Tables and figures stand for any results; the pages' come from the frame that is committed, and what they name is
 there."""
 
-import ast
 import json
+import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import types
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
+from conftest import ROOT, readme_queries
 from programs import command, run_python
 from scipy.stats import ttest_1samp, ttest_rel
 
+from helpers.__main__ import parser
+from helpers.data.request import study_command
 from helpers.data.task import SUBSETS
 from helpers.evaluation.derived import with_derived
-from helpers.evaluation.frame import COLUMNS, Estimate, Rows, holm, jackknife, mean, null_of, select, values
-from helpers.files import StudyError, load_frame
+from helpers.evaluation.frame import COLUMNS, Estimate, Rows, ask, holm, jackknife, mean, null_of, select, values
+from helpers.files import StudyError, load_arrays, load_frame, save_arrays
 from helpers.models.cnn import LAYERS
 from helpers.report import export, figures, frontier, page, tables, words
+from helpers.report.summary import EXAMPLE_PARTS
 from helpers.unlearning import FRONTIER, METHODS
 
 COMMITTED = ROOT / "data" / "report" / "measures.csv.gz"
@@ -279,29 +284,66 @@ def test_what_a_page_names_is_there(name):
         assert {page for page in PAGES if page.startswith("docs/")} <= set(links) and asked and files
 
 
-def test_the_queries_of_the_readme_find_numbers():
-    """Every block that reads the frame: whatever an expression gives is numbers, as many as asked for, none missing."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    blocks = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "measures.csv" in block]
-    assert blocks
-    for block in blocks:
-        names, asked = {}, 0
-        for statement in ast.parse(block).body:
-            source = ast.unparse(statement).replace("data/report/measures.csv.gz", str(COMMITTED))
-            if not isinstance(statement, ast.Expr):
-                exec(source, names)
-                continue
-            found, asked = np.asarray(eval(source, names), dtype=float), asked + 1
-            assert found.size > 1 and np.isfinite(found).all(), source
-        assert asked and {"null", "gemu"} <= set(names["results"].kind)
-        types_of = names["results"].dtypes
-        assert all(pd.api.types.is_numeric_dtype(types_of[column]) for column in ("seed", "step", "value"))
-        kept = names["results"].drop(columns=["seed", "step"])
-        assert (kept["at"] == "").any() and not kept.isna().any(axis=None)
-        (shorter,) = re.findall(r"`(mean\(results.*?\))`", text)
-        sevens = names["results"].query("dataset == 'mnist' and kind == 'gemu' and measure == 'accuracy'")
-        sevens = sevens.query("split == 'test' and subset == 'neighbours'").value.mean()
-        assert eval(shorter, {"mean": mean} | names) == pytest.approx(sevens)
+def test_commands_that_messages_name_work():
+    """Every one in the code between two backticks: its target, its flags, its files and programs are there."""
+    code = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "helpers").rglob("*.py")))
+    named = set(re.findall(r"`((?:make|python|git|dask|pip) [^`{\"]+)", re.sub(r"\"\n +f?\"", "", code)))
+    makefile, checked = (ROOT / "Makefile").read_text(encoding="utf-8"), set()
+    for program, *rest in (shlex.split(each) for each in named):
+        checked.add(program)
+        if program == "make":
+            assert f"\n{rest[0]}:" in makefile, rest
+        elif program == "python":
+            parser(tunes=True).parse_args(rest[2:] or ["study"])
+        elif program == "git":
+            assert rest[0] == "checkout" and (ROOT / rest[1]).is_dir(), rest
+        else:
+            assert program == "pip" or shutil.which(program, path=str(Path(sys.executable).parent)), program
+    assert {"make", "python", "git", "dask"} <= checked
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="there is no make")
+@pytest.mark.parametrize("forget", ["class 7", "it's $HOME", 'a "b" `c`', r"100 % \ #1; a & b*", "x, then y", "ü{z}"])
+def test_words_arrive_as_they_were_given_to_make(forget):
+    """As the advice to compute other results says it, and from the environment."""
+    advised = study_command("fmnist", forget)
+    for shell, env in ((f"{advised} -n", {}), ("make -n study", {"FORGET": forget, "DATASET": "fmnist"})):
+        done = subprocess.run(shell, shell=True, cwd=ROOT, env=os.environ | env, capture_output=True, text=True)
+        (line,) = [line for line in done.stdout.splitlines() if "-m helpers study" in line]
+        found = parser(tunes=False).parse_args(shlex.split(line)[3:])
+        assert (found.dataset, found.forget, found.models) == ("fmnist", forget, None)
+
+
+def test_the_queries_of_the_readme_find_what_pandas_finds(committed):
+    """On the release's frame, read as the README says; `tests/test_measures.py` asks a frame of the present code."""
+    found = readme_queries(COMMITTED)
+    (reads,) = re.findall(r"`(pd\.read_csv\(path, .*?\))`", (ROOT / "README.md").read_text(encoding="utf-8"))
+    plain = eval(reads, {"pd": pd, "path": COMMITTED})
+    assert plain.astype(COLUMNS).equals(committed)
+    for query, table in found.items():
+        measure, split, subset = re.findall(r'[\'"](\w+)[\'"]', query)
+        for (dataset, forget), column in table.items():
+            rows = plain[(plain.measure == measure) & (plain.split == split) & (plain["at"] == "")]
+            rows = rows[(rows.subset == subset) & (rows.dataset == dataset) & (rows.forget == forget)]
+            usual = rows.groupby("kind").value.mean()
+            assert column.dropna().sort_index().to_dict() == pytest.approx(usual.sort_index().to_dict())
+    assert len(found) == 4 and {"null", "gemu"} <= set(plain.kind) and (plain["at"] == "").any()
+
+
+ASKED = {  # what is asked for -> what is said
+    ("acuracy", "test", "forget"): "no measure 'acuracy': did you mean 'accuracy'",
+    ("u_lira",): "u_lira has no such rows, .*one of: 'train', 'forget', ''; ",
+    ("accuracy", "test", "neighbors"): "'test', 'neighbours', ''",
+    ("weight_distance",): "'', '', 'conv1'",
+    ("curve", "", "", "repair"): "one value per step",
+}
+
+
+@pytest.mark.parametrize("asked", ASKED)
+def test_a_question_that_leaves_something_out_is_told_what_there_is(committed, asked):
+    """Instead of a mean over several quantities, or nothing."""
+    with pytest.raises(StudyError, match=ASKED[asked]):
+        ask(committed, *asked)
 
 
 def test_a_report_needs_nothing_but_the_committed_frame(tmp_path):
@@ -316,6 +358,24 @@ def test_a_report_needs_nothing_but_the_committed_frame(tmp_path):
     assert done.returncode == 0, done.stderr[-1000:]
     assert {name: (tmp_path / name).read_text(encoding="utf-8") for name in pages} == pages
     assert (tmp_path / "data" / "report" / "frontier.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("part", ["version", "date", "machine", "sources"])
+def test_a_release_that_lacks_a_part_is_told(tmp_path, monkeypatch, about, part):
+    shutil.copy(COMMITTED, tmp_path)
+    monkeypatch.setattr(page, "REPORT", tmp_path)
+    monkeypatch.setattr(page, "ABOUT", tmp_path / "release.json")
+    page.ABOUT.write_text(json.dumps({key: value for key, value in about.items() if key != part}), encoding="utf-8")
+    with pytest.raises(StudyError, match="release.json is missing or damaged: take the published one"):
+        page.released()
+
+
+@pytest.mark.parametrize("part", EXAMPLE_PARTS)
+def test_pictures_that_lack_a_part_are_told(tmp_path, part):
+    whole = load_arrays(COMMITTED.parent / "examples.npz", "", EXAMPLE_PARTS)
+    save_arrays(tmp_path / "examples.npz", **{name: value for name, value in whole.items() if name != part})
+    with pytest.raises(StudyError, match="make release"):
+        load_arrays(tmp_path / "examples.npz", page.REMEDY, EXAMPLE_PARTS)
 
 
 @pytest.mark.parametrize("dataset", ["mnist", "cmnist"])
@@ -409,8 +469,9 @@ def test_tables_tex_needs_booktabs_alone(committed, tmp_path):
 
 
 def test_a_name_with_signs_of_latex_stands_in_a_caption(committed):
-    one = committed[committed.dataset == "mnist"].assign(forget="my_list, 1 %")
-    assert r"forgotten: my\_list, 1 \%." in export.tables_tex(one)
+    one = committed[committed.dataset == "mnist"].assign(forget=r"100 %, &my_list #1 a^b {x} ~$5\z")
+    escaped = r"100 \%, \&my\_list \#1 a\textasciicircum{}b \{x\} \textasciitilde{}\$5\textbackslash{}z."
+    assert f"forgotten: {escaped}" in export.tables_tex(one)
 
 
 @pytest.mark.parametrize("name, mark", [("README.md", "results"), ("docs/speed.md", "performance")])

@@ -158,6 +158,58 @@ def test_damaged_published_lists_are_told_with_where_to_get_them(task, lists):
         request.read_ambiguous("test")
 
 
+TAKEN = ["plain", "Red 7", "class 3", "random 10", "crossbar, then class 3"]
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_a_list_whose_name_means_something_else_is_refused(digits, lists, name):
+    """Else the crossbar sevens, say, would be forgotten, and the list never read."""
+    shutil.copytree(request.DATA / "splits", lists, dirs_exist_ok=True)
+    (lists / f"{name}_train.txt").write_text("5\n")
+    with pytest.raises(StudyError, match=f"{name}_train.txt is not read.*rename the list"):
+        task_of(digits, name.upper())
+    assert task_of(digits, "class 7").request.name == "class 7"
+
+
+TYPED = {  # as people type it -> as it is called
+    " Crossbar ": "crossbar",
+    "CLASS  7": "class 7",
+    "random 1%": "random 1 %",
+    "Random 01.50 percent, seed 3": "random 1.5 % seed 3",
+    "random 500 seed 0": "random 500",
+    "class 3,then class 7": "class 3, then class 7",
+    "class 3 , Then  CLASS 7": "class 3, then class 7",
+    "class 3 then class 7 then random 5": "class 3, then class 7, then random 5",
+}
+
+
+@pytest.mark.parametrize("typed", TYPED)
+def test_words_are_taken_as_people_type_them(digits, typed):
+    found = task_of(digits, typed)
+    assert found.request.name == TYPED[typed]
+    assert found.fingerprint == task_of(digits, TYPED[typed]).fingerprint
+
+
+def test_two_random_parts_that_differ_have_two_names(task):
+    """A share is kept to its last digit: these are 6,001 and 6,002 samples."""
+    amounts = ("10.00249", "10.0025", "10.002500001", "10.0025000000000001")
+    found = [task_of(task.data, f"random {amount} %") for amount in amounts]
+    assert [int(each.forget["train"].sum()) for each in found] == [6001, 6002, 6002, 6002]
+    assert len({each.request.name for each in found}) == len({each.folder for each in found}) == 4
+    assert found[0].fingerprint != found[1].fingerprint == found[2].fingerprint  # equal masks are one forget set
+
+
+def test_what_is_wrong_with_a_random_part_is_told(digits):
+    for typed, told in {
+        "random 1.5": 'write "random 1.5 %"',
+        "random 5 seed 99999999999999999999999": "at most 18 digits",
+        "random 3000": "must be from 1 to 2,999",
+        "random 0.001 %": "must be from 1 to 2,999",
+    }.items():
+        with pytest.raises(StudyError, match=told):
+            task_of(digits, typed)
+
+
 NONSENSE = ["", None, 7, "nonsense", "class 12", "class", "random 0 %", "random 100 %", "random 1.5", "red", "../x"]
 
 

@@ -17,7 +17,7 @@ from programs import Program, run_python
 
 from helpers import files
 from helpers.data import mnist
-from helpers.files import StudyError
+from helpers.files import StudyError, load_torch
 from helpers.models import ensembles
 from helpers.report import requests
 
@@ -113,8 +113,15 @@ def test_a_damaged_model_is_named_and_nothing_else_is_touched(workshop, tmp_path
         "foreign": b"PK\x03\x04" + bytes(1000),
         "swapped": other,
     }
+    whole = load_torch(files[1], "")
+    for part in whole:  # a file without its record, ...
+        torch.save({name: value for name, value in whole.items() if name != part}, tmp_path / f"without {part}")
+    torch.save(whole | {"state": dict(list(whole["state"].items())[1:])}, tmp_path / "without a layer")
+    torch.save(whole | {"record": {"seconds": 1.0}}, tmp_path / "without samples")
+    torch.save(list(whole), tmp_path / "a list")
     for name, content in damages.items():
         (tmp_path / name).write_bytes(content)
+    damages = sorted(path.name for path in tmp_path.iterdir())
     stamps = [path.stat().st_mtime_ns for path in (files[0], files[2])]
     code = (
         SETUP
@@ -122,7 +129,7 @@ def test_a_damaged_model_is_named_and_nothing_else_is_touched(workshop, tmp_path
 import shutil
 from pathlib import Path
 from helpers.files import StudyError
-for name in {list(damages)}:
+for name in {damages}:
     shutil.copy(Path({str(tmp_path)!r}) / name, {str(files[1])!r})
     try:
         baseline("trained", task, 3, stored=True).models
@@ -133,6 +140,7 @@ for name in {list(damages)}:
     try:
         sentences = run_python(workshop, code).stdout.strip().splitlines()
         assert len(sentences) == len(damages)
+        assert len(damages) == 13
         assert all("001.pt" in sentence and "ALLREADY_TRAINED = False" in sentence for sentence in sentences)
         assert [path.stat().st_mtime_ns for path in (files[0], files[2])] == stamps
     finally:
@@ -175,7 +183,8 @@ RESULTS = (
 import shutil
 from helpers.evaluation.evaluate import measures_path
 from helpers.evaluation.logits import logits_of
-from helpers.files import StudyError
+import numpy as np
+from helpers.files import StudyError, load_arrays
 every = [baseline(kind, task, 2, stored=False) for kind in ("untrained", "trained", "retrained", "again")]
 every.append(unlearned("ascent", task, 2, stored=False))
 right = measure(task, *every)
@@ -206,6 +215,9 @@ attempt("number", lambda: load(3))
 logits = path.with_name("000-logits-1.npz")
 swap = lambda path: shutil.copy(path.with_name("001-logits-1.npz"), path)
 spoilt("logits", logits, swap, lambda: logits_of(every[4], task))
+for part in ("of", "test", "forget_train", "retain_train"):
+    kept = {name: value for name, value in load_arrays(logits, "").items() if name != part}
+    spoilt(f"{part} missing", logits, lambda path: np.savez(path, **kept), lambda: logits_of(every[4], task))
 """
 )
 
@@ -213,12 +225,13 @@ spoilt("logits", logits, swap, lambda: logits_of(every[4], task))
 def test_results_and_logits_that_are_damaged_or_of_other_models_are_refused(workshop):
     done = run_python(workshop, RESULTS)
     assert done.returncode == 0, done.stderr[-1000:]
-    same, cut, flipped, kind, number, logits = [line for line in done.stdout.splitlines() if line]
+    same, cut, flipped, kind, number, logits, *lacking = [line for line in done.stdout.splitlines() if line]
     assert same == "same True"
     assert all("is damaged" in line and "delete this file" in line for line in (cut, flipped))
     assert kind.startswith("kind refused: ") and "holds the measures of another kind" in kind
     assert number.startswith("number refused: Only 2 of 3 Gradient Ascent models") and "N_MODELS = 3" in number
     assert logits.startswith("logits refused: ") and "delete this file and run the cell again" in logits
+    assert len(lacking) == 4 and all("missing refused: " in line and "delete this file" in line for line in lacking)
 
 
 def test_unlearned_models_belong_to_the_code_that_made_them(workshop):

@@ -9,13 +9,15 @@
 | "NAME" | the samples listed in data/splits/NAME_train.txt and, if it is there, NAME_test.txt |
 | "crossbar, then class 3" | one after the other: `load_task` takes such words apart |
 
-A list has one index per line, in its split of MNIST (Colored MNIST has MNIST's) or of the data set; `#` begins a
-comment.
+Spaces do not matter, nor does case except in the name of a list. A list has one index per line, in its split of MNIST
+(Colored MNIST has MNIST's) or of the data set; `#` begins a comment.
 """
 
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 import torch
@@ -30,10 +32,11 @@ FEATURE_CLASS = 7
 SIDES = ("crossbar", "plain")
 DEFAULT = SIDES[0]
 THEN = ", then "
+THEN_TYPED = re.compile(r"\s*,\s*then\s+|\s+then\s+", re.IGNORECASE)
 MNIST_SIZES = {"train": 60_000, "test": 10_000}  # of MNIST, where a list says nothing else
 KNOWN = (
-    '"crossbar", "plain", "class 7", "random 1 %", on Colored MNIST "red" or "red 7", or NAME of a list '
-    "data/splits/NAME_train.txt"
+    '"crossbar", "plain", "class 7", "random 1 %", on Colored MNIST "red" or "red 7", NAME of a list '
+    'data/splits/NAME_train.txt, or "A, then B" of two of these'
 )
 
 
@@ -62,6 +65,7 @@ def request_of(words: str, data: Dataset) -> Request:
     if not isinstance(words, str) or not words.strip():
         raise StudyError(f"FORGET = {words!r} names nothing: choose {KNOWN}.")
     words = " ".join(words.split())
+    refuse_hidden_list(words)
     for pattern, make in PATTERNS.items():
         if match := re.fullmatch(pattern, words, re.IGNORECASE):
             found = make(data, *match.groups())
@@ -71,6 +75,15 @@ def request_of(words: str, data: Dataset) -> Request:
     if found.forget["train"].all():
         raise StudyError(f"FORGET = {words!r} names every training sample: leave some to retain.")
     return found
+
+
+def refuse_hidden_list(words: str) -> None:
+    """StudyError where a list of one's own has a name that means something else, so that nothing would read it."""
+    words = " ".join(words.split())
+    means = THEN_TYPED.search(words) or any(re.fullmatch(each, words, re.IGNORECASE) for each in list(PATTERNS)[:-1])
+    for path in LISTS.glob("*_train.txt") if means else ():
+        if path.name.lower() == f"{words}_train.txt".lower() and path != list_path("train"):
+            raise StudyError(f'{shown(path)} is not read, since "{words}" already has a meaning: rename the list.')
 
 
 def _feature(data: Dataset, side: str) -> Request:
@@ -106,13 +119,15 @@ def _class_number(data: Dataset, word: str) -> int:
 
 
 def _random(data: Dataset, amount: str, percent: str | None, seed: str | None) -> Request:
-    n, seed = len(data.train), int(seed or 0)
-    share, count = float(amount), round(float(amount) * n / 100) if percent else float(amount)
-    if not 0 < count < n or count != int(count):
-        raise StudyError(
-            f'FORGET = "random {amount}{" %" * bool(percent)}" must be from 1 to {n - 1:,} of the {n:,} samples.'
-        )
-    words = f"{share:.12g} %" if percent else f"{int(count)}"
+    n, exact, seed = len(data.train), Decimal(amount), int(seed or 0)
+    count, unit = (round(exact * n / 100), " %") if percent else (exact, "")
+    if count != int(count):
+        raise StudyError(f'FORGET = "random {amount}" is no number of samples: write "random {amount} %" for a share.')
+    if not 0 < count < n:
+        raise StudyError(f'FORGET = "random {amount}{unit}" must be from 1 to {n - 1:,} of the {n:,} samples.')
+    if seed >= 2**63:
+        raise StudyError(f'FORGET = "random ... seed {seed}": take a seed of at most 18 digits.')
+    words = f"{exact.normalize():f}{unit}"  # every digit: two amounts never have one name
     title = f"a random {words} of the training set" if percent else f"{words} random training samples"
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     forget = {split: torch.zeros(len(data.split(split)), dtype=torch.bool) for split in SPLITS}
@@ -149,10 +164,15 @@ def _listed(data: Dataset, name: str) -> Request:
 PATTERNS: dict[str, Callable[..., Request]] = {  # the first that fits the words makes the request
     "(crossbar|plain)": _feature,
     "class (.+)": _class,
-    r"random (\d+(?:\.\d+)?)( ?%)?(?: seed (\d+))?": _random,
+    r"random (\d+(?:\.\d+)?)( ?%| percent)?(?:,? seed (\d+))?": _random,
     f"({'|'.join(COLOURS)})(?: (.+))?": _colour,
     "(.+)": _listed,
 }
+
+
+def study_command(dataset: str, words: str) -> str:
+    """What computes the results of a data set and request, to be typed in a shell."""
+    return f"make study DATASET={dataset} FORGET={shlex.quote(words)}"
 
 
 def list_path(split: str, name: str = "crossbar") -> Path:

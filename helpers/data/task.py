@@ -13,7 +13,7 @@ from torch import Tensor
 
 import helpers.data
 from helpers.data.dataset import SPLITS, Dataset, Source, Split
-from helpers.data.request import DEFAULT, THEN, Request, folder_of, request_of
+from helpers.data.request import DEFAULT, THEN, THEN_TYPED, Request, folder_of, refuse_hidden_list, request_of
 from helpers.device import return_memory
 from helpers.files import StudyError, fingerprint
 from helpers.sizes import QUICK, SIZES
@@ -150,11 +150,12 @@ def load_data(dataset: str) -> Dataset:
 
 def task_of(data: Dataset, words: str) -> Task:
     """The task of a data set that is loaded already; as `load_task`."""
-    first, then, last = words.rpartition(THEN) if isinstance(words, str) else ("", "", words)
+    *first, last = THEN_TYPED.split(words) if isinstance(words, str) else [words]
     request = request_of(last, data)
-    if not then:
+    if not first:
         return Task(data, request, request.forget)
-    before = task_of(data, first)
+    refuse_hidden_list(words)
+    before = task_of(data, THEN.join(first))
     forget = {split: request.forget[split] | before.forget[split] for split in SPLITS}
     if torch.equal(forget["train"], before.forget["train"]):
         raise StudyError(f"FORGET = {words!r}: nothing is left of {request.title} after what comes before it.")

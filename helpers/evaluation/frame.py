@@ -15,6 +15,7 @@ distribution (`nulls.py`) |
 | value | the number |
 """
 
+import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ import pandas as pd
 from scipy.stats import bootstrap, norm, t
 
 from helpers.data.task import Task
-from helpers.files import DATA
+from helpers.files import DATA, StudyError, load_frame
 
 RESULTS = DATA / "results"
 WITHOUT = "_without"  # at the end of a measure's name: its mean without the models of that seed
@@ -58,8 +59,32 @@ def results_folder(task: Task) -> Path:
     return RESULTS / task.data.name / task.folder
 
 
+def read_results(path: str | Path) -> pd.DataFrame:
+    """A stored results frame: measures.csv.gz of a release, measures.csv of a run."""
+    return load_frame(Path(path), COLUMNS, "give the path of a file that `make study` or `make release` wrote.")
+
+
+def ask(results: pd.DataFrame, measure: str, split="", subset="", at="") -> pd.DataFrame:
+    """The mean of a measure over the models or draws: a row per kind, a column per data set and request.
+
+    It is never taken over splits, subsets, layers or quantiles: StudyError where these are left out, with those that
+    there are, and for an unknown measure, with the nearest."""
+    every = select(results, measure, None, None, None)
+    if every.empty:
+        names = sorted(set(results.measure))
+        near = difflib.get_close_matches(str(measure), names, 1, 0.4) or names[:1]
+        raise StudyError(f"The frame has no measure {measure!r}: did you mean {near[0]!r}?")
+    found = select(every, measure, split, subset, at)
+    if found.empty or measure == "curve":
+        places = every[["split", "subset", "at"]].drop_duplicates().to_numpy().tolist()
+        told = "; ".join(", ".join(repr(word) for word in place) for place in places[:30])
+        why = "has one value per step: use select" if measure == "curve" else "has no such rows"
+        raise StudyError(f"{measure} {why}, with split, subset and at as one of: {told}.")
+    return found.pivot_table("value", "kind", ["dataset", "forget"], "mean", sort=False)
+
+
 def select(results: pd.DataFrame, measure: str, split="", subset="", at="", kinds=None) -> pd.DataFrame:
-    """The rows of one measure; kinds: these alone, in this order. A split or subset of None takes all."""
+    """The rows of one measure; kinds: these alone, in this order. None takes every split, subset or `at`."""
     found = results[results.measure == measure]
     for column, wanted in (("split", split), ("subset", subset), ("at", at)):
         if wanted is not None:

@@ -73,8 +73,8 @@ def _owner(ensemble: Ensemble, place: int) -> np.ndarray:
 
 def _read(path: Path, ensemble: Ensemble, place: int) -> dict[str, np.ndarray]:
     remedy = "delete this file and run the cell again."
-    found = load_arrays(path, remedy)
-    if not np.array_equal(found.get("of"), _owner(ensemble, place)):
+    found = load_arrays(path, remedy, ("of", *PARTS))
+    if not np.array_equal(found["of"], _owner(ensemble, place)):
         raise StudyError(f"{shown(path)} holds the logits of other models than its path says: {remedy}")
     return found
 

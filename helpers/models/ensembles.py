@@ -22,7 +22,7 @@ from tqdm import tqdm
 from helpers.data.task import Task
 from helpers.device import describe, pick_device, return_memory
 from helpers.files import DATA, StudyError, code_fingerprint, fingerprint, load_torch, locked, save_torch, shown, there
-from helpers.models.cnn import CNN, new_model
+from helpers.models.cnn import CNN, LAYERS, new_model
 from helpers.models.training import RECIPE, Recipe, Stopwatch, train
 from helpers.parallel import compute
 from helpers.progress import advance, making, progress
@@ -33,6 +33,8 @@ FEWEST_MODELS = 2  # of an ensemble
 AGAIN = "again"  # as many more retrained models, of other seeds: what a method as good as retraining would be
 BASELINES = {"untrained": "Untrained", "trained": "Trained", "retrained": "Retrained", AGAIN: "Retrained again"}
 BASELINES_NOTEBOOK = "netcomp_compare.ipynb"
+PARTS = ("identity", "seed", "made", "state", "record")  # of a model's file
+WEIGHTS = {f"{layer}.{part}" for layer in LAYERS for part in ("weight", "bias")}
 WeightsAndRecord = tuple[dict[str, Tensor], dict]  # what making a model returns
 
 
@@ -70,9 +72,10 @@ class Ensemble:
         unlearning, `curves` and `noise`; `made`, by what. StudyError where it is damaged or of another model."""
         path = self.kind.path(self.seeds[place])
         remedy = f"delete this file and compute the {self.kind.title} models again with ALLREADY_TRAINED = False."
-        content = load_torch(path, remedy)
-        expected = (self.kind.identity, self.seeds[place])
-        if not isinstance(content, dict) or (content.get("identity"), content.get("seed")) != expected:
+        content = load_torch(path, remedy, PARTS)
+        if set(content["state"]) != WEIGHTS or not {"seconds", "samples"} <= set(content["record"]):
+            raise StudyError(f"{shown(path)} lacks a part of its model: {remedy}")
+        if (content["identity"], content["seed"]) != (self.kind.identity, self.seeds[place]):
             raise StudyError(f"{shown(path)} holds a model of another kind or seed than its path says: {remedy}")
         return content
 

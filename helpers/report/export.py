@@ -1,7 +1,5 @@
 """What others take along: the frame as CSV, the main tables as LaTeX."""
 
-import re
-
 import pandas as pd
 from IPython.display import Markdown
 
@@ -9,6 +7,11 @@ from helpers.data.task import Task
 from helpers.evaluation.frame import results_folder
 from helpers.files import StudyError, shown, written_whole
 from helpers.report.tables import measures_table, over, overview_table
+
+LATEX = str.maketrans(  # the ten characters that mean something else in LaTeX
+    {each: f"\\{each}" for each in "%&#_${}"}
+    | {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
+)
 
 
 def export(results: pd.DataFrame, task: Task) -> Markdown:
@@ -34,7 +37,7 @@ def tables_tex(results: pd.DataFrame) -> str:
         escaped = (
             table.data.style.format(escape="latex").format_index(escape="latex").format_index(escape="latex", axis=1)
         )
-        caption = re.sub(r"([%&#_$])", r"\\\1", over(results))  # which pandas takes as it is
+        caption = over(results).translate(LATEX)  # which pandas takes as it is
         texts.append(escaped.to_latex(caption=caption, hrules=True, label=f"tab:{label}", column_format=columns))
     return "% \\usepackage{booktabs}\n" + "\n".join(texts).replace("||", r"$\|$").replace("±", r"$\pm$").replace(
         "–", "--"

@@ -12,7 +12,7 @@ from helpers.evaluation.frame import COLUMNS, headline, mean
 from helpers.files import DATA, ROOT, StudyError, load_arrays, load_frame, shown, written_whole
 from helpers.report.frontier import frontier
 from helpers.report.style import save_figure
-from helpers.report.summary import EXAMPLES, summary
+from helpers.report.summary import EXAMPLE_PARTS, EXAMPLES, summary
 from helpers.report.tables import NONE, best_plain, in_short, kinds_in, models_in, overview_table
 from helpers.report.words import conclusions
 from helpers.unlearning import METHODS, TITLES
@@ -39,7 +39,7 @@ def report() -> None:
     }
     save_figure(frontier(results), REPORT / "frontier.png")
     try:
-        shown_above = summary(first_of(results, about), load_arrays(REPORT / EXAMPLES, REMEDY))
+        shown_above = summary(first_of(results, about), load_arrays(REPORT / EXAMPLES, REMEDY, EXAMPLE_PARTS))
         for suffix in ("png", "svg"):
             save_figure(shown_above, REPORT / f"summary.{suffix}")
     except StudyError as error:
@@ -53,8 +53,9 @@ def released() -> tuple[pd.DataFrame, dict]:
     """The results frame of the release in data/report/, and what made it (release.json)."""
     results = load_frame(REPORT / "measures.csv.gz", COLUMNS, REMEDY)
     try:
-        return results, json.loads(ABOUT.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        about = json.loads(ABOUT.read_text(encoding="utf-8"))
+        return results, {key: about[key] for key in ("version", "date", "machine", "sources")}
+    except (OSError, ValueError, KeyError, TypeError):
         raise StudyError(f"{shown(ABOUT)} is missing or damaged: {REMEDY}") from None
 
 

@@ -7,6 +7,7 @@ from IPython.display import Markdown
 from matplotlib.ticker import FixedLocator
 from pandas.io.formats.style import Styler
 
+from helpers.data.request import study_command
 from helpers.data.task import NAMES, Task, task_of
 from helpers.evaluation.evaluate import measure
 from helpers.evaluation.frame import COLUMNS, headline, mean, results_folder
@@ -27,7 +28,7 @@ def stored_results(task: Task) -> pd.DataFrame:
     if not there(path):
         raise StudyError(
             f"There are no results of {NAMES[task.data.name]}, forgotten: {task.request.name}: "
-            f'run `make study DATASET={task.data.name} FORGET="{task.request.name}"` first.'
+            f"run `{study_command(task.data.name, task.request.name)}` first."
         )
     last = load_frame(path, COLUMNS, "delete it, and run `make study` again.")
     n = models_in(last[last.kind == "retrained"])
@@ -46,7 +47,7 @@ def stored_requests(task: Task) -> tuple[dict[str, pd.DataFrame], list[str]]:
         try:
             found[words] = stored_results(other)
         except StudyError:
-            missing.append(f'`make study DATASET={task.data.name} FORGET="{words}"`')
+            missing.append(f"`{study_command(task.data.name, words)}`")
     return found, missing
 
 

@@ -13,6 +13,7 @@ from helpers.report.style import Figure, empty
 from helpers.unlearning import TITLES
 
 EXAMPLES = "examples.npz"  # in data/report/
+EXAMPLE_PARTS = ("dataset", "pictures", "labels", "kinds", "votes", "models")
 KINDS = ("trained", "retrained", "gemu", "gefeu", "ascent", "reset")
 SHOWN = 8  # pictures
 WIDTH = 8.8  # inches: a README shows about 880 pixels
@@ -29,7 +30,7 @@ def examples(task: Task, ensembles: list[Ensemble]) -> dict[str, np.ndarray]:
 def summary(results: pd.DataFrame, shown: dict[str, np.ndarray]) -> Figure:
     """Top: pictures with what models read in them; below: the frontier's panels for their data set. shown: as
     `examples` gives it; StudyError where it is of a data set that `results` has not."""
-    dataset = str(shown["dataset"][0]) if "dataset" in shown else ""
+    dataset = str(shown["dataset"][0])
     mine = results[results.dataset == dataset]
     if mine.empty:
         raise StudyError(f"data/report/{EXAMPLES} belongs to another release than the measures: run `make release`.")
