@@ -70,6 +70,7 @@ def tune(method: str, study: str | None, dataset: str, forget: str, trials: int,
 
 
 def main() -> None:
+    sys.stdout.reconfigure(errors="replace")  # a terminal that has no sign for "±" shows "?"
     options = vars(parser("tune" in sys.argv[1:2]).parse_args())
     command = options.pop("command")
     if command in ("study", "refresh", "tune"):

@@ -106,9 +106,9 @@ def unreadable(path: Path, error: OSError) -> StudyError:
     return StudyError(f"{shown(path)} cannot be read ({error.strerror or error}): allow reading it and its folder.")
 
 
-def unwritable(path: Path, error: OSError) -> StudyError:
+def unwritable(path: Path, error: Exception) -> StudyError:
     return StudyError(
-        f"{shown(path)} could not be written ({error.strerror or error}): "
+        f"{shown(path)} could not be written ({getattr(error, 'strerror', None) or error}): "
         "free some space or allow writing there, and run the cell again."
     )
 
@@ -143,7 +143,7 @@ def locked(path: Path):
         except Timeout:
             print(f"Waiting for another process that works on {shown(path)} (interrupting loses nothing).", flush=True)
             lock.acquire()
-    except OSError as error:
+    except (OSError, NotImplementedError) as error:  # the latter where a file system knows no locks
         raise unwritable(path, error) from None
     try:
         for left in path.glob(".*.part"):

@@ -1,6 +1,7 @@
 """Tables and figures stand for any results; the pages' come from the frame that is committed, and what they name is
 there."""
 
+import ast
 import json
 import os
 import re
@@ -282,6 +283,23 @@ def test_what_a_page_names_is_there(name):
     assert not missing and set(asked) <= set(targets), (missing, asked)
     if name == "README.md":
         assert {page for page in PAGES if page.startswith("docs/")} <= set(links) and asked and files
+
+
+CALLED = {"jupyter", "jupyterlab", "jinja2", "tabulate", "psycopg", "pytest-xdist", "ruff", "pytest"}  # not imported
+IMPORTED_AS = {"PIL": "pillow", "sklearn": "scikit-learn", "IPython": "ipython"}
+
+
+def test_every_package_that_is_used_is_pinned_and_no_other():
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    pinned = {re.split(r"\[|==", line)[0] for line in lines if re.fullmatch(r"[\w-]+(\[\w+\])?==[\w.]+", line)}
+    assert {line for line in lines if line.split("[")[0].split("==")[0] not in pinned and line[0] != "#"} == {"-e ."}
+    used = set()
+    for path in [*(ROOT / "helpers").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [each.name for each in node.names] if isinstance(node, ast.Import) else []
+            used |= {name.partition(".")[0] for name in [*names, getattr(node, "module", None)] if name}
+    used -= {*sys.stdlib_module_names, "helpers"}
+    assert {IMPORTED_AS.get(name, name) for name in used} | CALLED == pinned
 
 
 def test_commands_that_messages_name_work():

@@ -5,6 +5,8 @@ import os
 import pickle
 import random
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -99,6 +101,21 @@ def test_of_two_at_once_one_waits_and_finds_the_models(workshop):
     runs = [Program(workshop, patience + TRAIN.format(n=6)) for _ in range(2)]
     assert [run.wait(timeout=200) for run in runs] == [0, 0]
     assert len(states(workshop)) == 6 and sum("Waiting for another process" in run.stdout for run in runs) == 1
+
+
+def test_a_terminal_without_a_sign_shows_another(workshop):
+    """As where the locale is C or ISO-8859-1; in a new interpreter, since a forked one has its streams already."""
+    mine = workshop / "data" / "splits" / "Sève – 7_train.txt"
+    mine.write_text("\n".join(map(str, range(100))), encoding="utf-8")
+    for encoding in ("ascii", "iso-8859-1"):
+        done = subprocess.run(
+            [sys.executable, "-m", "helpers", "data", "--forget", "Sève – 7"],
+            cwd=workshop,
+            env=os.environ | {"PYTHONIOENCODING": encoding},
+            capture_output=True,
+        )
+        assert done.returncode == 0 and 'the list "S' in done.stdout.decode(encoding), done.stderr
+    mine.unlink()
 
 
 def test_a_damaged_model_is_named_and_nothing_else_is_touched(workshop, tmp_path):
