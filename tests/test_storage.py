@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,30 @@ def test_a_terminal_without_a_sign_shows_another(workshop):
         )
         assert done.returncode == 0 and 'the list "S' in done.stdout.decode(encoding), done.stderr
     mine.unlink()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a terminal of Unix")
+@pytest.mark.parametrize("command, told", [("study", "command goes on"), ("tune gemu --trials 30", "without --trials")])
+def test_after_ctrl_c_the_last_line_says_what_to_do(workshop, command, told):
+    """On a terminal, whose Ctrl-C reaches the workers too; while models are trained."""
+    import pty
+
+    clear(workshop)
+    main, side = pty.openpty()
+    run = subprocess.Popen(
+        ["setsid", "--ctty", sys.executable, "-m", "helpers", *command.split(), "--dataset", "cmnist"],
+        cwd=workshop, stdin=side, stdout=side, stderr=side, env=os.environ | {"LOKY_MAX_CPU_COUNT": "2"},
+    )  # fmt: skip
+    os.close(side)
+    wait_for(lambda: states(workshop), 100)
+    os.write(main, b"\x03")
+    screen = ""
+    with suppress(OSError):  # at the end
+        while part := os.read(main, 10_000).decode(errors="replace"):
+            screen += part
+    os.close(main)
+    assert run.wait(30) == 130 and "Traceback" not in screen, screen[-3000:]
+    assert told in screen.strip().splitlines()[-1], screen[-3000:]
 
 
 def test_a_damaged_model_is_named_and_nothing_else_is_touched(workshop, tmp_path):
