@@ -33,7 +33,7 @@ def parser(tunes: bool) -> argparse.ArgumentParser:
     release.add_argument("--models", type=int, help="models of each kind; default: as in the notebooks")
     command("report", "writes the README's and docs/results.md's numbers and figures from data/report/")
     tune = command("tune", "works on an Optuna study; several processes and machines can do so at once")
-    tune.add_argument("method", choices=_methods() if tunes else None)
+    tune.add_argument("method", choices=_methods() if tunes else None, help="or all: as many trials as each deserves")
     tune.add_argument("--study", help="its name; default: DATASET-METHOD, DATASET-REQUEST-METHOD")
     tune.add_argument("--dataset", default="mnist")
     tune.add_argument("--forget", default="crossbar", help=FORGET)
@@ -43,9 +43,9 @@ def parser(tunes: bool) -> argparse.ArgumentParser:
 
 
 def _methods() -> tuple[str, ...]:
-    from helpers.unlearning import METHODS
+    from helpers.unlearning import FRONTIER, METHODS
 
-    return tuple(METHODS)
+    return ("all", *METHODS, *FRONTIER)
 
 
 def describe(dataset: str, forget: str | None) -> str:
@@ -58,13 +58,18 @@ def describe(dataset: str, forget: str | None) -> str:
 def tune(method: str, study: str | None, dataset: str, forget: str, trials: int, storage: str | None) -> None:
     """Runs trials of a study, or joins another process that does, and prints the best trial."""
     from helpers import studies
-    from helpers.data.request import DEFAULT
     from helpers.data.task import load_task
+    from helpers.files import StudyError
     from helpers.report.studies import chosen_table
 
     task = load_task(dataset, forget)
-    side = "" if task.request.name == DEFAULT else f"-{task.folder}"
-    opened = studies.open_study(study or f"{dataset}{side}-{method}", method, task, storage or None, trials < 1)
+    if method == "all":
+        if study or trials:
+            raise StudyError("tune all takes no --study and no --trials: each study has its own.")
+        print(chosen_table(studies.tune_all(task, storage or None)).data.T.to_markdown())
+        return
+    name = study or studies.study_name(method, task)
+    opened = studies.open_study(name, method, task, storage or None, trials < 1)
     studies.run_trials(opened, trials, method, task, join=trials < 1)
     print(chosen_table({method: opened}).data.T.to_markdown())
 

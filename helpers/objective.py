@@ -11,6 +11,7 @@ tell bad ones. So settings are measured on 4 models, then on 10, then on all 20,
 over the same models finds them worse than the best so far (the rank test of Optuna's WilcoxonPruner cannot do so at
 this level on 4). Their value is then the best goal plus the mean paired difference; the sampler learns from it too."""
 
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -27,8 +28,7 @@ from helpers.models.ensembles import Ensemble, baseline, model_of, state_of
 from helpers.models.training import RECIPE, predict
 from helpers.parallel import compute
 from helpers.sizes import SIZES
-from helpers.unlearning import METHODS, unlearn, unlearning_data
-from helpers.unlearning.method import searched
+from helpers.unlearning import method_of, unlearn, unlearning_data
 
 FIRST_SEED = 100_000  # of the tuning models: no reported model has such a seed
 WEIGHT = 10.0  # of a percentage point of accuracy, in % of the energy gap
@@ -40,8 +40,8 @@ GOAL = "energy gap left open, % + 10 x percentage points lost + 10 x percentage 
 
 def suggest(trial: optuna.trial.BaseTrial, method: str) -> Any:
     """A method's settings, every searched field drawn from its range by the trial."""
-    default, drawn = METHODS[method].settings, {}
-    for name, about in searched(default).items():
+    default, drawn = method_of(method).settings, {}
+    for name, about in method_of(method).searched.items():
         if about["choices"]:
             drawn[name] = trial.suggest_categorical(name, list(about["choices"]))
         else:
@@ -62,14 +62,15 @@ def best_trial(study: optuna.Study) -> FrozenTrial | None:
 
 
 class Objective:
-    """The goal of a trial. Makes and stores tuning models that are missing. StudyError for a sequence of requests."""
+    """The goal of a trial. Makes and stores tuning models that are missing, from the seed `first` on. StudyError for a
+    sequence of requests."""
 
-    def __init__(self, method: str, task: Task):
+    def __init__(self, method: str, task: Task, first: int = FIRST_SEED):
         if task.before:
             raise StudyError(f'FORGET = "{task.request.name}": tune on one of these requests, not on a sequence.')
-        self.method, self.task, n = method, tuning_task(task), SIZES.tuning_models
+        self.method, self.task, self.first, n = method, tuning_task(task), first, SIZES.tuning_models
         self.looks = [*(look for look in LOOKS if look < n), n]
-        which = {"task": self.task, "n": n, "stored": False, "first": FIRST_SEED}
+        which = {"task": self.task, "n": n, "stored": False, "first": first}
         trained, retrained = baseline("trained", **which), baseline("retrained", **which)
         self.states = [state_of(model) for model in trained.models]
         self.samples = unlearning_data(self.task, RECIPE).samples(1.0)
@@ -83,28 +84,28 @@ class Objective:
         self.reached = self._accuracies(_logits(retrained, held_out)).mean(1, keepdims=True)
 
     def __call__(self, trial: optuna.Trial) -> float:
-        """The trial's attribute "measured" keeps the goals, one for each model that was measured, and as means over
-        these: gap, the energy gap closed in %; lost and lost_class, in percentage points; cost, the share of the
-        samples that retraining sees."""
+        """The trial's attribute "measured" keeps what `told` gives of the models that were measured."""
         settings, before = suggest(trial, self.method), best_trial(trial.study)
         best = before and before.user_attrs["measured"]["goals"]
         parts = np.empty((3, 0))
         for look in self.looks:
             batch, cost = self._measure(settings, range(parts.shape[1], look))
             parts = np.hstack([parts, batch])
-            goals = parts[0] + WEIGHT * (parts[1] + parts[2])
-            if best and ttest_rel(goals, best[:look], alternative="greater").pvalue < LEVEL:
+            goals = _goals(parts)
+            if best and _worse(goals, best[:look]):
                 break
-        left, lost, lost_class = parts.mean(1).tolist()
-        means = {"gap": 100 - left, "lost": lost, "lost_class": lost_class, "cost": cost}
-        trial.set_user_attr("measured", {"goals": goals.tolist()} | means)
+        trial.set_user_attr("measured", told(parts, cost))
         return float(np.mean(best) + np.mean(goals - best[:look]) if best else np.mean(goals))
 
-    def _measure(self, settings: Any, models: range) -> tuple[np.ndarray, float]:
+    def all_models(self, settings: Any) -> dict:
+        """What `told` gives of these settings on all tuning models, on every core."""
+        return told(*self._measure(settings, range(self.looks[-1]), here=False))
+
+    def _measure(self, settings: Any, models: range, here: bool = True) -> tuple[np.ndarray, float]:
         """The parts of the goal [3, N]: energy gap left open, % and both losses, percentage points; and the cost."""
-        jobs = ((i, (self.method, self.task, settings, FIRST_SEED + i, self.states[i])) for i in models)
+        jobs = ((i, (self.method, self.task, settings, self.first + i, self.states[i])) for i in models)
         # in this process where there is no cluster: other cores serve other processes on the same study
-        made = sorted(compute(outputs, jobs, here=True), key=lambda job: job[0])
+        made = sorted(compute(outputs, jobs, here), key=lambda job: job[0])
         forget, held_out, samples = map(np.stack, zip(*(result for _, result in made), strict=True))
         # among the models of these seeds alone, so that a model's goal stays the same when more are measured
         distances = energy_distances(forget, self.reference[models.start : models.stop])
@@ -115,6 +116,24 @@ class Objective:
         """On the retained samples, and on those of the classes touched, in %: logits [N, n, 10] -> [2, N]."""
         labels = self.task.split("test").labels.numpy()
         return 100 * np.stack([accuracy(held_out[:, part], labels[part]) for part in self.parts])
+
+
+def _worse(goals: np.ndarray, best: list[float]) -> bool:
+    """Whether a paired t-test finds the goals higher than the best ones of the same models."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of goals that differ by the same on every model
+        return bool(ttest_rel(goals, best, alternative="greater").pvalue < LEVEL)
+
+
+def _goals(parts: np.ndarray) -> np.ndarray:
+    return parts[0] + WEIGHT * (parts[1] + parts[2])
+
+
+def told(parts: np.ndarray, cost: float) -> dict:
+    """Of the parts of the goal [3, N]: goals, one per model, and as means over the models: gap, the energy gap closed
+    in %; lost and lost_class, in percentage points; cost, the share of the samples that retraining sees."""
+    left, lost, lost_class = parts.mean(1).tolist()
+    return {"goals": _goals(parts).tolist(), "gap": 100 - left, "lost": lost, "lost_class": lost_class, "cost": cost}
 
 
 def outputs(method: str, task: Task, settings: Any, seed: int, state: dict) -> tuple[np.ndarray, np.ndarray, float]:

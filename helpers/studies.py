@@ -14,13 +14,13 @@ from sqlalchemy import NullPool, create_engine, inspect, make_url
 from sqlalchemy.exc import SQLAlchemyError
 from tqdm import tqdm
 
+from helpers.data.request import DEFAULT
 from helpers.data.task import Task, tuning_task
 from helpers.files import DATA, StudyError, code_fingerprint, locked, shown
 from helpers.models.training import RECIPE
-from helpers.objective import GOAL, Objective, best_trial, complete
+from helpers.objective import FIRST_SEED, GOAL, Objective, best_trial, complete
 from helpers.sizes import SIZES
-from helpers.unlearning import METHODS, OURS, method_of
-from helpers.unlearning.method import searched
+from helpers.unlearning import FRONTIER, METHODS, OURS, TUNED, method_of
 
 STORAGE = DATA / "studies" / "studies.db"  # where no other address is given
 REMEDY = """see that the address is right, its server runs, its file and folder may be written to and have space, and
@@ -33,13 +33,13 @@ class NoStudy(StudyError):
 
 
 def open_study(name: str, method: str, task: Task, storage: str | None = None, look: bool = False) -> optuna.Study:
-    """Creates the study, whose first trial has the defaults, or resumes it.
+    """Creates the study, whose first trials have the defaults and what the method's paper has, or resumes it.
 
     storage: any address that Optuna takes; data/studies/studies.db if None or empty.
     look: creates nothing; raises NoStudy where there is no such study.
     Raises StudyError for a storage that cannot be opened, and where the study of that name has another method, data
     set, request, split, recipe, number of tuning models, goal or search space."""
-    settings = method_of(method).settings
+    declared = method_of(method)
     if not isinstance(name, str) or not name.strip() or "/" in name:
         raise StudyError(f'STUDY_NAME = {name!r} names no study: set it to a word in quotes, for example "mnist".')
     if not isinstance(storage, str | None) or storage in ("sqlite://", "sqlite:///", "sqlite:///:memory:"):
@@ -59,7 +59,9 @@ def open_study(name: str, method: str, task: Task, storage: str | None = None, l
                 study = optuna.create_study(study_name=name, storage=_storage(address), load_if_exists=True)
                 if not study.user_attrs and not study.get_trials(deepcopy=False):
                     study.set_user_attr("identity", identity)
-                    study.enqueue_trial({name: getattr(settings, name) for name in searched(settings)})
+                    for tried in ({}, *declared.tried):
+                        settings = replace(declared.settings, **tried)
+                        study.enqueue_trial({name: getattr(settings, name) for name in declared.searched})
         complete(study)  # so that a file with damaged trials is refused here
         known = study.user_attrs.get("identity", {"goal": ""})  # what another program made has none
     changed = ", another ".join(what for what in identity if known.get(what, identity[what]) != identity[what])
@@ -70,8 +72,7 @@ def open_study(name: str, method: str, task: Task, storage: str | None = None, l
 
 def _identity(method: str, task: Task) -> dict:
     """What all trials of a study have in common, in the words in which a difference is told."""
-    settings = method_of(method).settings
-    fields = searched(settings)
+    settings, fields = method_of(method).settings, method_of(method).searched
     return {
         "method": method,
         "code of the method": code_fingerprint(method_of(method).run.__module__, follow="helpers.unlearning"),
@@ -142,6 +143,42 @@ class Sampler(optuna.samplers.TPESampler):
 
     def before_trial(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
         super().__init__(seed=trial.number, multivariate=True, n_startup_trials=25)
+
+
+def trials_of(method: str) -> int:
+    """How many trials the study of a method gets, so that all are tuned alike: 20, and 6 more for each field that is
+    searched where that is all that has a range."""
+    declared = method_of(method)
+    return 20 + 6 * len(declared.searched) * (not declared.search)
+
+
+def tune_all(task: Task, storage: str | None = None) -> dict[str, optuna.Study]:
+    """Every method, and those of the frontier that are tuned at other budgets, in the study DATASET-METHOD: as many
+    trials as `trials_of` says, then the best one measured again (`confirm`). Goes on where it was interrupted."""
+    elsewhere = (f"{name}_{100 * share:02.0f}" for name, share in TUNED)
+    names = [*METHODS, *(name for name in elsewhere if name in FRONTIER)]
+    found = {name: open_study(study_name(name, task), name, task, storage) for name in names}
+    for name, study in found.items():
+        run_trials(study, max(0, trials_of(name) - len(complete(study))), name, task)
+        confirm(study, name, task)
+    return found
+
+
+def confirm(study: optuna.Study, method: str, task: Task) -> dict:
+    """The settings of the best trial on as many fresh tuning models, which no trial has seen: the best of many trials
+    is better on the models of the study than on others. Kept in the study, as `objective.told` gives it."""
+    best, n = best_trial(study).number, SIZES.tuning_models
+    with locked(STORAGE.with_name(study.study_name)):  # of two processes one measures
+        known = study.user_attrs.get("confirmed", {})
+        if known.get("trial") != best:
+            known = {"trial": best} | Objective(method, task, FIRST_SEED + n).all_models(chosen(study, method))
+            study.set_user_attr("confirmed", known)
+    return known
+
+
+def study_name(method: str, task: Task) -> str:
+    """DATASET-METHOD, or DATASET-REQUEST-METHOD."""
+    return "-".join([task.data.name, *([] if task.request.name == DEFAULT else [task.folder]), method])
 
 
 def run_all(name: str, methods: tuple[str, ...], n_trials: int, task: Task, storage: str | None = None) -> dict:

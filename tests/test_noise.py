@@ -12,7 +12,7 @@ from helpers.models.cnn import LAYERS
 from helpers.models.training import predict, seeded
 from helpers.unlearning import METHODS, generator, impair, unsir
 from helpers.unlearning.generator import Generator, GeneratorSettings, generate, maximise_error
-from helpers.unlearning.method import Log, searched
+from helpers.unlearning.method import Log
 
 
 def test_lambda_is_on_the_sum_of_the_squares_of_a_picture():
@@ -20,7 +20,7 @@ def test_lambda_is_on_the_sum_of_the_squares_of_a_picture():
     noise[0, :, 3, 4], noise[1, 2] = 2.0, 1.0
     assert impair.sum_of_squares(noise) == (3 * 2**2 + 28 * 28) / 2
     for name in ("gemu", "gefeu", "unsir"):
-        about = searched(METHODS[name].settings)["noise_weight"]
+        about = METHODS[name].searched["noise_weight"]
         assert about["low"] < 0.1 <= about["high"] and about["log"]  # the paper's, .1
         assert METHODS[name].settings.noise_weight * 784 == pytest.approx(1.0 if name == "unsir" else 0.03)
 

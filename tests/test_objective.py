@@ -9,10 +9,11 @@ import pytest
 from scipy.special import softmax
 
 from helpers import objective as objective_module
+from helpers import studies
 from helpers.models.cnn import new_model
 from helpers.objective import FIRST_SEED, Objective, best_trial
+from helpers.report.studies import chosen_table
 from helpers.unlearning import METHODS
-from helpers.unlearning.method import searched
 
 N = 20
 
@@ -35,7 +36,10 @@ def made(monkeypatch):
 
     def baseline(kind, task, n, stored, first):
         shift = 1_000 * (kind == "retrained")
-        return SimpleNamespace(models=[new_model(1, seed + shift).eval() for seed in range(first, first + n)])
+        models = [new_model(1, seed + shift).eval().requires_grad_(False) for seed in range(first, first + n)]
+        for model in models if kind == "trained" else ():
+            model.output.weight *= 9  # surer than retrained ones: there is a gap
+        return SimpleNamespace(models=models)
 
     monkeypatch.setattr(objective_module, "outputs", outputs)
     monkeypatch.setattr(objective_module, "baseline", baseline)
@@ -50,7 +54,7 @@ def small(task):
 
 def run(study, objective, lr):
     settings = replace(METHODS["tuned_ascent"].settings, lr=lr)
-    study.enqueue_trial({name: getattr(settings, name) for name in searched(settings)})
+    study.enqueue_trial({name: getattr(settings, name) for name in METHODS["tuned_ascent"].searched})
     study.optimize(objective, n_trials=1)
     return study.trials[-1]
 
@@ -100,6 +104,45 @@ def test_worse_settings_are_given_up_early_and_get_the_best_goal_plus_the_differ
     alike, better = run(study, objective, 1.0), run(study, objective, 0.5)  # neither is found worse
     assert [len(trial.user_attrs["measured"]["goals"]) for trial in (alike, better)] == [N, N]
     assert best_trial(study).number == better.number and alike.value == pytest.approx(first.value)
+
+
+@pytest.fixture
+def storage(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # what is made up is known in this process alone
+    monkeypatch.setattr(studies, "STORAGE", tmp_path / "studies.db")
+    return f"sqlite:///{tmp_path}/studies.db"
+
+
+def test_the_best_trial_is_measured_again_on_models_that_no_trial_has_seen(task, made, storage):
+    objective, study = Objective("tuned_ascent", small(task)), optuna.create_study(storage=storage)
+    run(study, objective, 1.0)
+    made.clear()
+    found = studies.confirm(study, "tuned_ascent", small(task))
+    fresh = list(range(FIRST_SEED + N, FIRST_SEED + 2 * N))
+    assert made == fresh and found == study.user_attrs["confirmed"] and found["trial"] == 0
+    assert len(found["goals"]) == N and found["goals"] != study.trials[0].user_attrs["measured"]["goals"]
+    by_parts = 100 - found["gap"] + 10 * found["lost"] + 10 * found["lost_class"]
+    assert np.mean(found["goals"]) == pytest.approx(by_parts)
+    studies.confirm(study, "tuned_ascent", small(task))
+    assert made == fresh  # not again
+    run(study, objective, 0.5)
+    made.clear()
+    assert studies.confirm(study, "tuned_ascent", small(task))["trial"] == 1 and made == fresh
+    row = chosen_table({"tuned_ascent": study}).data.iloc[0]
+    again = study.user_attrs["confirmed"]
+    assert row["the same on fresh models"].startswith(f"{np.mean(again['goals']):.1f} (")
+    assert row["distance closed, %"] == f"{again['gap']:.1f}"
+
+
+def test_every_method_gets_as_many_trials_as_it_has_fields(task, made, storage, monkeypatch):
+    assert [studies.trials_of(name) for name in ("ascent", "reset", "reset_20", "reset_02")] == [32, 50, 50, 20]
+    monkeypatch.setattr(studies, "METHODS", {"tuned_ascent": METHODS["tuned_ascent"]})
+    monkeypatch.setattr(studies, "TUNED", {})
+    monkeypatch.setattr(studies, "trials_of", lambda name: 3)
+    first, again = (studies.tune_all(small(task), storage) for _ in range(2))
+    for found in (first, again):
+        assert [study.study_name for study in found.values()] == ["mnist-tuned_ascent"]
+        assert len(studies.complete(found["tuned_ascent"])) == 3 and found["tuned_ascent"].user_attrs["confirmed"]
 
 
 def test_models_that_diverge_are_the_worst_and_do_not_stop_the_study(task, made):

@@ -10,9 +10,10 @@ from conftest import same
 from test_unlearning import in_full_precision, run
 from torch.nn.functional import cross_entropy
 
+from helpers import unlearning
 from helpers.models.cnn import LAYERS, new_model
 from helpers.models.training import RECIPE, predict, seeded
-from helpers.unlearning import FRONTIER, METHODS, UnlearningData, ct, distortion, finetune, msg, negation, unlearn
+from helpers.unlearning import FEW, FRONTIER, METHODS, UnlearningData, ct, distortion, finetune, msg, negation, unlearn
 from helpers.unlearning.method import sample
 
 
@@ -212,8 +213,19 @@ def test_weight_distortion_adds_the_same_noise_to_all_weights(trained_model, sma
 def test_the_frontier_is_the_same_method_at_other_budgets(task, trained_model):
     data = UnlearningData.of(task, RECIPE, torch.device("cpu"))
     shares = {"new": ("02", "05", "10", "20", "30", "50", "100"), "reset": ("02", "05", "10", "20", "30", "50")}
+    shares |= {"gemu": ("20",), "gefeu": ("20",)}
     assert list(FRONTIER) == [f"{name}_{share}" for name, of_it in shares.items() for share in of_it]
     for name in ("new_02", "reset_02"):
         _, record = unlearn(name, trained_model, data, FRONTIER[name].settings, 0)
         assert record["samples"] == data.samples(0.02)
-        assert replace(FRONTIER[name].settings, budget=0.1) == METHODS[name[:-3]].settings
+        few = dict.fromkeys(FEW, 0.5)  # which alone may be tuned there
+        assert replace(FRONTIER[name].settings, budget=0.1, **few) == replace(METHODS[name[:-3]].settings, **few)
+
+
+def test_at_another_budget_stand_the_settings_of_the_nearest_one_at_which_it_was_tuned(monkeypatch):
+    monkeypatch.setattr(unlearning, "TUNED", {("reset", 0.02): {"lr": 0.7}, ("reset", 0.5): {"lr": 0.2}})
+    usual = METHODS["reset"].settings.lr
+    found = {share: unlearning._at("reset", share) for share in (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)}
+    assert [at.settings.lr for at in found.values()] == [0.7, 0.7, usual, usual, usual, 0.2, 0.2, 0.2]
+    assert [at.settings.budget for at in found.values()] == list(found)
+    assert set(found[0.2].searched) == set(METHODS["reset"].searched) and set(found[0.02].searched) == set(FEW)

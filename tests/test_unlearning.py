@@ -12,7 +12,7 @@ from helpers import device
 from helpers.files import StudyError
 from helpers.models.cnn import CNN
 from helpers.unlearning import METHODS, TITLES, unlearn, unlearned
-from helpers.unlearning.method import IMAGES, LABELS, NOTHING, Log, searched
+from helpers.unlearning.method import IMAGES, LABELS, NOTHING, Log
 
 
 def run(name, model, data, seed=1, **changes):
@@ -113,10 +113,15 @@ def test_it_declares_what_others_must_know(done):
     name = done[0]
     method = METHODS[name]
     assert method.name == name and method.title == TITLES[name] and "arXiv:" in method.source
-    for field, about in searched(method.settings).items():
+    for field, about in method.searched.items():
         value = getattr(method.settings, field)
         assert about["meaning"] and type(value) is about["type"]
         assert value in about["choices"] if about["choices"] else about["low"] <= value <= about["high"]
+    for settings in method.tried:
+        method.check(replace(method.settings, **settings))
+        for field, value in settings.items():
+            about = method.searched[field]
+            assert value in about["choices"] if about["choices"] else about["low"] <= value <= about["high"]
     with pytest.raises(StudyError, match=method.title.replace("+", r"\+")):
         method.check(replace(method.settings, **{next(iter(vars(method.settings))): "many"}))
 
@@ -125,7 +130,7 @@ def test_searches_reach_no_decay_and_small_rates():
     """Where a paper has no weight decay the default is 0 as well."""
     decaying = {"gemu", "gefeu", "freeze", "euk", "reset", "new", "msg", "ct", "scrub"}
     for name, method in METHODS.items():
-        fields = searched(method.settings)
+        fields = method.searched
         for field, about in fields.items():
             if field == "weight_decay":
                 assert about["low"] == 0 and not about["log"]

@@ -62,4 +62,6 @@ def without_label(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.scatter(1, labels[:, None], -torch.inf).softmax(1)
 
 
-METHOD = Method("delete", "DELETE", "Zhou et al. 2025, arXiv:2503.23751", delete, DeleteSettings())
+METHOD = Method(
+    "delete", "DELETE", "Zhou et al. 2025, arXiv:2503.23751", delete, DeleteSettings(), tried=({"passes": 20},)
+)

@@ -29,4 +29,6 @@ def gefeu(model: CNN, data: UnlearningData, settings: GeFeUSettings, seed: int, 
     return unlearn_by_generator(model, data, own_outputs, settings, seed, log)
 
 
-METHOD = Method("gefeu", "GeFeU", SOURCE, gefeu, GeFeUSettings(), notebook="netcomp_GeFeU.ipynb")
+METHOD = Method(
+    "gefeu", "GeFeU", SOURCE, gefeu, GeFeUSettings(), notebook="netcomp_GeFeU.ipynb", tried=({"noise_weight": 0.1},)
+)

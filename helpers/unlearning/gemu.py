@@ -19,4 +19,13 @@ def gemu(model: CNN, data: UnlearningData, settings: GeneratorSettings, seed: in
     return unlearn_by_generator(model, data, targets, settings, seed, log)
 
 
-METHOD = Method("gemu", "GEMU", SOURCE, gemu, GeneratorSettings(), reads=LABELS, notebook="netcomp_GEMU.ipynb")
+METHOD = Method(
+    "gemu",
+    "GEMU",
+    SOURCE,
+    gemu,
+    GeneratorSettings(),
+    reads=LABELS,
+    notebook="netcomp_GEMU.ipynb",
+    tried=({"noise_weight": 0.1},),
+)

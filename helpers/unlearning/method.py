@@ -47,7 +47,7 @@ class Descent:
 
     budget: float = setting(0.1, "samples that it may see, of those that retraining sees", within=(0, 1))
     lr: float = setting(0.5, "highest learning rate on D_r; falls to 0", 0.005, 4.0, log=True)
-    batch_size: int = setting(64, "samples per step on D_r", choices=(32, 64, 128))
+    batch_size: int = setting(64, "samples per step on D_r", choices=(16, 32, 64, 128))
     warm_up: float = setting(0.1, "part of the steps on D_r in which the rate rises", 0.0, 0.4)
     weight_decay: float = decay_setting(0.1)
 
@@ -57,17 +57,13 @@ def layers_setting(default: int, what: str):
     return setting(default, f"k, the last layers, {what}", 1, len(LAYERS) - 1, within=(0, len(LAYERS)))
 
 
-def searched(settings: Any) -> dict[str, dict]:
-    """Name -> type, low, high, log, choices of the fields that studies search."""
-    found = {f.name: {"type": f.type, **f.metadata} for f in fields(settings)}
-    return {name: about for name, about in found.items() if about["choices"] or about["low"] is not None}
-
-
 @dataclass(frozen=True)
 class Method:
     """A method's declaration. name: in file names; title: in tables and figures; source: paper;
     run: (model, data, settings, seed, log) -> a new model in evaluation mode; settings: the defaults;
-    reads: what of the forget set it may look at; notebook: which shows it alone, or graphics.ipynb."""
+    reads: what of the forget set it may look at; notebook: which shows it alone, or graphics.ipynb;
+    tried: settings that differ from the defaults, as in its paper, which a study tries first; search: the fields that
+    studies search, all that have a range where it is empty."""
 
     name: str
     title: str
@@ -76,6 +72,15 @@ class Method:
     settings: Any
     reads: str = IMAGES
     notebook: str = "graphics.ipynb"
+    tried: tuple[dict, ...] = ()
+    search: tuple[str, ...] = ()
+
+    @property
+    def searched(self) -> dict[str, dict]:
+        """Name -> type, low, high, log, choices of the fields that studies search."""
+        found = {f.name: {"type": f.type, **f.metadata} for f in fields(self.settings)}
+        ranges = {name: about for name, about in found.items() if about["choices"] or about["low"] is not None}
+        return {name: about for name, about in ranges.items() if name in (self.search or ranges)}
 
     def check(self, settings: Any) -> None:
         """StudyError unless `settings` are of this method's kind and every value is of its field's type."""

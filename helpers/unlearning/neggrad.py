@@ -58,4 +58,11 @@ def neggrad_plus(model: CNN, data: UnlearningData, settings: NegGradSettings, se
     return model.eval()
 
 
-METHOD = Method("neggrad", "NegGrad+", "Kurmanji et al. 2023, arXiv:2302.09880", neggrad_plus, NegGradSettings())
+METHOD = Method(
+    "neggrad",
+    "NegGrad+",
+    "Kurmanji et al. 2023, arXiv:2302.09880",
+    neggrad_plus,
+    NegGradSettings(),
+    tried=({"alpha": 0.95}, {"alpha": 0.9999}),
+)

@@ -98,4 +98,4 @@ def wrong_labels(labels: Tensor, random: torch.Generator) -> Tensor:
 RANDOM_LABELS = Method(
     "randomlabels", "Random labels", "Graves et al. 2021, arXiv:2010.10981", random_labels, RandomLabelSettings()
 )
-SALUN = Method("salun", "SalUn", "Fan et al. 2023, arXiv:2310.12508", salun, SalUnSettings())
+SALUN = Method("salun", "SalUn", "Fan et al. 2023, arXiv:2310.12508", salun, SalUnSettings(), tried=({"salient": 0.5},))

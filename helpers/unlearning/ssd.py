@@ -63,4 +63,11 @@ def importance(model: CNN, images: Tensor, labels: Tensor, batch: int, log: Log)
     return [total / len(parts) for total in sums]
 
 
-METHOD = Method("ssd", "SSD", "Foster et al. 2023, arXiv:2308.07707", selective_synaptic_dampening, DampeningSettings())
+METHOD = Method(
+    "ssd",
+    "SSD",
+    "Foster et al. 2023, arXiv:2308.07707",
+    selective_synaptic_dampening,
+    DampeningSettings(),
+    tried=({"alpha": 10.0, "strength": 1.0},),
+)

@@ -133,7 +133,9 @@ def bad_teacher(model: CNN, data: UnlearningData, settings: BadTeacherSettings, 
     return student.eval()
 
 
-SCRUB = Method("scrub", "SCRUB", "Kurmanji et al. 2023, arXiv:2302.09880", scrub, ScrubSettings())
+SCRUB = Method(
+    "scrub", "SCRUB", "Kurmanji et al. 2023, arXiv:2302.09880", scrub, ScrubSettings(), tried=({"temperature": 4},)
+)
 BAD_TEACHER = Method(
     "badteacher", "Bad teacher", "Chundawat et al. 2022, arXiv:2205.08096", bad_teacher, BadTeacherSettings()
 )

@@ -63,4 +63,12 @@ def unsir(model: CNN, data: UnlearningData, settings: UnsirSettings, seed: int, 
     return impair_and_repair(copy_of(model), data, noise, settings, random, log)
 
 
-METHOD = Method("unsir", "UNSIR", "Tarun et al. 2021, arXiv:2111.08947", unsir, UnsirSettings(), reads=LABELS)
+METHOD = Method(
+    "unsir",
+    "UNSIR",
+    "Tarun et al. 2021, arXiv:2111.08947",
+    unsir,
+    UnsirSettings(),
+    reads=LABELS,
+    tried=({"noise_weight": 0.1},),
+)
