@@ -177,3 +177,5 @@ def test_streisand_tells_forgetting_more_from_forgetting_as_much():
     over = streisand(oracle + 20, oracle)
     assert abs(same["excess"]) < 1 and same["beyond"] == 0
     assert over["excess"] > 20 and over["beyond"] == 1
+    middle = oracle.mean(0) + np.where(np.arange(200) < 50, 0.9, 1.1) * (oracle.max(0) - oracle.mean(0))
+    assert streisand(np.tile(middle, (30, 1)), oracle)["beyond"] == 0.75
