@@ -144,6 +144,7 @@ def test_activation_change_by_hand(task):
 def test_the_retain_sample_is_fixed(task):
     first, second = logits.retain_train_sample(task), logits.retain_train_sample(task)
     assert first.equal(second) and len(first.unique()) == logits.RETAIN_TRAIN_SAMPLE
+    assert not task.forget["train"][first].any()
 
 
 A = RANDOM.normal(size=(6, 40, 10)) * 3

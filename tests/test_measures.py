@@ -162,15 +162,41 @@ def test_the_attack_is_on_forgotten_and_held_out_samples_and_part_of_the_average
     assert values(results, "trained", "average_gap", *PART)[3] == pytest.approx(by_hand)
 
 
+def test_tow_and_average_gap_are_of_forgotten_retained_and_all_samples():
+    def view(forget, retain, everything, attack):
+        accuracies = {PART: forget, ("train", "retain"): retain, ("test", "all"): everything}
+        return SimpleNamespace(
+            accuracy={part: np.array([each]) for part, each in accuracies.items()}, attack=np.array([attack])
+        )
+
+    first, mine, usual = np.zeros(1, int), view(0.9, 0.8, 0.7, 0.8), view(0.5, 0.95, 0.9, 0.5)
+    tow, gap = (MEASURES[name].formula(mine, usual, first, first, PART) for name in ("tow", "average_gap"))
+    assert tow == pytest.approx([0.6 * 0.85 * 0.8]) and gap == pytest.approx([(0.4 + 0.15 + 0.2 + 0.3) / 4])
+
+
 def test_klom_is_that_of_the_kind_from_retrained_models(results):
     a, b = next(halves(N))
-    by_hand = klom(VIEWS["trained"].margins[PART][a], VIEWS["retrained"].margins[PART][b]).mean()
-    assert values(results, "trained", "klom", *PART)[0] == pytest.approx(by_hand)
+    by_hand = klom(VIEWS["gemu"].margins[PART][a], VIEWS["retrained"].margins[PART][b]).mean()
+    assert values(results, "gemu", "klom", *PART)[0] == pytest.approx(by_hand)
 
 
 def test_the_sets_of_the_null_are_the_two_halves_of_all_retrained_models():
     for a, b in splits(7):
         assert len(a) == 7 and sorted([*a, *b]) == list(range(14))
+
+
+def test_the_null_is_drawn_from_both_sets_of_retrained_models(results):
+    """Of a measure with one value per model, and of the probes, over the few models that were probed."""
+    losses, probed = (VIEWS[kind].losses[PART].mean(1) for kind in ("retrained", "again")), [Rows(), Rows()]
+    for each, value in zip(probed, (0.5, 0.7), strict=True):
+        each.add("probe", np.full(5, value), "test", "forget")
+    frame = pd.concat([each.frame(TASK, kind) for each, kind in zip(probed, ("retrained", "again"), strict=True)])
+    for found, pool, n in (
+        (values(results, "null", "loss", *PART), np.concatenate(list(losses)), N),
+        (evaluate._null_of_probes(TASK, frame).value, np.repeat([0.5, 0.7], 5), 5),
+    ):
+        by_hand = [pool[:n].mean() + pool[a].mean() - pool[b].mean() for a, b in splits(n)]
+        assert np.asarray(found) == pytest.approx(by_hand)
 
 
 def test_the_null_has_room_for_few_models_and_few_draws():

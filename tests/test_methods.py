@@ -40,8 +40,9 @@ def test_fine_tuning_trains_on_retained_samples_alone(trained_model, small_data)
     assert cross_entropy(predict(model, x), y) < 0.5 * cross_entropy(predict(trained_model, x), y)
 
 
-def test_random_labels_unlearn_the_label_and_keep_the_rest(trained_model, small_data):
-    model, _ = run("randomlabels", trained_model, small_data, budget=0.5, forget_part=0.3, lr=0.3)
+@pytest.mark.parametrize("name", ["randomlabels", "salun"])
+def test_random_labels_unlearn_the_label_and_keep_the_rest(trained_model, small_data, name):
+    model, _ = run(name, trained_model, small_data, budget=0.5, forget_part=0.3, lr=0.3)
     assert forget_loss(model, small_data) > forget_loss(trained_model, small_data) + 0.5
     right = predict(model, small_data.retain_images).argmax(1) == small_data.retain_labels
     assert right.float().mean() > 0.9
@@ -165,6 +166,14 @@ def test_a_bad_teacher_makes_the_forget_set_doubtful(trained_model, small_data):
     assert entropy(model, small_data.forget_images) > 1.5 > entropy(trained_model, small_data.forget_images) + 0.5
     right = predict(model, small_data.retain_images).argmax(1) == small_data.retain_labels
     assert right.float().mean() > 0.9
+
+
+def test_the_bad_teacher_is_another_random_network_for_every_seed(trained_model, small_data, monkeypatch):
+    drawn, original = [], teachers.new_model
+    monkeypatch.setattr(teachers, "new_model", lambda channels, seed: drawn.append(seed) or original(channels, seed))
+    for seed in (1, 2):
+        run("badteacher", trained_model, small_data, seed=seed)
+    assert len(set(drawn)) == 2
 
 
 @pytest.mark.parametrize("budget", [0, 0.0, -0.1, 1.5])
