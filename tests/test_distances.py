@@ -144,6 +144,7 @@ def test_activation_change_by_hand(task):
 def test_the_retain_sample_is_fixed(task):
     first, second = logits.retain_train_sample(task), logits.retain_train_sample(task)
     assert first.equal(second) and len(first.unique()) == logits.RETAIN_TRAIN_SAMPLE
+    assert not task.forget["train"][first].any()
 
 
 A = RANDOM.normal(size=(6, 40, 10)) * 3
@@ -177,3 +178,5 @@ def test_streisand_tells_forgetting_more_from_forgetting_as_much():
     over = streisand(oracle + 20, oracle)
     assert abs(same["excess"]) < 1 and same["beyond"] == 0
     assert over["excess"] > 20 and over["beyond"] == 1
+    middle = oracle.mean(0) + np.where(np.arange(200) < 50, 0.9, 1.1) * (oracle.max(0) - oracle.mean(0))
+    assert streisand(np.tile(middle, (30, 1)), oracle)["beyond"] == 0.75

@@ -9,19 +9,26 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import SHORT, readme_queries
+from conftest import SHORT, readme_queries, same
+from scipy.spatial.distance import cdist
+from scipy.special import softmax
+from scipy.stats import t
 
 from helpers import parallel
 from helpers.evaluation import evaluate
 from helpers.evaluation.derived import with_derived
-from helpers.evaluation.distances import energy_distances
+from helpers.evaluation.distances import energy_distances, kl_per_model
 from helpers.evaluation.evaluate import compare, in_place_of, measure, measures_path
 from helpers.evaluation.frame import Rows, forgets_more, mean, null_of, values
 from helpers.evaluation.logits import Logits, parts_of
 from helpers.evaluation.measures import MEASURES, View, memorised
+from helpers.evaluation.nulls import splits
+from helpers.evaluation.privacy import halves, klom, loss_attack
+from helpers.evaluation.relearning import forget_loss
 from helpers.files import StudyError, save_frame
 from helpers.models import ensembles
-from helpers.models.ensembles import BASELINES, baseline
+from helpers.models.cnn import new_model
+from helpers.models.ensembles import BASELINES, baseline, state_of
 
 N = 20
 SIZES = {
@@ -139,6 +146,107 @@ def test_paired_measures_take_another_seed(results):
     assert values(results, "trained", "tow", "train", "forget") == pytest.approx(by_hand)
 
 
+PART = ("train", "forget")
+
+
+def test_kl_is_that_of_the_kind_from_retrained_models(results):
+    by_hand = kl_per_model(VIEWS["retrained"].logits[PART], VIEWS["trained"].logits[PART])
+    assert values(results, "trained", "kl", *PART) == pytest.approx(by_hand)
+
+
+def test_the_joint_distance_is_between_vectors_of_all_outputs(results):
+    u, r = (softmax(VIEWS[kind].logits[PART], -1).reshape(N, -1) for kind in ("trained", "retrained"))
+
+    def apart(a, b):
+        return cdist(a, b)[~np.eye(N, dtype=bool)].mean() / SIZES[PART] ** 0.5
+
+    by_hand = 2 * apart(r, u) - apart(u, u) - apart(r, r)
+    assert mean(results, "trained", "joint", *PART) == pytest.approx(by_hand)
+
+
+def test_the_attack_is_on_forgotten_and_held_out_samples_and_part_of_the_average_gap(results):
+    mine, usual = VIEWS["trained"], VIEWS["retrained"]
+    losses = mine.losses[PART][3], mine.losses["test", "forget"][3]
+    assert mine.attack[3] == loss_attack(*losses)
+    gaps = [abs(mine.accuracy[s][3] - usual.accuracy[s][4]) for s in (PART, ("train", "retain"), ("test", "all"))]
+    by_hand = np.mean([*gaps, abs(mine.attack[3] - usual.attack[4])])
+    assert values(results, "trained", "average_gap", *PART)[3] == pytest.approx(by_hand)
+
+
+def test_tow_and_average_gap_are_of_forgotten_retained_and_all_samples():
+    def view(forget, retain, everything, attack):
+        accuracies = {PART: forget, ("train", "retain"): retain, ("test", "all"): everything}
+        return SimpleNamespace(
+            accuracy={part: np.array([each]) for part, each in accuracies.items()}, attack=np.array([attack])
+        )
+
+    first, mine, usual = np.zeros(1, int), view(0.9, 0.8, 0.7, 0.8), view(0.5, 0.95, 0.9, 0.5)
+    tow, gap = (MEASURES[name].formula(mine, usual, first, first, PART) for name in ("tow", "average_gap"))
+    assert tow == pytest.approx([0.6 * 0.85 * 0.8]) and gap == pytest.approx([(0.4 + 0.15 + 0.2 + 0.3) / 4])
+
+
+def test_klom_is_that_of_the_kind_from_retrained_models(results):
+    a, b = next(halves(N))
+    by_hand = klom(VIEWS["gemu"].margins[PART][a], VIEWS["retrained"].margins[PART][b]).mean()
+    assert values(results, "gemu", "klom", *PART)[0] == pytest.approx(by_hand)
+
+
+def test_the_sets_of_the_null_are_the_two_halves_of_all_retrained_models():
+    for a, b in splits(7):
+        assert len(a) == 7 and sorted([*a, *b]) == list(range(14))
+
+
+def test_the_null_is_drawn_from_both_sets_of_retrained_models(results):
+    """Of a measure with one value per model, and of the probes, over the few models that were probed."""
+    losses, probed = (VIEWS[kind].losses[PART].mean(1) for kind in ("retrained", "again")), [Rows(), Rows()]
+    for each, value in zip(probed, (0.5, 0.7), strict=True):
+        each.add("probe", np.full(5, value), "test", "forget")
+    frame = pd.concat([each.frame(TASK, kind) for each, kind in zip(probed, ("retrained", "again"), strict=True)])
+    for found, pool, n in (
+        (values(results, "null", "loss", *PART), np.concatenate(list(losses)), N),
+        (evaluate._null_of_probes(TASK, frame).value, np.repeat([0.5, 0.7], 5), 5),
+    ):
+        by_hand = [pool[:n].mean() + pool[a].mean() - pool[b].mean() for a, b in splits(n)]
+        assert np.asarray(found) == pytest.approx(by_hand)
+
+
+def test_the_null_has_room_for_few_models_and_few_draws():
+    """By hand: ends between which 95 % of further draws lie, times the quantile of t over that of the normal."""
+    draws, rows, null = np.random.default_rng(0).normal(size=199), Rows(), Rows()
+    rows.add("kl", np.ones(3), *PART)
+    null.add("kl", draws, *PART, by="step")
+    low, high = null_of(pd.concat([rows.frame(TASK, "retrained"), null.frame(TASK, "null")]), "kl", *PART)
+    fifth, last = np.sort(draws)[[4, -5]]
+    wider, centre = t.ppf(0.975, 4) / 1.959964, np.median(draws)
+    assert (low, high) == pytest.approx((centre + wider * (fifth - centre), centre + wider * (last - centre)), rel=1e-5)
+
+
+@pytest.mark.parametrize("shift, lost, over", [(0.2, False, False), (2.0, False, True), (2.0, True, False)])
+def test_forgetting_more_is_more_than_chance_and_not_of_models_that_diverged(shift, lost, over):
+    """lost: all of the larger loss is that of one model, which diverged."""
+    usual, own = Rows(), Rows()
+    usual.add("loss", np.linspace(-1, 1, 10), *PART)
+    own.add("loss", np.linspace(-1, 1, 10) + (10 * shift * (np.arange(10) == 9) if lost else shift), *PART)
+    own.add("diverged", (np.arange(10) == 9) & lost, *PART)
+    frame = pd.concat([usual.frame(TASK, "retrained"), own.frame(TASK, "gemu")])
+    assert forgets_more(frame, "gemu") == over
+
+
+def test_a_model_is_trained_further_to_the_loss_of_the_trained_one(task, trained_model, monkeypatch):
+    """One that diverged counts as the trained model."""
+    given, most = [], evaluate.SIZES.relearn_steps
+    monkeypatch.setattr(evaluate, "relearn_steps", lambda model, task, goal, *_: given.append((model, goal)) or most)
+    monkeypatch.setattr(evaluate, "resurgence", lambda *_: [])
+    monkeypatch.setattr(evaluate, "linear_probe", lambda *_: 0.5)
+    trained, other = (state_of(model) for model in (trained_model, new_model(1, 3)))
+    lost = {name: torch.full_like(weight, torch.nan) for name, weight in trained.items()}
+    for state in (other, lost):
+        found = evaluate.probe(task, state, trained, 0)
+        assert ("relearn_steps", "train", "", most) in found and ("relearn_given_up", "train", "", True) in found
+    assert [goal for _, goal in given] == pytest.approx([forget_loss(trained_model, task)] * 2)
+    assert same(given[1][0], trained_model) and not same(given[0][0], trained_model)
+
+
 def test_shares_are_of_what_retraining_sees(results):
     assert values(results, "gemu", "samples_share") == pytest.approx(np.full(N, 0.1))
     assert values(results, "retrained", "samples_share") == pytest.approx(np.ones(N))
@@ -170,9 +278,13 @@ def test_a_raised_version_computes_that_measure_alone_again(small, monkeypatch):
 
 def test_stored_measures_are_read_without_a_weight_and_say_what_made_the_models(small, monkeypatch):
     made = [baseline(kind, small, 2, stored=False) for kind in BASELINES]
+    pools = []
+    monkeypatch.setattr(evaluate, "memorised", lambda *margins: pools.append(margins) or memorised(*margins))
     with pytest.raises(StudyError, match="train copies of the models, and some are missing"):
         measure(small, *made, probes=True, stored=True)
     first = measure(small, *made, probes=True)
+    assert [len(each) for each in pools[0]] == [2, 4]  # the worst cases, by all retrained models
+    assert (values(first, "trained", "weight_distance", at="total") == 0).all()  # each from its own
     for ensemble in made:
         for seed in ensemble.seeds:
             ensemble.kind.path(seed).write_bytes(b"")  # there, and worth nothing

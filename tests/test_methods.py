@@ -40,16 +40,18 @@ def test_fine_tuning_trains_on_retained_samples_alone(trained_model, small_data)
     assert cross_entropy(predict(model, x), y) < 0.5 * cross_entropy(predict(trained_model, x), y)
 
 
-def test_random_labels_unlearn_the_label_and_keep_the_rest(trained_model, small_data):
-    model, _ = run("randomlabels", trained_model, small_data, budget=0.5, forget_part=0.3, lr=0.3)
+@pytest.mark.parametrize("name", ["randomlabels", "salun"])
+def test_random_labels_unlearn_the_label_and_keep_the_rest(trained_model, small_data, name):
+    model, _ = run(name, trained_model, small_data, budget=0.5, forget_part=0.3, lr=0.3)
     assert forget_loss(model, small_data) > forget_loss(trained_model, small_data) + 0.5
     right = predict(model, small_data.retain_images).argmax(1) == small_data.retain_labels
     assert right.float().mean() > 0.9
 
 
-def test_ssd_dampens_just_the_weights_that_matter_more_for_the_forget_set(trained_model, small_data):
-    """By hand from the equations, on the sample of everything that the seed draws."""
-    settings = replace(METHODS["ssd"].settings, alpha=5.0, strength=0.5, budget=0.2, batch=64)
+@pytest.mark.parametrize("alpha, strength", [(5.0, 0.5), (0.5, 2.0)])
+def test_ssd_dampens_just_the_weights_that_matter_more_for_the_forget_set(trained_model, small_data, alpha, strength):
+    """By hand from the equations, on the sample of everything that the seed draws; no weight grows."""
+    settings = replace(METHODS["ssd"].settings, alpha=alpha, strength=strength, budget=0.2, batch=64)
     model = METHODS["ssd"].run(trained_model, small_data, settings, 0, Log())
     images = torch.cat([small_data.retain_images, small_data.forget_images])
     labels = torch.cat([small_data.retain_labels, small_data.forget_labels])
@@ -61,7 +63,7 @@ def test_ssd_dampens_just_the_weights_that_matter_more_for_the_forget_set(traine
     special = importance(copy.deepcopy(trained_model), images[6_000:], labels[6_000:], 64, Log())
     moved = 0
     for new, old, i_f, i_d in zip(model.parameters(), trained_model.parameters(), special, general, strict=True):
-        factor = torch.where(i_f > 5 * i_d, torch.clamp(0.5 * i_d / i_f, max=1), torch.ones_like(i_f))
+        factor = torch.where(i_f > alpha * i_d, torch.clamp(strength * i_d / i_f, max=1), torch.ones_like(i_f))
         assert torch.allclose(new, old * torch.nan_to_num(factor, 1.0), rtol=1e-3, atol=1e-7)
         moved += int((new != old).sum())
     assert moved > 500
@@ -164,6 +166,14 @@ def test_a_bad_teacher_makes_the_forget_set_doubtful(trained_model, small_data):
     assert entropy(model, small_data.forget_images) > 1.5 > entropy(trained_model, small_data.forget_images) + 0.5
     right = predict(model, small_data.retain_images).argmax(1) == small_data.retain_labels
     assert right.float().mean() > 0.9
+
+
+def test_the_bad_teacher_is_another_random_network_for_every_seed(trained_model, small_data, monkeypatch):
+    drawn, original = [], teachers.new_model
+    monkeypatch.setattr(teachers, "new_model", lambda channels, seed: drawn.append(seed) or original(channels, seed))
+    for seed in (1, 2):
+        run("badteacher", trained_model, small_data, seed=seed)
+    assert len(set(drawn)) == 2
 
 
 @pytest.mark.parametrize("budget", [0, 0.0, -0.1, 1.5])

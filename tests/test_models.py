@@ -46,6 +46,16 @@ def test_same_seed_same_model_another_seed_another(task):
     assert same(a, b) and not same(a, c)
 
 
+def test_the_seed_makes_initial_weights_and_order(task):
+    """At a rate of 0 the initial weights stay."""
+    part, orders = (task.data.train.images[:2000], task.data.train.labels[:2000]), []
+    for seed in (3, 4):
+        seen = []
+        assert same(train(*part, replace(SHORT, peak_lr=0.0), seed, seen.append), new_model(1, seed))
+        orders.append(torch.cat(seen))
+    assert not torch.equal(*orders)
+
+
 def test_training_learns_the_digits(task, trained_model):
     logits = predict(trained_model, task.data.test.images)
     assert logits.shape == (10_000, 10) and logits.dtype == torch.float32
@@ -69,8 +79,11 @@ def poisoned(task, tmp_path, monkeypatch):
 
 def test_retrained_models_never_see_a_forget_sample_and_trained_ones_do(poisoned):
     """On the path that notebooks use."""
-    retrained, trained = (baseline(kind, poisoned, 2, stored=False) for kind in ("retrained", "trained"))
-    assert all(torch.isfinite(weight).all() for model in retrained.models for weight in model.parameters())
+    retrained, again, trained = (
+        baseline(kind, poisoned, 2, stored=False) for kind in ("retrained", "again", "trained")
+    )
+    for model in (*retrained.models, *again.models):
+        assert all(torch.isfinite(weight).all() for weight in model.parameters())
     assert not any(torch.isfinite(weight).all() for model in trained.models for weight in model.parameters())
     images, labels = poisoned.retain_set("train")
     by_hand = train(images, labels, SHORT, 1)

@@ -1,6 +1,7 @@
 """What defines UNSIR, GEMU and GeFeU: the noise, its labels, impair and repair."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -85,6 +86,44 @@ def test_impair_trains_on_noise_of_the_forgotten_label_and_on_retained_samples(
     assert layers_that_differ(model, trained_model) == ["hidden", "output"]  # impair moves the last two
     assert given["moving"] == list(LAYERS)  # repair all
     assert given["samples"] == small_data.samples(1.0) - log.samples
+
+
+@pytest.mark.parametrize("name", ["gemu", "gefeu"])
+def test_impair_shows_what_the_trained_generator_makes(trained_model, small_data, steps_of_impair, monkeypatch, name):
+    """The pictures from the z that were drawn last, with the targets that were drawn with them."""
+    made, drawn, targets = [], [], []
+    train, draw = generator.maximise_error, generator.draw
+
+    def trained(model, given, *rest):
+        targets.append(given)
+        made.append(train(model, given, *rest))
+        return made[-1]
+
+    monkeypatch.setattr(generator, "maximise_error", trained)
+    monkeypatch.setattr(generator, "draw", lambda *given: drawn.append(draw(*given)) or drawn[-1])
+    run(name, trained_model, small_data)
+    z, which = drawn[-1]
+    images, labels = (torch.cat(part) for part in zip(*steps_of_impair, strict=True))
+    by_hand = made[0](z).detach().flatten(1)
+    distance, at = torch.cdist(by_hand, images.flatten(1), compute_mode="donot_use_mm_for_euclid_dist").min(1)
+    assert len(z) > 100 and distance.max() < 1e-3 and torch.equal(labels[at], targets[0][which])
+
+
+def test_gemu_labels_noise_with_each_forgotten_class_as_often_as_it_is_forgotten(
+    trained_model, small_data, monkeypatch
+):
+    found, three_of_four = [], torch.where(torch.arange(len(small_data.forget_labels)) % 4 > 0, 5, 3)
+    monkeypatch.setattr(generator, "impair_and_repair", lambda model, data, noise, *_: found.append(noise(4_000)[1]))
+    run("gemu", trained_model, replace(small_data, forget_labels=three_of_four))
+    shares = found[0].mean(0)
+    assert shares[5] == pytest.approx(0.75, abs=0.04) and shares[3] + shares[5] == 1
+
+
+def test_weights_decay_while_impair_trains(trained_model, small_data, monkeypatch):
+    monkeypatch.setattr(impair, "repair", lambda model, *_: model.eval())
+    models = [run("gemu", trained_model, small_data, weight_decay=decay)[0] for decay in (0.0, 9.0)]
+    norms = [float(model.hidden.weight.detach().norm()) for model in models]
+    assert norms[1] < 0.95 * norms[0]
 
 
 @pytest.mark.parametrize("name", ["gemu", "gefeu", "unsir"])

@@ -7,12 +7,13 @@ import pytest
 import torch
 from scipy.special import softmax
 from scipy.stats import norm
-from sklearn.metrics import roc_auc_score, roc_curve
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score, roc_curve
 
-from helpers.evaluation.privacy import halves, klom, loss_attack, margin, u_lira
-from helpers.evaluation.relearning import forget_loss, linear_probe, relearn_steps
-from helpers.models.cnn import new_model
-from helpers.models.training import Recipe
+from helpers.evaluation import relearning
+from helpers.evaluation.privacy import halves, klom, logistic_regression, loss_attack, margin, u_lira
+from helpers.evaluation.relearning import forget_loss, linear_probe, relearn_steps, resurgence
+from helpers.models.cnn import CNN, new_model
+from helpers.models.training import Recipe, predict
 from helpers.unlearning.method import copy_of
 
 RANDOM = np.random.default_rng(0)
@@ -125,6 +126,50 @@ def test_relearning_takes_longer_the_more_was_forgotten(task, trained_model):
         relearn_steps(m, task, target, Recipe(), seed=0, most=120) for m in (trained_model, turned, new_model(1, 3))
     ]
     assert steps[0] == 0 < steps[1] < steps[2]
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """For each step, whether the pictures that were trained on are forgotten ones."""
+    found, original = [], relearning.classification_step
+
+    def spy(model, optimizer, images, targets):
+        found.append([image.numpy().tobytes() for image in images])
+        return original(model, optimizer, images, targets)
+
+    monkeypatch.setattr(relearning, "classification_step", spy)
+    return found
+
+
+def test_relearning_shows_sixteen_forgotten_samples_with_the_retained_ones(task, trained_model, steps):
+    forgotten = {image.numpy().tobytes() for image in task.forget_set("train")[0]}
+    relearn_steps(trained_model, task, target=-1.0, recipe=Recipe(), seed=0, most=2)
+    assert [(len(step), sum(each in forgotten for each in step)) for step in steps] == [(144, 16)] * 2
+
+
+def test_what_was_only_hidden_returns_by_training_on_retained_samples_alone(task, trained_model, steps):
+    forgotten = {image.numpy().tobytes() for image in task.forget_set("train")[0]}
+    hidden = copy_of(trained_model)
+    with torch.no_grad():
+        hidden.output.bias[7] -= 20
+    found = resurgence(hidden, task, Recipe(), 0, (0.1, 0.5))
+    assert [(passes, split) for passes, split, _ in found] == [(p, s) for p in (0.1, 0.5) for s in ("train", "test")]
+    assert sum(map(len, steps)) == round(0.5 * (len(task.retain_set()[1]) // 10))
+    assert not any(image in forgotten for step in steps for image in step)
+    images, labels = task.forget_set("test")
+    before = float((predict(hidden, images).argmax(1) == labels).float().mean())
+    assert before < 0.3 and found[-1][2] > before + 0.3
+
+
+def test_the_probe_is_fitted_on_training_features_and_scored_on_both_sides_of_the_test_split(task, trained_model):
+    data = {}
+    for split in ("train", "test"):
+        sevens = (task.split(split).labels == 7).nonzero().flatten()
+        features = predict(trained_model, task.split(split).images[sevens], layer=CNN.features).numpy()
+        data[split] = features, task.forget[split][sevens].numpy()
+    fitted = logistic_regression(max_iter=200, C=0.1).fit(*data["train"])
+    by_hand = balanced_accuracy_score(data["test"][1], fitted.predict(data["test"][0]))
+    assert linear_probe(trained_model, task) == pytest.approx(by_hand)
 
 
 def test_the_probe_finds_the_crossbar_in_features_that_hold_it(task, trained_model):

@@ -431,6 +431,12 @@ def test_words_say_what_the_frame_says(committed, dataset):
     assert "forgets more than retraining" in ascent and f"loses {100 * lost:.0f} percentage points" in ascent
 
 
+def test_the_best_rival_is_neither_ours_nor_a_new_model():
+    made = made_up(SOME, spread=0.0)
+    closed = made.kind.map({"gemu": 1.0, "new": 1.0, "reset": 0.95, "salun": 0.9}).where(made.measure == "energy_gap")
+    assert tables.best_plain(made.assign(value=closed.fillna(made.value))) == "reset"
+
+
 def test_words_on_an_attack_that_fails_on_some(committed):
     """U-LiRA of made-up accuracy on one method and on all, beside the null distribution of the frame."""
     one = committed[committed.dataset == "mnist"]

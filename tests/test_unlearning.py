@@ -11,7 +11,8 @@ from programs import run_python
 from helpers import device
 from helpers.files import StudyError
 from helpers.models.cnn import CNN
-from helpers.unlearning import METHODS, TITLES, unlearn, unlearned
+from helpers.models.training import RECIPE
+from helpers.unlearning import METHODS, TITLES, UnlearningData, unlearn, unlearned
 from helpers.unlearning.method import IMAGES, LABELS, NOTHING, Log
 
 
@@ -107,6 +108,43 @@ def test_a_hundredth_is_enough_to_finish_within(done, trained_model, data):
         model, log = run(name, trained_model, data, budget=0.01)
         assert log.samples <= data.samples(0.01) + 1e-6 and data.samples(0.01) == 256
         assert all(torch.isfinite(weight).all() for weight in model.parameters())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_its_log_counts_what_went_through_the_classifier(name, trained_model, small_data, monkeypatch):
+    """Forward and backward as one, forward alone as a third."""
+    seen, features = [], CNN.features
+
+    def counted(model, images):
+        seen.append(len(images) if torch.is_grad_enabled() else len(images) / 3)
+        return features(model, images)
+
+    monkeypatch.setattr(CNN, "features", counted)
+    _, log = run(name, trained_model, small_data)
+    assert log.samples == pytest.approx(sum(seen))
+
+
+@pytest.mark.parametrize("name", [name for name, each in METHODS.items() if "weight_decay" in searched(each.settings)])
+def test_weight_decay_shrinks_weights(name, trained_model, small_data):
+    models = [run(name, trained_model, small_data, weight_decay=decay)[0] for decay in (0.0, 9.0)]
+    norms = [sum(float(weight.detach().square().sum()) for weight in model.parameters()) for model in models]
+    assert norms[1] < 0.99 * norms[0]
+
+
+def test_a_method_gets_the_seed_on_the_path_that_notebooks_use(trained_model, small_data):
+    settings = METHODS["finetune"].settings
+    models = [unlearn("finetune", trained_model, small_data, settings, seed)[0] for seed in (1, 2)]
+    assert same(models[0], run("finetune", trained_model, small_data, seed=1)[0]) and not same(*models)
+
+
+def test_methods_get_every_retained_sample_and_no_forgotten_one(task):
+    data, part, forget = UnlearningData.of(task, RECIPE, torch.device("cpu")), task.data.train, task.forget["train"]
+    assert torch.equal(data.retain_images, part.images[~forget]) and torch.equal(
+        data.forget_images, part.images[forget]
+    )
+    assert torch.equal(data.retain_labels, part.labels[~forget]) and torch.equal(
+        data.forget_labels, part.labels[forget]
+    )
 
 
 def test_it_declares_what_others_must_know(done):
