@@ -124,7 +124,7 @@ def test_its_log_counts_what_went_through_the_classifier(name, trained_model, sm
     assert log.samples == pytest.approx(sum(seen))
 
 
-@pytest.mark.parametrize("name", [name for name, each in METHODS.items() if "weight_decay" in searched(each.settings)])
+@pytest.mark.parametrize("name", [name for name, each in METHODS.items() if "weight_decay" in each.searched])
 def test_weight_decay_shrinks_weights(name, trained_model, small_data):
     models = [run(name, trained_model, small_data, weight_decay=decay)[0] for decay in (0.0, 9.0)]
     norms = [sum(float(weight.detach().square().sum()) for weight in model.parameters()) for model in models]
