@@ -38,6 +38,7 @@ def parser(tunes: bool) -> argparse.ArgumentParser:
     tune.add_argument("--dataset", default="mnist")
     tune.add_argument("--forget", default="crossbar", help=FORGET)
     tune.add_argument("--trials", type=int, default=0, help="trials to add; 0: those that another process asked for")
+    tune.add_argument("--adopt", action="store_true", help="with all: let every method have its best trial's settings")
     tune.add_argument("--storage", default=os.environ.get("STORAGE"), help="any address that Optuna takes")
     return made
 
@@ -55,8 +56,10 @@ def describe(dataset: str, forget: str | None) -> str:
     return load_task(dataset, forget).describe() if forget else load_data(dataset).describe()
 
 
-def tune(method: str, study: str | None, dataset: str, forget: str, trials: int, storage: str | None) -> None:
-    """Runs trials of a study, or joins another process that does, and prints the best trial."""
+def tune(
+    method: str, study: str | None, dataset: str, forget: str, trials: int, storage: str | None, adopt: bool
+) -> None:
+    """Runs trials of a study, or joins another process that does, and prints the best trial; or of all studies."""
     from helpers import studies
     from helpers.data.task import load_task
     from helpers.files import StudyError
@@ -66,8 +69,13 @@ def tune(method: str, study: str | None, dataset: str, forget: str, trials: int,
     if method == "all":
         if study or trials:
             raise StudyError("tune all takes no --study and no --trials: each study has its own.")
-        print(chosen_table(studies.tune_all(task, storage or None)).data.T.to_markdown())
+        found = studies.tune_all(task, storage or None)
+        print(chosen_table(found).data.T.to_markdown())
+        if adopt:
+            studies.adopt(found)
         return
+    if adopt:
+        raise StudyError("--adopt goes with tune all: the settings of all methods are to be tuned alike.")
     name = study or studies.study_name(method, task)
     opened = studies.open_study(name, method, task, storage or None, trials < 1)
     studies.run_trials(opened, trials, method, task, join=trials < 1)

@@ -2,6 +2,7 @@
 trained on nine tenths of the training split and never reported; the other tenth stands in for the test split, which no
 study sees. Several processes may work on one study, until as many trials are complete as were asked for."""
 
+import json
 import os
 import warnings
 from contextlib import contextmanager
@@ -16,11 +17,11 @@ from tqdm import tqdm
 
 from helpers.data.request import DEFAULT
 from helpers.data.task import Task, tuning_task
-from helpers.files import DATA, StudyError, code_fingerprint, locked, shown
+from helpers.files import DATA, StudyError, code_fingerprint, locked, shown, written_whole
 from helpers.models.training import RECIPE
 from helpers.objective import FIRST_SEED, GOAL, Objective, best_trial, complete
 from helpers.sizes import SIZES
-from helpers.unlearning import FRONTIER, METHODS, OURS, TUNED, method_of
+from helpers.unlearning import ELSEWHERE, FRONTIER, METHODS, OURS, TUNED, method_of
 
 STORAGE = DATA / "studies" / "studies.db"  # where no other address is given
 REMEDY = """see that the address is right, its server runs, its file and folder may be written to and have space, and
@@ -155,8 +156,10 @@ def trials_of(method: str) -> int:
 def tune_all(task: Task, storage: str | None = None) -> dict[str, optuna.Study]:
     """Every method, and those of the frontier that are tuned at other budgets, in the study DATASET-METHOD: as many
     trials as `trials_of` says, then the best one measured again (`confirm`). Goes on where it was interrupted."""
-    elsewhere = (f"{name}_{100 * share:02.0f}" for name, share in TUNED)
-    names = [*METHODS, *(name for name in elsewhere if name in FRONTIER)]
+    elsewhere = (
+        name for name, method in FRONTIER.items() if (name.rpartition("_")[0], method.settings.budget) in ELSEWHERE
+    )
+    names = [name for name in (*METHODS, *elsewhere) if name != "ascent"]  # which has the settings of training
     found = {name: open_study(study_name(name, task), name, task, storage) for name in names}
     for name, study in found.items():
         run_trials(study, max(0, trials_of(name) - len(complete(study))), name, task)
@@ -174,6 +177,15 @@ def confirm(study: optuna.Study, method: str, task: Task) -> dict:
             known = {"trial": best} | Objective(method, task, FIRST_SEED + n).all_models(chosen(study, method))
             study.set_user_attr("confirmed", known)
     return known
+
+
+def adopt(found: dict[str, optuna.Study]) -> None:
+    """Writes the settings of the best trials to helpers/unlearning/tuned.json, from which every notebook takes them.
+    found: method -> study."""
+    settings = {name: asdict(chosen(study, name)) for name, study in found.items()}
+    kept = {name: {key: settings[name][key] for key in method_of(name).searched} for name in found}
+    with written_whole(TUNED) as part:
+        part.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 
 def study_name(method: str, task: Task) -> str:

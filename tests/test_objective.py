@@ -1,6 +1,8 @@
 """The goal of a study: by hand, and of settings that are worse. Only what unlearned models put out is made up."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -138,12 +140,18 @@ def test_the_best_trial_is_measured_again_on_models_that_no_trial_has_seen(task,
 def test_every_method_gets_as_many_trials_as_it_has_fields(task, made, storage, monkeypatch):
     assert [studies.trials_of(name) for name in ("ascent", "reset", "reset_20", "reset_02")] == [32, 50, 50, 20]
     monkeypatch.setattr(studies, "METHODS", {"tuned_ascent": METHODS["tuned_ascent"]})
-    monkeypatch.setattr(studies, "TUNED", {})
+    monkeypatch.setattr(studies, "ELSEWHERE", [])
     monkeypatch.setattr(studies, "trials_of", lambda name: 3)
     first, again = (studies.tune_all(small(task), storage) for _ in range(2))
     for found in (first, again):
         assert [study.study_name for study in found.values()] == ["mnist-tuned_ascent"]
         assert len(studies.complete(found["tuned_ascent"])) == 3 and found["tuned_ascent"].user_attrs["confirmed"]
+    monkeypatch.setattr(
+        studies, "TUNED", storage_file := Path(storage.removeprefix("sqlite:///")).with_name("tuned.json")
+    )
+    studies.adopt(first)
+    best = {key: float(f"{value:.3g}") for key, value in best_trial(first["tuned_ascent"]).params.items()}
+    assert json.loads(storage_file.read_text()) == {"tuned_ascent": best}
 
 
 def test_models_that_diverge_are_the_worst_and_do_not_stop_the_study(task, made):

@@ -12,7 +12,7 @@ from helpers import device
 from helpers.files import StudyError
 from helpers.models.cnn import CNN
 from helpers.models.training import RECIPE
-from helpers.unlearning import METHODS, TITLES, UnlearningData, unlearn, unlearned
+from helpers.unlearning import DECLARED, METHODS, TITLES, UnlearningData, unlearn, unlearned
 from helpers.unlearning.method import IMAGES, LABELS, NOTHING, Log
 
 
@@ -174,7 +174,7 @@ def test_searches_reach_no_decay_and_small_rates():
                 assert about["low"] == 0 and not about["log"]
             elif field == "lr" or field.endswith("_lr"):
                 assert about["low"] <= 0.005 and about["log"]
-        decay = getattr(method.settings, "weight_decay", 0)
+        decay = getattr(DECLARED[name].settings, "weight_decay", 0)
         assert (decay > 0) == (name in decaying) and (not decay or "weight_decay" in fields), name
 
 

@@ -1,17 +1,20 @@
-"""The unlearning methods: one file each, found by themselves. `METHODS` is every `Method` that a file here declares."""
+"""The unlearning methods: one file each, found by themselves. `METHODS` is every `Method` that a file here declares,
+with the settings that its study found (tuned.json) where it had one, else with the defaults of its file."""
 
 import functools
 import importlib
+import json
 import math
 import pkgutil
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from helpers.data.task import Task
 from helpers.device import pick_device
-from helpers.files import StudyError, code_fingerprint, fingerprint
+from helpers.files import StudyError, code_fingerprint, fingerprint, shown, there
 from helpers.models.cnn import CNN
 from helpers.models.ensembles import (
     BASELINES,
@@ -44,29 +47,48 @@ def _declared() -> dict[str, Method]:
     return {method.name: method for method in order}
 
 
-METHODS = _declared()
-TUNED = {  # at other budgets than a tenth: (method, share) -> in what the best settings differ from the defaults
-    **{(name, share): {} for name in ("new", "reset") for share in (0.02, 0.2, 0.5)},
-    ("gemu", 0.2): {},
-    ("gefeu", 0.2): {},
-}
-FEW = ("lr", "weight_decay")  # what is searched at 2 and 50 %; at 20 % everything
+def _tuned() -> dict[str, dict]:
+    """Name of a method or of one at another budget -> the settings that its study found (`studies.adopt`)."""
+    try:
+        return json.loads(TUNED.read_text(encoding="utf-8")) if there(TUNED) else {}
+    except ValueError:
+        raise StudyError(f"{shown(TUNED)} is damaged: take the published one (`git checkout helpers`).") from None
+
+
+def _with(method: Method, settings: dict) -> Method:
+    """The method with these settings; StudyError where it has no such ones."""
+    try:
+        return replace(method, settings=replace(method.settings, **settings))
+    except TypeError:
+        raise StudyError(f"{shown(TUNED)} names settings that {method.title} has not: take them out of it.") from None
 
 
 def _at(name: str, share: float) -> Method:
     """A method at another budget, with the settings of the nearest one at which it was tuned."""
-    method, tuned = METHODS[name], {0.1: {}} | {each: found for (of, each), found in TUNED.items() if of == name}
-    nearest = min(tuned, key=lambda each: abs(math.log(each / share)))
+    known = {0.1: METHODS[name]}
+    for at in (at for of, at in ELSEWHERE if of == name and (tuned := _tuned().get(name_at(of, at)))):
+        known[at] = _with(METHODS[name], tuned)
+    method = known[min(known, key=lambda at: abs(math.log(at / share)))]
     return replace(
         method,
-        name=f"{name}_{100 * share:02.0f}",
+        name=name_at(name, share),
         title=f"{method.title}, {100 * share:.0f} %",
-        settings=replace(method.settings, **tuned[nearest], budget=share),
+        settings=replace(method.settings, budget=share),
         tried=(),
         search=method.search if share == 0.2 else FEW,
     )
 
 
+def name_at(name: str, share: float) -> str:
+    return f"{name}_{100 * share:02.0f}"
+
+
+TUNED = Path(__file__).with_name("tuned.json")
+DECLARED = _declared()  # as their files say
+METHODS = {name: _with(method, _tuned().get(name, {})) for name, method in DECLARED.items()}
+ELSEWHERE = [(name, share) for name in ("new", "reset") for share in (0.02, 0.2, 0.5)]  # where else they are tuned
+ELSEWHERE += [("gemu", 0.2), ("gefeu", 0.2)]
+FEW = ("lr", "weight_decay")  # what is searched at 2 and 50 %; at 20 % everything
 # retraining is a curve: what a method must beat at its own cost; at 100 % a new model is a retrained one
 SHARES = {"new": (*SIZES.shares, 1.0), "reset": SIZES.shares, "gemu": (0.2,), "gefeu": (0.2,)}
 FRONTIER = {at.name: at for at in (_at(name, share) for name, shares in SHARES.items() for share in shares)}
