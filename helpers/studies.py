@@ -21,7 +21,7 @@ from helpers.files import DATA, StudyError, code_fingerprint, locked, shown, wri
 from helpers.models.training import RECIPE
 from helpers.objective import FIRST_SEED, GOAL, Objective, best_trial, complete
 from helpers.sizes import SIZES
-from helpers.unlearning import ELSEWHERE, FRONTIER, METHODS, OURS, TUNED, method_of
+from helpers.unlearning import ELSEWHERE, FRONTIER, METHODS, OURS, TUNED, method_of, name_at
 
 STORAGE = DATA / "studies" / "studies.db"  # where no other address is given
 REMEDY = """see that the address is right, its server runs, its file and folder may be written to and have space, and
@@ -156,9 +156,7 @@ def trials_of(method: str) -> int:
 def tune_all(task: Task, storage: str | None = None) -> dict[str, optuna.Study]:
     """Every method, and those of the frontier that are tuned at other budgets, in the study DATASET-METHOD: as many
     trials as `trials_of` says, then the best one measured again (`confirm`). Goes on where it was interrupted."""
-    elsewhere = (
-        name for name, method in FRONTIER.items() if (name.rpartition("_")[0], method.settings.budget) in ELSEWHERE
-    )
+    elsewhere = [name for name in (name_at(*each) for each in ELSEWHERE) if name in FRONTIER]
     names = [name for name in (*METHODS, *elsewhere) if name != "ascent"]  # which has the settings of training
     found = {name: open_study(study_name(name, task), name, task, storage) for name in names}
     for name, study in found.items():

@@ -80,6 +80,7 @@ def _at(name: str, share: float) -> Method:
 
 
 def name_at(name: str, share: float) -> str:
+    """What a method is called at another budget."""
     return f"{name}_{100 * share:02.0f}"
 
 
