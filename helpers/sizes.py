@@ -1,6 +1,6 @@
 """How much is computed: everything that only costs time, in one place.
 
-With the environment variable UNLEARNING_QUICK=1 everything is tiny: to see that the whole works, in some two minutes.
+With the environment variable UNLEARNING_QUICK=1 everything is tiny: to see that the whole works, in under two minutes.
 Such models are poor, and are kept apart from all others, since data and recipe are part of what names them; the
 executed notebooks, figures and measures.csv of such a run take the place of those that lie in data/results/.
 """
@@ -27,7 +27,7 @@ class Sizes:
 
 
 QUICK = Sizes(
-    1, 20, train_samples=12_000, test_samples=2_000, tuning_models=2, shares=(0.1, 0.5), probed=1, relearn_steps=40,
+    1, 20, train_samples=8_000, test_samples=2_000, tuning_models=2, shares=(0.1, 0.5), probed=1, relearn_steps=40,
     resurgence=(0.1, 0.5), heartbeat=1, grace=4,
 )  # fmt: skip
 SIZES = QUICK if os.environ.get("UNLEARNING_QUICK", "0") not in ("", "0") else Sizes()
