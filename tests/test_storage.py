@@ -120,7 +120,13 @@ def test_a_terminal_without_a_sign_shows_another(workshop):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a terminal of Unix")
-@pytest.mark.parametrize("command, told", [("study", "command goes on"), ("tune gemu --trials 30", "without --trials")])
+@pytest.mark.parametrize(
+    "command, told",
+    [
+        ("study", "command goes on"),
+        pytest.param("tune gemu --trials 30", "without --trials", marks=pytest.mark.thorough),
+    ],
+)
 def test_after_ctrl_c_the_last_line_says_what_to_do(workshop, command, told):
     """On a terminal, whose Ctrl-C reaches the workers too; while models are trained."""
     import pty
@@ -139,6 +145,7 @@ def test_after_ctrl_c_the_last_line_says_what_to_do(workshop, command, told):
         while part := os.read(main, 10_000).decode(errors="replace"):
             screen += part
     os.close(main)
+    clear(workshop)
     assert run.wait(30) == 130 and "Traceback" not in screen, screen[-3000:]
     assert told in screen.strip().splitlines()[-1], screen[-3000:]
 
