@@ -94,7 +94,7 @@ def frontier(results: pd.DataFrame, width: float = 9.6) -> Figure:
 
 def note(over: bool) -> str:
     """What stands under the panels."""
-    words = "Lines: Reset and New model on several budgets. Right of them: every method, side by side, and its name. "
+    words = "Lines: the same method on several budgets. Right of them: every method, side by side, and its name. "
     words += "Whiskers and bands: 95 % intervals.\nGrey: null distribution, retrained against retrained."
     return words + (f" Open marker: {OVER.removeprefix('over: ')}." if over else "")
 
@@ -230,9 +230,11 @@ def _lines(axis, results: pd.DataFrame, title: str, found: list[Dot], beside: fl
             across = axis.get_yaxis_transform()
             axis.fill_between(x, *ends, color="0.87", lw=0, zorder=0, transform=across, clip_on=False)
     costs, usual = [], _usual(found)
-    for base in LINES:
-        every = {cost(results, kind): point(results, kind, title) for kind in budgets(known, base)}
-        x = [at for at, ends in every.items() if np.isfinite(at) and np.isfinite(ends[0])]
+    for base in (*LINES, *OURS):
+        kinds = budgets(known, base)
+        kinds += [base] * (base in OURS and bool(kinds))
+        every = {cost(results, kind): point(results, kind, title) for kind in kinds}
+        x = sorted(at for at, ends in every.items() if np.isfinite(at) and np.isfinite(ends[0]))
         if x:
             ends = np.array([every[at] for at in x])
             y, looks = ends[:, 0].clip(low, high), {"color": colour_of(base), "marker": marker_of(base)}
