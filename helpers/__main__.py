@@ -83,9 +83,19 @@ def tune(
 
 
 def main() -> None:
+    """Runs what was asked for; says in one sentence what went wrong, or how to go on after an interrupt."""
     sys.stdout.reconfigure(errors="replace")  # a terminal that has no sign for "±" shows "?"
     options = vars(parser("tune" in sys.argv[1:2]).parse_args())
     command = options.pop("command")
+    try:
+        run(command, options)
+    except KeyboardInterrupt:
+        again = "the same command without --trials" if options.get("trials") else "the same command"
+        print(f"\nInterrupted: {again} goes on where it stopped.", file=sys.stderr, flush=True)
+        os._exit(130)  # at once: notebooks that are running end with this process
+
+
+def run(command: str, options: dict) -> None:
     if command in ("study", "refresh", "tune"):
         print("Loading PyTorch and the data ...", flush=True)
     from helpers.files import StudyError  # after the flags were read: torch takes seconds
@@ -105,10 +115,6 @@ def main() -> None:
                 run.study(in_place=command == "refresh", **options)
     except StudyError as error:
         sys.exit(f"{error}")
-    except KeyboardInterrupt:
-        again = "the same command without --trials" if command == "tune" else "the same command"
-        print(f"\nInterrupted: {again} goes on where it stopped.", file=sys.stderr, flush=True)
-        os._exit(130)  # at once: notebooks that are running end with this process
 
 
 if __name__ == "__main__":

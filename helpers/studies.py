@@ -63,12 +63,22 @@ def open_study(name: str, method: str, task: Task, storage: str | None = None, l
                     for tried in ({}, *declared.tried):
                         settings = replace(declared.settings, **tried)
                         study.enqueue_trial({name: getattr(settings, name) for name in declared.searched})
-        complete(study)  # so that a file with damaged trials is refused here
+        _check(study)
         known = study.user_attrs.get("identity", {"goal": ""})  # what another program made has none
     changed = ", another ".join(what for what in identity if known.get(what, identity[what]) != identity[what])
     if changed:
         raise StudyError(f'The study "{name}" was made with another {changed}: choose a new STUDY_NAME (--study).')
     return study
+
+
+def _check(study: optuna.Study) -> None:
+    """ValueError unless all that is read of a study has the form in which it was stored: a file may be damaged."""
+    kept, measured = study.user_attrs, [trial.user_attrs["measured"]["goals"] for trial in complete(study)]
+    good = study.directions == [optuna.study.StudyDirection.MINIMIZE] and isinstance(kept.get("target", 0), int)
+    good = good and all(isinstance(kept.get(name, {}), dict) for name in ("identity", "confirmed"))
+    good = good and all(isinstance(trial.value, float) for trial in complete(study))
+    if not good or not all(isinstance(goals, list) and goals for goals in measured):
+        raise ValueError("its trials or attributes are damaged, or another program made it")
 
 
 def _identity(method: str, task: Task) -> dict:

@@ -115,7 +115,7 @@ def copy_repository(target: Path, archive: bool = False) -> Path:
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory):
-    return copy_repository(tmp_path_factory.mktemp("work") / "why? a {copy} 5%20 ü")
+    return copy_repository(tmp_path_factory.mktemp("work") / "why? a {copy} 100%ab 5%20 ü")
 
 
 def readme_queries(path: Path) -> dict[str, pd.DataFrame]:

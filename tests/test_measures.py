@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import SHORT, readme_queries, same
+from conftest import ROOT, SHORT, readme_queries, same
 from scipy.spatial.distance import cdist
 from scipy.special import softmax
 from scipy.stats import t
@@ -79,6 +79,11 @@ def test_the_queries_of_the_readme_find_what_was_measured(results, tmp_path):
     save_frame(tmp_path / "measures.csv.gz", results)
     found = readme_queries(tmp_path / "measures.csv.gz")
     assert len(found) == 4
+    (reads,) = re.findall(r"`(pd\.read_csv\(path, .*?\))`", (ROOT / "README.md").read_text(encoding="utf-8"))
+    holed = results.assign(value=results.value.where(results.index > 0))  # as of a measure that could not be computed
+    holed.to_csv(tmp_path / "holed.csv", index=False)
+    plain = eval(reads, {"pd": pd, "path": tmp_path / "holed.csv"})
+    assert plain.value.dtype == float and (plain["at"] == "").any() and "null" in set(plain.kind)
     for query, table in found.items():
         measure, split, subset = re.findall("'(\\w+)'", query)
         for kind, value in table.iloc[:, 0].items():

@@ -1,6 +1,8 @@
 """The goal of a study: by hand, and of settings that are worse. Only what unlearned models put out is made up."""
 
 import json
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +14,7 @@ from scipy.special import softmax
 
 from helpers import objective as objective_module
 from helpers import studies
+from helpers.files import StudyError
 from helpers.models.cnn import new_model
 from helpers.objective import FIRST_SEED, Objective, best_trial
 from helpers.report.studies import chosen_table
@@ -152,6 +155,29 @@ def test_every_method_gets_as_many_trials_as_it_has_fields(task, made, storage, 
     studies.adopt(first)
     best = {key: float(f"{value:.3g}") for key, value in best_trial(first["tuned_ascent"]).params.items()}
     assert json.loads(storage_file.read_text()) == {"tuned_ascent": best}
+
+
+DAMAGES = (
+    "DELETE FROM trial_user_attributes",
+    "UPDATE trial_user_attributes SET value_json = '{}'",
+    "UPDATE trial_user_attributes SET value_json = '5'",
+    "DELETE FROM trial_values",
+    "DELETE FROM study_directions",
+    "UPDATE study_user_attributes SET value_json = '5' WHERE key = 'identity'",
+    "INSERT INTO study_user_attributes VALUES (99, 1, 'target', '\"many\"')",
+    "INSERT INTO study_user_attributes VALUES (99, 1, 'confirmed', '5')",
+)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_study_that_lacks_a_part_is_told(task, made, storage, damage):
+    part = small(task)
+    run(studies.open_study("mine", "tuned_ascent", part, storage), Objective("tuned_ascent", part), 1.0)
+    assert len(studies.complete(studies.open_study("mine", "tuned_ascent", part, storage))) == 1
+    with closing(sqlite3.connect(storage.removeprefix("sqlite:///"))) as connection, connection:
+        connection.execute(damage)
+    with pytest.raises(StudyError, match="cannot be opened as a storage of studies"):
+        studies.open_study("mine", "tuned_ascent", part, storage, look=True)
 
 
 def test_models_that_diverge_are_the_worst_and_do_not_stop_the_study(task, made):

@@ -351,6 +351,8 @@ def test_the_queries_of_the_readme_find_what_pandas_finds(committed):
 ASKED = {  # what is asked for -> what is said
     ("acuracy", "test", "forget"): "no measure 'acuracy': did you mean 'accuracy'",
     ("u_lira",): "u_lira has no such rows, .*one of: 'train', 'forget', ''; ",
+    ("accuracy", None, "forget"): "accuracy has no such rows",
+    ("energy_gap_without", "test", "forget"): "no measure 'energy_gap_without': did you mean 'energy_gap'",
     ("accuracy", "test", "neighbors"): "'test', 'neighbours', ''",
     ("weight_distance",): "'', '', 'conv1'",
     ("curve", "", "", "repair"): "one value per step",
@@ -362,6 +364,16 @@ def test_a_question_that_leaves_something_out_is_told_what_there_is(committed, a
     """Instead of a mean over several quantities, or nothing."""
     with pytest.raises(StudyError, match=ASKED[asked]):
         ask(committed, *asked)
+
+
+def test_only_a_whole_results_frame_is_asked(committed, tmp_path):
+    """Not one that pandas read with its own idea of what is missing, not a part of one, not a path."""
+    committed[:2_000].to_csv(tmp_path / "some.csv", index=False)
+    for frame in (committed[:0], committed.drop(columns="at"), pd.read_csv(tmp_path / "some.csv"), "measures.csv"):
+        with pytest.raises(StudyError, match="read it by `read_results"):
+            ask(frame, "accuracy", "test", "forget")
+    with pytest.raises(StudyError, match="u_lira was not measured: it needs 6 models of each kind"):
+        ask(committed[committed.measure != "u_lira"], "u_lira", "train", "forget")
 
 
 def test_a_report_needs_nothing_but_the_committed_frame(tmp_path):

@@ -161,12 +161,13 @@ def test_damaged_published_lists_are_told_with_where_to_get_them(task, lists):
 TAKEN = ["plain", "Red 7", "class 3", "random 10", "crossbar, then class 3"]
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
 @pytest.mark.parametrize("name", TAKEN)
-def test_a_list_whose_name_means_something_else_is_refused(digits, lists, name):
+def test_a_list_whose_name_means_something_else_is_refused(digits, lists, name, split):
     """Else the crossbar sevens, say, would be forgotten, and the list never read."""
     shutil.copytree(request.DATA / "splits", lists, dirs_exist_ok=True)
-    (lists / f"{name}_train.txt").write_text("5\n")
-    with pytest.raises(StudyError, match=f"{name}_train.txt is not read.*rename the list"):
+    (lists / f"{name.replace(' ', '  ')}_{split}.txt").write_text("5\n")
+    with pytest.raises(StudyError, match=rf"_{split}.txt is not read.*rename the list"):
         task_of(digits, name.upper())
     assert task_of(digits, "class 7").request.name == "class 7"
 
@@ -180,6 +181,7 @@ TYPED = {  # as people type it -> as it is called
     "class 3,then class 7": "class 3, then class 7",
     "class 3 , Then  CLASS 7": "class 3, then class 7",
     "class 3 then class 7 then random 5": "class 3, then class 7, then random 5",
+    '"class 7"': "class 7",
 }
 
 
@@ -203,11 +205,43 @@ def test_what_is_wrong_with_a_random_part_is_told(digits):
     for typed, told in {
         "random 1.5": 'write "random 1.5 %"',
         "random 5 seed 99999999999999999999999": "at most 18 digits",
+        f"random 5 seed {'9' * 5000}": "at most 18 digits",
+        "random 1,5 %": 'write it as "random 1.5 %"',
+        "random 5,000": '"random 5000"',
+        "random 10.00249999999999999999999999 %": "at most 18 digits",
         "random 3000": "must be from 1 to 2,999",
         "random 0.001 %": "must be from 1 to 2,999",
     }.items():
         with pytest.raises(StudyError, match=told):
             task_of(digits, typed)
+
+
+@pytest.mark.parametrize(
+    "typed, told",
+    {
+        "corssbar": 'did you mean "crossbar"',
+        "class7": 'did you mean "class 7"',
+        "red7": "choose",  # MNIST has no colours
+        "mylist": 'did you mean "My List"',
+        "my  list": 'did you mean "My List"',
+        "a:b": "cannot have such signs",
+        "a\x00b": "cannot have such signs",
+        "x" * 300: "is not known: choose",
+        "class 3, then My Lists": 'did you mean "My List"',
+    }.items(),
+)
+def test_the_nearest_words_are_offered(digits, lists, typed, told):
+    (lists / "My List_train.txt").write_text("5\n")
+    with pytest.raises(StudyError) as error:
+        task_of(digits, typed)
+    assert told in str(error.value) and "is not known" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_borderline_sevens_can_be_forgotten(task):
+    """Their published list says of each whether it has a crossbar."""
+    found = task_of(task.data, "ambiguous")
+    index = task.data.train.index[found.forget["train"]].tolist()
+    assert index == sorted(request.read_ambiguous("train")) and found.forget["test"].any()
 
 
 NONSENSE = ["", None, 7, "nonsense", "class 12", "class", "random 0 %", "random 100 %", "random 1.5", "red", "../x"]
@@ -222,7 +256,8 @@ def test_what_cannot_be_forgotten_gets_one_sentence(digits, wanted):
 
 def test_folders_are_good_on_every_file_system_and_never_meet():
     names = ["crossbar", "class 7", "random 1 %", "random 1 % seed 3", "crossbar, then class 3"]
-    names += ["Mine", "mine", "mïne", "a-b", "a b", "con?"]
+    names += ["Mine", "mine", "mïne", "a-b", "a b", "con?", "a", "a.", "a,b", "top 5 %", "top 5 percent", "class, 7"]
+    names += ["random, 1 %", "every request", "every-request", "x" * 200, "x" * 199 + "y", "mine, then class 3"]
     folders = [folder_of(name) for name in names]
     assert all(re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", each) for each in folders)
     assert len(set(folders)) == len(names)

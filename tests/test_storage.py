@@ -168,6 +168,10 @@ def test_a_damaged_model_is_named_and_nothing_else_is_touched(workshop, tmp_path
     torch.save(whole | {"state": dict(list(whole["state"].items())[1:])}, tmp_path / "without a layer")
     torch.save(whole | {"record": {"seconds": 1.0}}, tmp_path / "without samples")
     torch.save(list(whole), tmp_path / "a list")
+    wide = whole["state"] | {"conv1.weight": torch.zeros(16, 1, 6, 6)}
+    for part, value in (("record", None), ("state", None), ("state", wide), ("made", 5)):
+        torch.save(whole | {part: value}, tmp_path / f"{part} {type(value).__name__}")
+    torch.save(whole | {"record": {"seconds": "x", "samples": 1}}, tmp_path / "seconds in words")
     for name, content in damages.items():
         (tmp_path / name).write_bytes(content)
     damages = sorted(path.name for path in tmp_path.iterdir())
@@ -189,7 +193,7 @@ for name in {damages}:
     try:
         sentences = run_python(workshop, code).stdout.strip().splitlines()
         assert len(sentences) == len(damages)
-        assert len(damages) == 13
+        assert len(damages) == 18
         assert all("001.pt" in sentence and "ALLREADY_TRAINED = False" in sentence for sentence in sentences)
         assert [path.stat().st_mtime_ns for path in (files[0], files[2])] == stamps
     finally:
@@ -267,6 +271,8 @@ spoilt("logits", logits, swap, lambda: logits_of(every[4], task))
 for part in ("of", "test", "forget_train", "retain_train"):
     kept = {name: value for name, value in load_arrays(logits, "").items() if name != part}
     spoilt(f"{part} missing", logits, lambda path: np.savez(path, **kept), lambda: logits_of(every[4], task))
+    kept[part] = np.zeros(3)
+    spoilt(f"{part} missing", logits, lambda path: np.savez(path, **kept), lambda: logits_of(every[4], task))
 """
 )
 
@@ -280,7 +286,7 @@ def test_results_and_logits_that_are_damaged_or_of_other_models_are_refused(work
     assert kind.startswith("kind refused: ") and "holds the measures of another kind" in kind
     assert number.startswith("number refused: Only 2 of 3 Gradient Ascent models") and "N_MODELS = 3" in number
     assert logits.startswith("logits refused: ") and "delete this file and run the cell again" in logits
-    assert len(lacking) == 4 and all("missing refused: " in line and "delete this file" in line for line in lacking)
+    assert len(lacking) == 8 and all("missing refused: " in line and "delete this file" in line for line in lacking)
 
 
 def test_unlearned_models_belong_to_the_code_that_made_them(workshop):

@@ -13,6 +13,7 @@ Spaces do not matter, nor does case except in the name of a list. A list has one
 (Colored MNIST has MNIST's) or of the data set; `#` begins a comment.
 """
 
+import difflib
 import re
 import shlex
 from collections.abc import Callable
@@ -34,6 +35,8 @@ DEFAULT = SIDES[0]
 THEN = ", then "
 THEN_TYPED = re.compile(r"\s*,\s*then\s+|\s+then\s+", re.IGNORECASE)
 MNIST_SIZES = {"train": 60_000, "test": 10_000}  # of MNIST, where a list says nothing else
+SPELT = rf"crossbar|plain|class \d|random [\d.]+( %)?( seed \d+)?|({'|'.join(COLOURS)})( \d)?|[a-z0-9]+"  # as names are
+FORBIDDEN = r'[/\\:*?"<>|\x00-\x1f]'  # in the name of a list
 KNOWN = (
     '"crossbar", "plain", "class 7", "random 1 %", on Colored MNIST "red" or "red 7", NAME of a list '
     'data/splits/NAME_train.txt, or "A, then B" of two of these'
@@ -53,11 +56,11 @@ class Request:
 
 
 def folder_of(name: str) -> str:
-    """The name as a folder, good on every file system: "random-1-percent". Names that would come out alike get
-    different ends."""
+    """The name as a folder, good on every file system: "random-1-percent". Names of lists that are more than one word
+    of small letters and digits get an end of their own, so that no two names meet."""
     plain = re.sub(r"[^a-z0-9.]+", "-", name.replace("%", "percent")).strip("-.")
-    spoken = re.fullmatch(r"[a-z0-9 .,%]+", name) and name == " ".join(name.split())
-    return plain if spoken else f"{plain or 'list'}-{fingerprint(name)}"
+    spelt = all(re.fullmatch(SPELT, part) for part in name.split(THEN))
+    return plain if spelt else f"{plain[:60] or 'list'}-{fingerprint(name)}"
 
 
 def request_of(words: str, data: Dataset) -> Request:
@@ -65,6 +68,7 @@ def request_of(words: str, data: Dataset) -> Request:
     if not isinstance(words, str) or not words.strip():
         raise StudyError(f"FORGET = {words!r} names nothing: choose {KNOWN}.")
     words = " ".join(words.split())
+    words = words[1:-1].strip() if len(words) > 2 and words[0] == words[-1] and words[0] in "'\"" else words
     refuse_hidden_list(words)
     for pattern, make in PATTERNS.items():
         if match := re.fullmatch(pattern, words, re.IGNORECASE):
@@ -81,9 +85,15 @@ def refuse_hidden_list(words: str) -> None:
     """StudyError where a list of one's own has a name that means something else, so that nothing would read it."""
     words = " ".join(words.split())
     means = THEN_TYPED.search(words) or any(re.fullmatch(each, words, re.IGNORECASE) for each in list(PATTERNS)[:-1])
-    for path in LISTS.glob("*_train.txt") if means else ():
-        if path.name.lower() == f"{words}_train.txt".lower() and path != list_path("train"):
+    for name, path in _lists().items() if means else ():
+        if " ".join(name.split()).lower() == words.lower() and name != DEFAULT:
             raise StudyError(f'{shown(path)} is not read, since "{words}" already has a meaning: rename the list.')
+
+
+def _lists() -> dict[str, Path]:
+    """Name -> file, of the lists in data/splits; where there is a list of the test split alone, that."""
+    found = {split: sorted(LISTS.glob(f"*_{split}.txt")) for split in reversed(SPLITS)}
+    return {path.stem.rpartition("_")[0]: path for paths in found.values() for path in paths}
 
 
 def _feature(data: Dataset, side: str) -> Request:
@@ -119,15 +129,13 @@ def _class_number(data: Dataset, word: str) -> int:
 
 
 def _random(data: Dataset, amount: str, percent: str | None, seed: str | None) -> Request:
-    n, exact, seed = len(data.train), Decimal(amount), int(seed or 0)
+    n, exact, seed = len(data.train), Decimal(amount).normalize(), int(seed or 0)
     count, unit = (round(exact * n / 100), " %") if percent else (exact, "")
     if count != int(count):
         raise StudyError(f'FORGET = "random {amount}" is no number of samples: write "random {amount} %" for a share.')
     if not 0 < count < n:
         raise StudyError(f'FORGET = "random {amount}{unit}" must be from 1 to {n - 1:,} of the {n:,} samples.')
-    if seed >= 2**63:
-        raise StudyError(f'FORGET = "random ... seed {seed}": take a seed of at most 18 digits.')
-    words = f"{exact.normalize():f}{unit}"  # every digit: two amounts never have one name
+    words = f"{exact:f}{unit}"  # every digit: two amounts never have one name
     title = f"a random {words} of the training set" if percent else f"{words} random training samples"
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     forget = {split: torch.zeros(len(data.split(split)), dtype=torch.bool) for split in SPLITS}
@@ -135,6 +143,11 @@ def _random(data: Dataset, amount: str, percent: str | None, seed: str | None) -
     if seed:
         return Request(f"random {words} seed {seed}", f"{title} (seed {seed})", forget)
     return Request(f"random {words}", title, forget)
+
+
+def _no_amount(data: Dataset, words: str) -> Request:
+    forms = '"random 1.5 %", "random 5000" or "random 500 seed 3", with at most 18 digits'
+    raise StudyError(f"FORGET = {words[:80]!r} is no random part: write it as {forms}.")
 
 
 def _colour(data: Dataset, colour: str, word: str | None) -> Request:
@@ -150,13 +163,13 @@ def _colour(data: Dataset, colour: str, word: str | None) -> Request:
 
 
 def _listed(data: Dataset, name: str) -> Request:
-    if re.search(r'[/\\:*?"<>|]', name) or not there(list_path("train", name)):
-        raise StudyError(f"FORGET = {name!r} is not known: choose {KNOWN}.")
-    forget = {}
+    if re.search(FORBIDDEN, name) or len(name) > 200 or not there(list_path("train", name)):
+        raise StudyError(f"FORGET = {name[:80]!r} is not known: {_nearest(data, name)}choose {KNOWN}.")
+    forget, marks = {}, SIDES if name == "ambiguous" else ("",)
     for split in SPLITS:
         part, path = data.split(split), list_path(split, name)
         size = max(MNIST_SIZES[split], int(part.index.max()) + 1)
-        listed = list(read_list(path, size)) if split == "train" or there(path) else []
+        listed = list(read_list(path, size, marks)) if split == "train" or there(path) else []
         forget[split] = torch.isin(part.index, torch.tensor(listed, dtype=torch.int64))
     return Request(name, f'the list "{name}"', forget)
 
@@ -164,7 +177,8 @@ def _listed(data: Dataset, name: str) -> Request:
 PATTERNS: dict[str, Callable[..., Request]] = {  # the first that fits the words makes the request
     "(crossbar|plain)": _feature,
     "class (.+)": _class,
-    r"random (\d+(?:\.\d+)?)( ?%| percent)?(?:,? seed (\d+))?": _random,
+    r"random (\d{1,9}(?:\.\d{1,18})?)( ?%| percent)?(?:,? seed (\d{1,18}))?": _random,
+    r"(random(?: .*\d.*)?)": _no_amount,
     f"({'|'.join(COLOURS)})(?: (.+))?": _colour,
     "(.+)": _listed,
 }
@@ -173,6 +187,17 @@ PATTERNS: dict[str, Callable[..., Request]] = {  # the first that fits the words
 def study_command(dataset: str, words: str) -> str:
     """What computes the results of a data set and request, to be typed in a shell."""
     return f"make study DATASET={dataset} FORGET={shlex.quote(words)}"
+
+
+def _nearest(data: Dataset, name: str) -> str:
+    """What may have been meant, as the beginning of a sentence."""
+    if re.search(FORBIDDEN, name):
+        return "a list cannot have such signs in its name; "
+    words = {each.lower(): each for each in (*SIDES, *(f"class {each}" for each in data.classes), *_lists())}
+    if len(data.train.colours):
+        words |= {each: each for colour in COLOURS for each in (colour, *(f"{colour} {c}" for c in data.classes))}
+    near = difflib.get_close_matches(name.lower(), words, 1, 0.7)
+    return f'did you mean "{words[near[0]]}"? Else ' if near else ""
 
 
 def list_path(split: str, name: str = "crossbar") -> Path:

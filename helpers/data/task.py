@@ -151,10 +151,11 @@ def load_data(dataset: str) -> Dataset:
 def task_of(data: Dataset, words: str) -> Task:
     """The task of a data set that is loaded already; as `load_task`."""
     *first, last = THEN_TYPED.split(words) if isinstance(words, str) else [words]
+    if first:
+        refuse_hidden_list(words)
     request = request_of(last, data)
     if not first:
         return Task(data, request, request.forget)
-    refuse_hidden_list(words)
     before = task_of(data, THEN.join(first))
     forget = {split: request.forget[split] | before.forget[split] for split in SPLITS}
     if torch.equal(forget["train"], before.forget["train"]):

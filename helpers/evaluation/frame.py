@@ -24,6 +24,7 @@ import pandas as pd
 from scipy.stats import bootstrap, norm, t
 
 from helpers.data.task import Task
+from helpers.evaluation.measures import MEASURES
 from helpers.files import DATA, StudyError, load_frame
 
 RESULTS = DATA / "results"
@@ -68,19 +69,29 @@ def ask(results: pd.DataFrame, measure: str, split="", subset="", at="") -> pd.D
     """The mean of a measure over the models or draws: a row per kind, a column per data set and request.
 
     It is never taken over splits, subsets, layers or quantiles: StudyError where these are left out, with those that
-    there are, and for an unknown measure, with the nearest."""
+    there are, and for a measure that the frame has not."""
+    if list(getattr(results, "columns", ())) != list(COLUMNS) or results.empty or results["at"].isna().any():
+        raise StudyError("That is no results frame with all its columns: read it by `read_results(path)`.")
     every = select(results, measure, None, None, None)
-    if every.empty:
-        names = sorted(set(results.measure))
-        near = difflib.get_close_matches(str(measure), names, 1, 0.4) or names[:1]
-        raise StudyError(f"The frame has no measure {measure!r}: did you mean {near[0]!r}?")
-    found = select(every, measure, split, subset, at)
-    if found.empty or measure == "curve":
-        places = every[["split", "subset", "at"]].drop_duplicates().to_numpy().tolist()
+    if every.empty or measure.endswith(WITHOUT):
+        raise StudyError(_not_there(results, measure))
+    places = every[["split", "subset", "at"]].drop_duplicates().to_numpy().tolist()
+    if measure == "curve" or [split, subset, at] not in places:
         told = "; ".join(", ".join(repr(word) for word in place) for place in places[:30])
+        told += "; and others" * (len(places) > 30)
         why = "has one value per step: use select" if measure == "curve" else "has no such rows"
         raise StudyError(f"{measure} {why}, with split, subset and at as one of: {told}.")
-    return found.pivot_table("value", "kind", ["dataset", "forget"], "mean", sort=False)
+    found = select(every, measure, split, subset, at)
+    return found.pivot_table("value", "kind", ["dataset", "forget"], "mean", dropna=False, sort=False)
+
+
+def _not_there(results: pd.DataFrame, measure: str) -> str:
+    if measure in MEASURES:
+        least = MEASURES[measure].least
+        return f"{measure} was not measured{f': it needs {least} models of each kind' * (least > 1)}."
+    names = sorted(name for name in set(results.measure) if not name.endswith(WITHOUT))
+    near = difflib.get_close_matches(str(measure), names, 1, 0.4) or names
+    return f"The frame has no measure {measure!r}: did you mean {near[0]!r}?"
 
 
 def select(results: pd.DataFrame, measure: str, split="", subset="", at="", kinds=None) -> pd.DataFrame:

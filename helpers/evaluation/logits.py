@@ -63,7 +63,8 @@ def logits_of(ensemble: Ensemble, task: Task) -> Logits:
                 found = {part: predict(model, at).numpy() for part, at in zip(PARTS, images, strict=True)}
                 found |= {} if noise is None else {"noise": noise.numpy()}
                 save_arrays(paths[place], of=_owner(ensemble, place), **found)
-    found = [_read(path, ensemble, place) for place, path in enumerate(paths)]
+    sizes = len(task.data.test), len(task.forget_set("train")[1]), len(retain_train_sample(task))
+    found = [_read(path, ensemble, place, sizes) for place, path in enumerate(paths)]
     return Logits(*(np.stack([each[part] for each in found]) for part in PARTS), found[0].get("noise"))
 
 
@@ -71,10 +72,12 @@ def _owner(ensemble: Ensemble, place: int) -> np.ndarray:
     return np.array([ensemble.kind.identity, str(ensemble.seeds[place])])
 
 
-def _read(path: Path, ensemble: Ensemble, place: int) -> dict[str, np.ndarray]:
+def _read(path: Path, ensemble: Ensemble, place: int, sizes: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """sizes: of PARTS, in samples."""
     remedy = "delete this file and run the cell again."
     found = load_arrays(path, remedy, ("of", *PARTS))
-    if not np.array_equal(found["of"], _owner(ensemble, place)):
+    whole = [(found[part].shape, found[part].dtype) for part in PARTS] == [((size, 10), np.float32) for size in sizes]
+    if not whole or not np.array_equal(found["of"], _owner(ensemble, place)):
         raise StudyError(f"{shown(path)} holds the logits of other models than its path says: {remedy}")
     return found
 

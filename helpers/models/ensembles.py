@@ -22,7 +22,7 @@ from tqdm import tqdm
 from helpers.data.task import Task
 from helpers.device import describe, pick_device, return_memory
 from helpers.files import DATA, StudyError, code_fingerprint, fingerprint, load_torch, locked, save_torch, shown, there
-from helpers.models.cnn import CNN, LAYERS, new_model
+from helpers.models.cnn import CNN, new_model
 from helpers.models.training import RECIPE, Recipe, Stopwatch, train
 from helpers.parallel import compute
 from helpers.progress import advance, making, progress
@@ -34,7 +34,6 @@ AGAIN = "again"  # as many more retrained models, of other seeds: what a method 
 BASELINES = {"untrained": "Untrained", "trained": "Trained", "retrained": "Retrained", AGAIN: "Retrained again"}
 BASELINES_NOTEBOOK = "netcomp_compare.ipynb"
 PARTS = ("identity", "seed", "made", "state", "record")  # of a model's file
-WEIGHTS = {f"{layer}.{part}" for layer in LAYERS for part in ("weight", "bias")}
 WeightsAndRecord = tuple[dict[str, Tensor], dict]  # what making a model returns
 
 
@@ -73,8 +72,8 @@ class Ensemble:
         path = self.kind.path(self.seeds[place])
         remedy = f"delete this file and compute the {self.kind.title} models again with ALLREADY_TRAINED = False."
         content = load_torch(path, remedy, PARTS)
-        if set(content["state"]) != WEIGHTS or not {"seconds", "samples"} <= set(content["record"]):
-            raise StudyError(f"{shown(path)} lacks a part of its model: {remedy}")
+        if not _whole(content, self.task.data.channels):
+            raise StudyError(f"{shown(path)} lacks a part of its model, or one has another form: {remedy}")
         if (content["identity"], content["seed"]) != (self.kind.identity, self.seeds[place]):
             raise StudyError(f"{shown(path)} holds a model of another kind or seed than its path says: {remedy}")
         return content
@@ -87,6 +86,21 @@ class Ensemble:
     @functools.cached_property
     def records(self) -> list[dict]:
         return [self.content(place)["record"] for place in range(len(self))]
+
+
+def _whole(content: dict, channels: int) -> bool:
+    """Whether a model's file holds weights, and what else is read of it, in the form in which it was stored."""
+    try:
+        form = {name: weights.shape for name, weights in content["state"].items()}
+        measured = content["record"]["seconds"] + content["record"]["samples"] + 0.0
+    except (AttributeError, KeyError, TypeError):
+        return False
+    return form == _form(channels) and isinstance(measured, float) and isinstance(content["made"], dict)
+
+
+@functools.cache
+def _form(channels: int) -> dict[str, torch.Size]:
+    return {name: weights.shape for name, weights in new_model(channels, 0).state_dict().items()}
 
 
 def baseline(name: str, task: Task, n: int, stored: bool, first: int = 0) -> Ensemble:
