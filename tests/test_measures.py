@@ -344,8 +344,9 @@ def test_a_method_as_good_as_retraining_lies_in_the_null_as_often_as_it_says():
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("measured, draws, ends", [(CHEAP, 2_000, (0.04, 0.06)), (COSTLY, 200, (0.01, 0.09))])
+@pytest.mark.parametrize("measured, draws, ends", [(CHEAP, 2_000, (0.025, 0.065)), (COSTLY, 200, (0.01, 0.09))])
 def test_one_in_twenty_equal_ensembles_is_outside_the_null(measured, draws, ends):
+    """Fewer of tug of war and average gap: accuracies on twelve samples take few values, and those on an end are in."""
     outside = shares_outside(measured, draws, seed=0)
     assert all(ends[0] <= share <= ends[1] for share in outside.values()), outside
 

@@ -163,4 +163,5 @@ measure(task, *(unlearned(name, task, 2, stored=False) for name in ("gemu", "gef
     execute("generator_optim", target, flags | {"STORAGE": storage, "ALLREADY_TRAINED": False}, workshop)
     outputs = str([cell.get("outputs") for cell in nbformat.read(target, 4).cells])
     assert outputs.count("'image/png': 'iVBOR") == 4 and "without a crossbar" in outputs and "not stored" not in outputs
-    assert all(len(trials(storage, name=f"mine-{name}")) == 2 for name in ("gemu", "gefeu", *OTHERS))
+    names = ("gemu", "gefeu", *OTHERS)
+    assert all(len(trials(storage, "COMPLETE", f"mine-{name}")) == 2 for name in names)
