@@ -21,7 +21,7 @@ from helpers.files import DATA, StudyError, code_fingerprint, locked, shown, wri
 from helpers.models.training import RECIPE
 from helpers.objective import FIRST_SEED, GOAL, Objective, best_trial, complete
 from helpers.sizes import SIZES
-from helpers.unlearning import ELSEWHERE, FRONTIER, METHODS, OURS, TUNED, method_of, name_at
+from helpers.unlearning import ELSEWHERE, FRONTIER, METHODS, OURS, TUNED, method_of, name_at, tuned
 
 STORAGE = DATA / "studies" / "studies.db"  # where no other address is given
 REMEDY = """see that the address is right, its server runs, its file and folder may be written to and have space, and
@@ -164,15 +164,21 @@ def trials_of(method: str) -> int:
 
 
 def tune_all(task: Task, storage: str | None = None) -> dict[str, optuna.Study]:
-    """Every method, and those of the frontier that are tuned at other budgets, in the study DATASET-METHOD: as many
-    trials as `trials_of` says, then the best one measured again (`confirm`). Goes on where it was interrupted."""
-    elsewhere = [name for name in (name_at(*each) for each in ELSEWHERE) if name in FRONTIER]
-    names = [name for name in (*METHODS, *elsewhere) if name != "ascent"]  # which has the settings of training
-    found = {name: open_study(study_name(name, task), name, task, storage) for name in names}
+    """The studies DATASET-METHOD of `to_tune`: as many trials as `trials_of` says, then the best one measured again
+    (`confirm`). Goes on where it was interrupted."""
+    found = {name: open_study(study_name(name, task), name, task, storage) for name in to_tune()}
     for name, study in found.items():
         run_trials(study, max(0, trials_of(name) - len(complete(study))), name, task)
         confirm(study, name, task)
     return found
+
+
+def to_tune() -> list[str]:
+    """Every method but Gradient Ascent, which has the settings of training, and those that are tuned at other budgets;
+    where only rate and decay are searched there, once their other settings were adopted at a tenth."""
+    elsewhere = {name_at(*each): each[0] for each in ELSEWHERE if name_at(*each) in FRONTIER}
+    ready = [name for name, of in elsewhere.items() if not FRONTIER[name].search or of in tuned()]
+    return [name for name in (*METHODS, *ready) if name != "ascent"]
 
 
 def confirm(study: optuna.Study, method: str, task: Task) -> dict:

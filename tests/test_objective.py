@@ -21,6 +21,7 @@ from helpers.report.studies import chosen_table
 from helpers.unlearning import METHODS
 
 N = 20
+OURS_20 = ("gemu_20", "gefeu_20")
 
 
 @pytest.fixture
@@ -142,6 +143,11 @@ def test_the_best_trial_is_measured_again_on_models_that_no_trial_has_seen(task,
 
 def test_every_method_gets_as_many_trials_as_it_has_fields(task, made, storage, monkeypatch):
     assert [studies.trials_of(name) for name in ("ascent", "reset", "reset_20", "reset_02")] == [32, 50, 50, 20]
+    monkeypatch.setattr(studies, "tuned", dict)
+    first = studies.to_tune()
+    assert set(METHODS) - set(first) == {"ascent"} and set(first) - set(METHODS) == {"new_20", "reset_20", *OURS_20}
+    monkeypatch.setattr(studies, "tuned", lambda: {"reset": {}})
+    assert set(studies.to_tune()) - set(first) == {"reset_02", "reset_50"}  # with the other settings of a tenth
     monkeypatch.setattr(studies, "METHODS", {"tuned_ascent": METHODS["tuned_ascent"]})
     monkeypatch.setattr(studies, "ELSEWHERE", [])
     monkeypatch.setattr(studies, "trials_of", lambda name: 3)

@@ -223,7 +223,7 @@ def test_the_frontier_is_the_same_method_at_other_budgets(task, trained_model):
 
 
 def test_at_another_budget_stand_the_settings_of_the_nearest_one_at_which_it_was_tuned(monkeypatch):
-    monkeypatch.setattr(unlearning, "_tuned", lambda: {"reset_02": {"lr": 0.7}, "reset_50": {"lr": 0.2}})
+    monkeypatch.setattr(unlearning, "tuned", lambda: {"reset_02": {"lr": 0.7}, "reset_50": {"lr": 0.2}})
     usual = METHODS["reset"].settings.lr
     found = {share: unlearning._at("reset", share) for share in (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)}
     assert [at.settings.lr for at in found.values()] == [0.7, 0.7, usual, usual, usual, 0.2, 0.2, 0.2]

@@ -47,7 +47,7 @@ def _declared() -> dict[str, Method]:
     return {method.name: method for method in order}
 
 
-def _tuned() -> dict[str, dict]:
+def tuned() -> dict[str, dict]:
     """Name of a method or of one at another budget -> the settings that its study found (`studies.adopt`)."""
     try:
         return json.loads(TUNED.read_text(encoding="utf-8")) if there(TUNED) else {}
@@ -66,8 +66,8 @@ def _with(method: Method, settings: dict) -> Method:
 def _at(name: str, share: float) -> Method:
     """A method at another budget, with the settings of the nearest one at which it was tuned."""
     known = {0.1: METHODS[name]}
-    for at in (at for of, at in ELSEWHERE if of == name and (tuned := _tuned().get(name_at(of, at)))):
-        known[at] = _with(METHODS[name], tuned)
+    for at in (at for of, at in ELSEWHERE if of == name and (found := tuned().get(name_at(of, at)))):
+        known[at] = _with(METHODS[name], found)
     method = known[min(known, key=lambda at: abs(math.log(at / share)))]
     return replace(
         method,
@@ -86,7 +86,7 @@ def name_at(name: str, share: float) -> str:
 
 TUNED = Path(__file__).with_name("tuned.json")
 DECLARED = _declared()  # as their files say
-METHODS = {name: _with(method, _tuned().get(name, {})) for name, method in DECLARED.items()}
+METHODS = {name: _with(method, tuned().get(name, {})) for name, method in DECLARED.items()}
 ELSEWHERE = [(name, share) for name in ("new", "reset") for share in (0.02, 0.2, 0.5)]  # where else they are tuned
 ELSEWHERE += [("gemu", 0.2), ("gefeu", 0.2)]
 FEW = ("lr", "weight_decay")  # what is searched at 2 and 50 %; at 20 % everything
