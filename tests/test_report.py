@@ -261,7 +261,7 @@ def test_the_first_screen_answers():
 
 
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *sorted(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))]
-MADE = ("data/downloads", "data/models", "data/results", "data/studies")  # by runs
+MADE = ("data/downloads", "data/models", "data/results", "data/studies", "helpers/unlearning/tuned.json")  # by runs
 EXAMPLES = ("NAME", "<", "*")  # in names that stand for others
 
 

@@ -12,6 +12,7 @@ from pandas.io.formats.style import Styler
 
 from helpers.data.task import NAMES
 from helpers.evaluation.frame import (
+    WITHOUT,
     difference,
     diverged,
     estimate,
@@ -169,19 +170,22 @@ def measures_table(results: pd.DataFrame) -> Styler:
     marked."""
     kinds, rows, bold = [kind for kind in kinds_in(results) if kind != "untrained"], {}, {}
     names, n, missing = {kind: name_of(results, kind) for kind in kinds}, models_in(results), []
-    for measure, split, subset, at in ((name, *where) for name, about in MEASURES.items() for where in about.shown):
-        about, part = MEASURES[measure], (measure, split, subset, at if split else None)
-        found = {kind: values(results, kind, *part) for kind in kinds}
-        label = f"{about.title}{f' {at}' * bool(at)}, {subset} ({split})" if split else about.title
-        if not any(len(each) for each in found.values()) and n >= about.least:
-            missing.append(label)
-            continue
-        label += f", {n} models" * about.drawn
-        less = mean(results, "null", *part) if about.less_null else 0.0
-        null = [about.scale * (end - less) for end in null_of(results, *part)] if about.compared else (np.nan, np.nan)
-        cells = {names[kind]: cell(results, kind, *part) for kind in kinds}
-        rows[label] = {"unit": about.unit, "null, 95 %": span(*null, about.digits)} | cells
-        bold[label] = [names[kind] for kind in _closest(results, found, about, part)]
+    sound = [kind for kind in kinds if kind in METHODS and _sound(results, kind)]
+    for measure, about in MEASURES.items():
+        some = results[results.measure.isin([measure, measure + WITHOUT, "loss", "diverged"])]  # all it asks
+        for split, subset, at in about.shown:
+            part = (measure, split, subset, at if split else None)
+            found = {kind: values(some, kind, *part) for kind in kinds}
+            label = f"{about.title}{f' {at}' * bool(at)}, {subset} ({split})" if split else about.title
+            if not any(len(each) for each in found.values()) and n >= about.least:
+                missing.append(label)
+                continue
+            label += f", {n} models" * about.drawn
+            less = mean(some, "null", *part) if about.less_null else 0.0
+            null = [about.scale * (end - less) for end in null_of(some, *part)] if about.compared else (np.nan, np.nan)
+            cells = {names[kind]: cell(some, kind, *part) for kind in kinds}
+            rows[label] = {"unit": about.unit, "null, 95 %": span(*null, about.digits)} | cells
+            bold[label] = [names[kind] for kind in _closest(some, sound, found, about, part)]
     table = pd.DataFrame(rows).T
     marks = pd.DataFrame("", table.index, table.columns)
     for label, columns in bold.items():
@@ -198,12 +202,12 @@ def measures_table(results: pd.DataFrame) -> Styler:
     return styled(table, note).apply(lambda _: marks, axis=None)
 
 
-def _closest(results: pd.DataFrame, found: dict[str, np.ndarray], about: Measure, part: tuple) -> list[str]:
+def _closest(results: pd.DataFrame, sound: list[str], found: dict, about: Measure, part: tuple) -> list[str]:
     """The method whose mean is closest to that of retrained models, of those that do not over-forget or diverge, and
     those that differ from it by less than the 95 % interval of the difference, paired by seed or draw."""
     means = {kind: (np.median if about.median else np.mean)(each) for kind, each in found.items() if len(each)}
     means = {kind: value for kind, value in means.items() if np.isfinite(value)}
-    methods = [kind for kind in means if kind in METHODS and _sound(results, kind)]
+    methods = [kind for kind in means if kind in sound]
     if not about.compared or not methods or "retrained" not in means:
         return []
     best = min(methods, key=lambda kind: abs(means[kind] - means["retrained"]))
