@@ -344,9 +344,11 @@ def test_a_method_as_good_as_retraining_lies_in_the_null_as_often_as_it_says():
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("measured, draws, ends", [(CHEAP, 2_000, (0.025, 0.065)), (COSTLY, 200, (0.01, 0.09))])
+@pytest.mark.parametrize("measured, draws, ends", [(CHEAP, 2_000, (0.025, 0.065)), (COSTLY, 100, (0.0, 0.06))])
 def test_one_in_twenty_equal_ensembles_is_outside_the_null(measured, draws, ends):
-    """Fewer of tug of war and average gap: accuracies on twelve samples take few values, and those on an end are in."""
+    """Fewer of tug of war and average gap: accuracies on twelve samples take few values, and those on an end are in.
+    Of U-LiRA and excess hardly any: two sets that share a pool are easier to tell apart than two that do not, so that
+    their null is wider than it need be."""
     outside = shares_outside(measured, draws, seed=0)
     assert all(ends[0] <= share <= ends[1] for share in outside.values()), outside
 
