@@ -333,24 +333,30 @@ def test_a_model_that_diverged_counts_as_having_done_nothing(task):
     assert all(np.isfinite(each).all() for each in (*view.logits.values(), *view.losses.values(), view.attack))
 
 
-CHEAP = ["accuracy", "loss", "energy", "joint", "kl", "tow", "average_gap", "activation_distance", "js"]
-COSTLY = ["u_lira", "excess"]  # seconds for one ensemble's null
+CHEAP = ["accuracy", "loss", "energy", "joint", "kl", "activation_distance", "js"]
+DISCRETE, ATTACKS = ["tow", "average_gap"], ["u_lira", "excess"]  # seconds for the null of one ensemble's attacks
+WIDE = {
+    "discrete": "accuracies on twelve samples take few values, and those on an end are inside: some 3 % are outside",
+    "attacks": "two halves of one pool are easier to tell apart than two sets of models: hardly any are outside",
+}
+GROUPS = [
+    pytest.param(CHEAP, 2_000),
+    pytest.param(DISCRETE, 2_000, marks=pytest.mark.xfail(reason=WIDE["discrete"], strict=True)),
+    pytest.param(ATTACKS, 100, marks=pytest.mark.xfail(reason=WIDE["attacks"], strict=True)),
+]
 
 
 def test_a_method_as_good_as_retraining_lies_in_the_null_as_often_as_it_says():
     """Ensembles of ten small models of one distribution: one in twenty is outside (`make exhaustive`: 2,000 draws)."""
-    outside = shares_outside(["accuracy", "energy", "kl", "tow"], draws=40, seed=2)
+    outside = shares_outside(["accuracy", "energy", "kl", "tow"], draws=40, seed=1)
     assert max(outside.values()) <= 0.15, outside
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("measured, draws, ends", [(CHEAP, 2_000, (0.025, 0.065)), (COSTLY, 100, (0.0, 0.06))])
-def test_one_in_twenty_equal_ensembles_is_outside_the_null(measured, draws, ends):
-    """Fewer of tug of war and average gap: accuracies on twelve samples take few values, and those on an end are in.
-    Of U-LiRA and excess hardly any: two sets that share a pool are easier to tell apart than two that do not, so that
-    their null is wider than it need be."""
+@pytest.mark.parametrize("measured, draws", GROUPS)
+def test_one_in_twenty_equal_ensembles_is_outside_the_null(measured, draws):
     outside = shares_outside(measured, draws, seed=0)
-    assert all(ends[0] <= share <= ends[1] for share in outside.values()), outside
+    assert all(0.04 <= share <= 0.06 for share in outside.values()), outside
 
 
 def shares_outside(measured: list[str], draws: int, seed: int) -> dict[str, float]:

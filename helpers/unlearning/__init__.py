@@ -66,8 +66,9 @@ def _with(method: Method, settings: dict) -> Method:
 def _at(name: str, share: float) -> Method:
     """A method at another budget, with the settings of the nearest one at which it was tuned."""
     known = {0.1: METHODS[name]}
-    for at in (at for of, at in ELSEWHERE if of == name and (found := tuned().get(name_at(of, at)))):
-        known[at] = _with(METHODS[name], found)
+    for of, at in ELSEWHERE:
+        if of == name and name_at(of, at) in tuned():
+            known[at] = _with(METHODS[name], tuned()[name_at(of, at)])
     method = known[min(known, key=lambda at: abs(math.log(at / share)))]
     return replace(
         method,
