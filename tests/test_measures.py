@@ -191,7 +191,7 @@ def test_tow_and_average_gap_are_of_forgotten_retained_and_all_samples():
 
 
 def test_klom_is_that_of_the_kind_from_retrained_models(results):
-    a, b = next(halves(N))
+    a, b = (positions[0] for positions in halves(N))
     by_hand = klom(VIEWS["gemu"].margins[PART][a], VIEWS["retrained"].margins[PART][b]).mean()
     assert values(results, "gemu", "klom", *PART)[0] == pytest.approx(by_hand)
 

@@ -10,6 +10,7 @@ from scipy.stats import norm
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score, roc_curve
 
 from helpers.evaluation import relearning
+from helpers.evaluation.distances import streisand
 from helpers.evaluation.privacy import halves, klom, logistic_regression, loss_attack, margin, u_lira
 from helpers.evaluation.relearning import forget_loss, linear_probe, relearn_steps, resurgence
 from helpers.models.cnn import CNN, new_model
@@ -106,8 +107,17 @@ def test_klom_agrees_with_numpy_and_has_the_known_null():
 
 
 def test_halves_are_disjoint():
-    for a, b in halves(9):
-        assert len(a) == len(b) == 4 and not set(a) & set(b)
+    a, b = halves(9)
+    assert a.shape == b.shape == (20, 4)
+    assert all(len({*mine, *theirs}) == 8 for mine, theirs in zip(a, b, strict=True))
+
+
+def test_attacks_on_many_sets_of_models_are_those_on_each():
+    a, b = 2 * RANDOM.normal(size=(2, 3, 12, 40)) + 1
+    for attack in (u_lira, streisand, lambda *margins: {"": klom(*margins)}):
+        found, each = attack(a, b), [attack(*pair) for pair in zip(a, b, strict=True)]
+        for name, values in found.items():
+            assert np.asarray(values) == pytest.approx(np.array([one[name] for one in each]))
 
 
 def test_relearning_starts_where_the_loss_is_already_reached(task, trained_model):

@@ -144,16 +144,16 @@ def jensen_shannon(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return ((p * (log_a - log_m) + q * (log_b - log_m)).sum(-1) / 2).mean(-1)
 
 
-def streisand(unlearned_loss: np.ndarray, retrained_loss: np.ndarray) -> dict[str, float]:
-    """Does unlearning forget *more* than retraining? Losses on the forget set, [N, n] each.
+def streisand(unlearned_loss: np.ndarray, retrained_loss: np.ndarray) -> dict[str, np.ndarray]:
+    """Does unlearning forget *more* than retraining? Losses on the forget set, [..., N, n] each -> [...].
 
     excess: mean loss minus that of retrained models, in standard deviations of the retrained models' mean loss;
     beyond: share of samples whose mean loss exceeds the largest one of all retrained models on that sample.
     (The danger, after Golatkar et al. 2020, arXiv:1911.04933: what was forgotten too well stands out.)
     """
-    spread = retrained_loss.mean(1).std(ddof=1)
-    excess = (unlearned_loss.mean() - retrained_loss.mean()) / max(spread, 1e-9)
-    return {"excess": float(excess), "beyond": float((unlearned_loss.mean(0) > retrained_loss.max(0)).mean())}
+    spread = retrained_loss.mean(-1).std(-1, ddof=1)
+    excess = (unlearned_loss.mean((-2, -1)) - retrained_loss.mean((-2, -1))) / np.maximum(spread, 1e-9)
+    return {"excess": excess, "beyond": (unlearned_loss.mean(-2) > retrained_loss.max(-2)).mean(-1)}
 
 
 def weight_distance(model: CNN, other: CNN) -> dict[str, float]:

@@ -225,7 +225,7 @@ def compare(task: Task, kind: str, view: View, retrained: View, names: list[str]
     distributions, as rows of kind "null"."""
     rows, null, n = Rows(), Rows(), len(retrained)
     shifts = [np.roll(np.arange(n), -shift) for shift in (range(1, n) if kind == "retrained" else (1,))]
-    halved = list(halves(n)) if n >= FEWEST_FOR_ATTACKS else [(np.arange(n), np.arange(n))]  # all against all
+    halved = halves(n) if n >= FEWEST_FOR_ATTACKS else (np.arange(n)[None], np.arange(n)[None])  # all against all
     pool = retrained.joined(view) if kind == AGAIN else None
     for name in names:
         about = MEASURES[name]
@@ -233,9 +233,8 @@ def compare(task: Task, kind: str, view: View, retrained: View, names: list[str]
             if n < about.least or not about.formula:
                 continue
             if about.compares == "halves":
-                drawn = pd.DataFrame([by_at(about.formula(view, retrained, a, b, part)) for a, b in halved])
-                for at in drawn:
-                    rows.add(name, drawn[at], *part, at, by="step")
+                for at, drawn in by_at(about.formula(view, retrained, *halved, part)).items():
+                    rows.add(name, drawn, *part, at, by="step")
             else:
                 for at, found in _values(about, view, retrained, part, shifts).items():
                     rows.add(name, found, *part, at, by="seed" if np.ndim(found) else "")

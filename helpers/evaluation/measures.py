@@ -117,8 +117,8 @@ class Measure:
 
     formula, by `compares`: "alone": (view, part) -> [N]; "all pairs", "energy": (view, other, part) -> [N, M], model i
     against model j; "pairs": (view, other, a, b, part) -> [len(a)], model a[k] against model b[k] of the other kind;
-    "halves": the same -> number, models a against models b. What has several values per model or draw gives a
-    dictionary from `at` to values;
+    "halves": the same -> [draws], models a[k] against models b[k], each [draws, N // 2]. What has several values per
+    model or draw gives a dictionary from `at` to values;
 
     shown: (split, subset, at) of its rows in the table of all measures; least: models that it needs; compared: whether
     the value of retrained models is the best one; median: whether the models' median is shown, not their mean;
@@ -163,18 +163,18 @@ def _average_gap(view: View, other: View, a, b, part: Part) -> np.ndarray:
     return average_gap(mine, _three_accuracies(other, part[0], b) | {"attack": other.attack[b]})
 
 
-def _u_lira(view: View, retrained: View, a, b, part: Part) -> float:
+def _u_lira(view: View, retrained: View, a, b, part: Part) -> np.ndarray:
     return u_lira(view.margins[part][a], retrained.margins[part][b])["accuracy"]
 
 
-def _u_lira_tpr(view: View, retrained: View, a, b, part: Part) -> dict[str, float]:
+def _u_lira_tpr(view: View, retrained: View, a, b, part: Part) -> dict[str, np.ndarray]:
     found = u_lira(view.margins[part][a], retrained.margins[part][b])
     return {rate: found[f"tpr_at_{rate}"] for rate in ("0.01", "0.05")}
 
 
-def _klom(view: View, retrained: View, a, b, part: Part) -> dict[str, float]:
+def _klom(view: View, retrained: View, a, b, part: Part) -> dict[str, np.ndarray]:
     each = klom(view.margins[part][a], retrained.margins[part][b])
-    return {"": each.mean(), "0.95": np.quantile(each, 0.95)}
+    return {"": each.mean(-1), "0.95": np.quantile(each, 0.95, axis=-1)}
 
 
 def _quantiles(samples: np.ndarray) -> dict[str, float]:

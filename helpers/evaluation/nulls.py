@@ -28,7 +28,7 @@ def null_of_means(pool: np.ndarray, of: Callable = np.mean) -> np.ndarray:
     return np.array([of(pool[:n]) + of(pool[a]) - of(pool[b]) for a, b in splits(n)])
 
 
-def null_draws(about: Measure, pool: View, part: Part, halved: list[tuple]) -> dict[str, np.ndarray]:
+def null_draws(about: Measure, pool: View, part: Part, halved: tuple) -> dict[str, np.ndarray]:
     """`at` -> [DRAWS] of a measure of outputs. pool: 2N retrained models; halved: positions in either set, as
     "halves" draws them."""
     n = len(pool) // 2
@@ -45,10 +45,9 @@ def null_draws(about: Measure, pool: View, part: Part, halved: list[tuple]) -> d
         every = np.arange(2 * n)
         pairs = np.stack([about.formula(pool, pool, np.full(2 * n, model), every, part) for model in every])
         return {"": _null_of_pairs(pairs, lambda a, b: pairs[a, b].mean())}
-    drawn = [
-        [by_at(about.formula(pool, pool, mine[a], theirs[b], part)) for a, b in halved] for mine, theirs in splits(n)
-    ]
-    return {at: np.array([np.mean([each[at] for each in draw]) for draw in drawn]) for at in drawn[0][0]}
+    a, b = halved
+    drawn = [by_at(about.formula(pool, pool, mine[a], theirs[b], part)) for mine, theirs in splits(n)]
+    return {at: np.array([each[at].mean() for each in drawn]) for at in drawn[0]}
 
 
 def _null_of_pairs(pairs: np.ndarray, between: Callable[[np.ndarray, np.ndarray], float]) -> np.ndarray:

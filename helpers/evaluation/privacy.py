@@ -56,12 +56,12 @@ def margin(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return own - (top + np.log(np.exp(others - top[..., None]).sum(-1)))
 
 
-def u_lira(unlearned: np.ndarray, retrained: np.ndarray) -> dict[str, float]:
+def u_lira(unlearned: np.ndarray, retrained: np.ndarray) -> dict[str, np.ndarray]:
     """U-LiRA: can an unlearned model be told from a retrained one by its confidence on a forget sample?
 
-    unlearned, retrained: phi, [N, n]. Per sample one Gaussian is fitted to each kind; model i is scored by Gaussians
-    fitted without model i of either kind. Returns accuracy (0.5: no) and the true positive rate at 1 % and 5 % false
-    positives, over all samples and models. (Hayes et al. 2024, arXiv:2403.01218, algorithm 1.)
+    unlearned, retrained: phi, [..., N, n]. Per sample one Gaussian is fitted to each kind; model i is scored by
+    Gaussians fitted without model i of either kind. Returns accuracy (0.5: no) and the true positive rate at 1 % and
+    5 % false positives, over all samples and models: [...]. (Hayes et al. 2024, arXiv:2403.01218, algorithm 1.)
     """
     fits = [_without_each(phi) for phi in (unlearned, retrained)]
 
@@ -69,48 +69,50 @@ def u_lira(unlearned: np.ndarray, retrained: np.ndarray) -> dict[str, float]:
         mean, std = fit
         return -0.5 * ((x - mean) / std) ** 2 - np.log(std)
 
-    u, r = ((log_density(phi, fits[0]) - log_density(phi, fits[1])).ravel() for phi in (unlearned, retrained))
-    rates = {f"tpr_at_{fpr:g}": float((u > np.quantile(r, 1 - fpr)).mean()) for fpr in (0.01, 0.05)}
-    return {"accuracy": float(((u > 0).mean() + (r <= 0).mean()) / 2), **rates}
+    u, r = (log_density(phi, fits[0]) - log_density(phi, fits[1]) for phi in (unlearned, retrained))
+    limits = np.quantile(r, (0.99, 0.95), axis=(-2, -1), keepdims=True)
+    rates = {f"tpr_at_{fpr:g}": (u > limit).mean((-2, -1)) for fpr, limit in zip((0.01, 0.05), limits, strict=True)}
+    return {"accuracy": ((u > 0).mean((-2, -1)) + (r <= 0).mean((-2, -1))) / 2, **rates}
 
 
 def _without_each(phi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation per sample of the other models, for each model: [N, n] -> [N, n] twice."""
-    n, centred = len(phi), phi - phi.mean(0)  # centred: sums of squares stay exact
-    total, squares = centred.sum(0), (centred**2).sum(0)
+    """Mean and standard deviation per sample of the other models, for each model: [..., N, n] -> [..., N, n] twice."""
+    n, middle = phi.shape[-2], phi.mean(-2, keepdims=True)
+    centred = phi - middle  # sums of squares stay exact
+    total, squares = (each.sum(-2, keepdims=True) for each in (centred, centred**2))
     mean = (total - centred) / (n - 1)
     variance = np.maximum(squares - centred**2 - (n - 1) * mean**2, 0) / (n - 2)
-    return phi.mean(0) + mean, np.maximum(np.sqrt(variance), 1e-6)
+    return middle + mean, np.maximum(np.sqrt(variance), 1e-6)
 
 
 def klom(a: np.ndarray, b: np.ndarray, bins: int | None = None) -> np.ndarray:
-    """KLoM: per sample KL(histogram of a's margins || histogram of b's) over the models, in nats: [N, n], [M, n] ->
-    [n].
+    """KLoM: per sample KL(histogram of a's margins || histogram of b's) over the models, in nats: [..., N, n],
+    [..., M, n] -> [..., n].
 
     Equal bins on the pooled range of the sample, margins clipped at +-100, epsilon 1e-5 in empty bins; a sixth as many
     bins as models (the authors: 20 bins for 100 and more models), since more bias the estimate upwards; what bias is
     left its null distribution has too. (Georgiev et al. 2024, arXiv:2410.23232, attribute-to-delete.)
     """
-    bins = bins or min(20, max(2, min(len(a), len(b)) // 6))
+    bins = bins or min(20, max(2, min(a.shape[-2], b.shape[-2]) // 6))
     if not (np.isfinite(a).all() and np.isfinite(b).all()):  # a model that diverged
-        return np.full(a.shape[1], np.nan)
+        return np.full((*a.shape[:-2], a.shape[-1]), np.nan)
     a, b = np.clip(a, -100, 100), np.clip(b, -100, 100)
-    low = np.minimum(a.min(0), b.min(0))
-    width = np.maximum(np.maximum(a.max(0), b.max(0)) - low, 1e-9) / bins
+    low = np.minimum(a.min(-2, keepdims=True), b.min(-2, keepdims=True))
+    top = np.maximum(a.max(-2, keepdims=True), b.max(-2, keepdims=True))
+    width = np.maximum(top - low, 1e-9) / bins
 
     def shares(values):
         place = np.minimum(((values - low) / width).astype(int), bins - 1)  # the maximum belongs to the last bin
-        counts = (place[:, :, None] == np.arange(bins)).mean(0) + 1e-5
+        counts = np.stack([(place == each).mean(-2) for each in range(bins)], -1) + 1e-5
         return counts / counts.sum(-1, keepdims=True)
 
     p, q = shares(a), shares(b)
     return (p * np.log(p / q)).sum(-1)
 
 
-def halves(n: int, draws: int = 20):
-    """Random halves of n models (seed 0): yields two arrays of positions, each n // 2 long, without a common model, so
+def halves(n: int, draws: int = 20) -> tuple[np.ndarray, np.ndarray]:
+    """Random halves of n models (seed 0): positions in two arrays [draws, n // 2], without a common model in a row, so
     that no model is compared with one that shares its initial weights."""
     random = np.random.default_rng(0)
-    for _ in range(draws):
-        order = random.permutation(n)
-        yield order[: n // 2], order[n // 2 : 2 * (n // 2)]
+    order = np.array([random.permutation(n) for _ in range(draws)])
+    return order[:, : n // 2], order[:, n // 2 : 2 * (n // 2)]
