@@ -10,7 +10,6 @@ from helpers.evaluation import logits
 from helpers.evaluation.distances import (
     accuracy,
     activation_change,
-    activation_distance,
     average_gap,
     cross_entropies,
     energy_distances,
@@ -18,6 +17,7 @@ from helpers.evaluation.distances import (
     jensen_shannon,
     kl_pairs,
     kl_per_model,
+    output_distances,
     predicted_shares,
     streisand,
     tug_of_war,
@@ -154,22 +154,27 @@ B = RANDOM.normal(size=(6, 40, 10)) * 3
 def test_tug_of_war_by_hand():
     u = {"forget": np.array([0.9, 0.2]), "retain": np.array([0.99, 0.8]), "test": np.array([0.98, 0.9])}
     r = {"forget": np.array([0.2, 0.2]), "retain": np.array([1.0, 1.0]), "test": np.array([0.99, 1.0])}
-    assert tug_of_war(u, r) == pytest.approx([0.3 * 0.99 * 0.99, 1.0 * 0.8 * 0.9])
-    assert tug_of_war(r, r) == pytest.approx([1, 1])
+    by_hand = [[0.3 * 0.99 * 0.99, 0.3 * 0.99 * 0.98], [1.0 * 0.8 * 0.91, 1.0 * 0.8 * 0.9]]
+    assert tug_of_war(u, r) == pytest.approx(np.array(by_hand))
+    assert np.diag(tug_of_war(r, r)) == pytest.approx([1, 1])
 
 
 def test_average_gap_by_hand():
-    u = {"forget": np.array([0.9]), "retain": np.array([0.98]), "attack": np.array([0.7])}
+    u = {"forget": np.array([0.9, 0.2]), "retain": np.array([0.98, 1.0]), "attack": np.array([0.7, 0.4])}
     r = {"forget": np.array([0.2]), "retain": np.array([1.0]), "attack": np.array([0.5])}
-    assert average_gap(u, r) == pytest.approx([(0.7 + 0.02 + 0.2) / 3])
-    assert average_gap(r, r) == pytest.approx([0])
+    assert average_gap(u, r) == pytest.approx(np.array([[(0.7 + 0.02 + 0.2) / 3], [0.1 / 3]]))
+    assert average_gap(r, r) == pytest.approx(np.zeros((1, 1)))
 
 
-def test_activation_distance_and_jensen_shannon_agree_with_scipy():
-    p, q = softmax(A, -1), softmax(B, -1)
-    assert activation_distance(A, B) == pytest.approx(np.sqrt(((p - q) ** 2).sum(-1)).mean(-1))
-    assert jensen_shannon(A, B) == pytest.approx((jensenshannon(p, q, axis=-1) ** 2).mean(-1))
-    assert jensen_shannon(A, A) == pytest.approx(0, abs=1e-12)
+def test_distances_of_all_pairs_agree_with_scipy():
+    p, q = softmax(A, -1), softmax(B[:4], -1)
+    euclidean = [[np.sqrt(((a - b) ** 2).sum(-1)).mean() for b in q] for a in p]
+    assert output_distances(A, B[:4]) == pytest.approx(np.array(euclidean))
+    found = [[(jensenshannon(a, b, axis=-1) ** 2).mean() for b in q] for a in p]
+    assert jensen_shannon(A, B[:4]) == pytest.approx(np.array(found))
+    assert np.diag(jensen_shannon(A, A)) == pytest.approx(np.zeros(6), abs=1e-12)
+    apart = [[(a.argmax(-1) != b.argmax(-1)).mean() for b in B] for a in A]
+    assert jensen_shannon(1e6 * A, 1e6 * B) == pytest.approx(np.log(2) * np.array(apart))  # probabilities of 0
 
 
 def test_streisand_tells_forgetting_more_from_forgetting_as_much():

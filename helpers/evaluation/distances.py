@@ -93,7 +93,8 @@ def energy(between: np.ndarray, within: np.ndarray, among: np.ndarray) -> np.nda
 
 def output_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """||softmax_i - softmax_j||_2, mean over samples, for all pairs of models: [N, n, 10], [M, n, 10] -> [N, M]. Its
-    energy distance is the mean over the samples of that on each sample."""
+    energy distance is the mean over the samples of that on each sample; its mean over pairs is known as activation
+    distance (Golatkar et al. 2021, arXiv:2012.13431)."""
     p, q = np.exp(log_softmax(a)), np.exp(log_softmax(b))
     return sum(cdist(p[:, x], q[:, x]) for x in range(p.shape[1])) / p.shape[1]
 
@@ -117,31 +118,30 @@ def without_each(reduce: Callable[..., np.ndarray], *pairs: np.ndarray) -> np.nd
 
 
 def tug_of_war(accuracies: dict, retrained: dict) -> np.ndarray:
-    """ToW = product over S in {forget, retain, test} of (1 - |acc_u(S) - acc_r(S)|), paired: -> [N].
+    """ToW = product over S in {forget, retain, test} of (1 - |acc_u(S) - acc_r(S)|), for all pairs of models.
 
-    accuracies, retrained: subset -> [N], with the same subsets. 1 is best. (RUM, Zhao et al. 2024, arXiv:2406.01257.)
+    accuracies: subset -> [N]; retrained: the same subsets -> [M]; gives [N, M], 1 is best. (RUM, Zhao et al. 2024,
+    arXiv:2406.01257.)
     """
-    return np.prod([1 - np.abs(accuracies[s] - retrained[s]) for s in retrained], axis=0)
+    return np.prod([1 - np.abs(accuracies[s][:, None] - retrained[s]) for s in retrained], axis=0)
 
 
 def average_gap(values: dict, retrained: dict) -> np.ndarray:
-    """Mean over the measures of |value_u - value_r|, paired: -> [N]. (SalUn, Fan et al. 2023, arXiv:2310.12508.)"""
-    return np.mean([np.abs(values[s] - retrained[s]) for s in retrained], axis=0)
-
-
-def activation_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Mean over samples of ||softmax_u - softmax_r||_2, paired: [N, n, 10] twice -> [N]. (Golatkar et al. 2021,
-    arXiv:2012.13431.)"""
-    return np.linalg.norm(np.exp(log_softmax(a)) - np.exp(log_softmax(b)), axis=-1).mean(-1)
+    """Mean over the measures of |value_u - value_r|, for all pairs of models: measure -> [N] and -> [M] give [N, M].
+    (SalUn, Fan et al. 2023, arXiv:2310.12508.)"""
+    return np.mean([np.abs(values[s][:, None] - retrained[s]) for s in retrained], axis=0)
 
 
 def jensen_shannon(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Jensen-Shannon divergence in nats, summed over classes, mean over samples, paired: -> [N].
-    (Chundawat et al. 2022, arXiv:2205.08096.)"""
-    log_a, log_b = log_softmax(a), log_softmax(b)
-    p, q = np.exp(log_a), np.exp(log_b)
-    log_m = np.log((p + q) / 2 + 1e-300)
-    return ((p * (log_a - log_m) + q * (log_b - log_m)).sum(-1) / 2).mean(-1)
+    """Jensen-Shannon divergence in nats, summed over classes, mean over samples, for all pairs of models: [N, n, 10],
+    [M, n, 10] -> [N, M]. (Chundawat et al. 2022, arXiv:2205.08096.)"""
+    p, q = np.exp(log_softmax(a)), np.exp(log_softmax(b))
+
+    def entropies(outputs):
+        return -(outputs * np.log(outputs + 1e-300)).sum((-2, -1)) / a.shape[1]
+
+    mixed = np.array([[entropies((mine + theirs) / 2) for theirs in q] for mine in p])
+    return mixed - (entropies(p)[:, None] + entropies(q)) / 2
 
 
 def streisand(unlearned_loss: np.ndarray, retrained_loss: np.ndarray) -> dict[str, np.ndarray]:

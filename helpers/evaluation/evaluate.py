@@ -224,7 +224,6 @@ def compare(task: Task, kind: str, view: View, retrained: View, names: list[str]
     """The named measures of outputs of one kind; of "again", the second set of retrained models, also their null
     distributions, as rows of kind "null"."""
     rows, null, n = Rows(), Rows(), len(retrained)
-    shifts = [np.roll(np.arange(n), -shift) for shift in (range(1, n) if kind == "retrained" else (1,))]
     halved = halves(n) if n >= FEWEST_FOR_ATTACKS else (np.arange(n)[None], np.arange(n)[None])  # all against all
     pool = retrained.joined(view) if kind == AGAIN else None
     for name in names:
@@ -236,7 +235,7 @@ def compare(task: Task, kind: str, view: View, retrained: View, names: list[str]
                 for at, drawn in by_at(about.formula(view, retrained, *halved, part)).items():
                     rows.add(name, drawn, *part, at, by="step")
             else:
-                for at, found in _values(about, view, retrained, part, shifts).items():
+                for at, found in _values(about, view, retrained, part).items():
                     rows.add(name, found, *part, at, by="seed" if np.ndim(found) else "")
                 if about.compares in ("all pairs", "energy"):
                     rows.add(f"{name}{WITHOUT}", _without_each(about, view, retrained, part), *part)
@@ -247,19 +246,18 @@ def compare(task: Task, kind: str, view: View, retrained: View, names: list[str]
     return pd.concat([frame for frame in frames if len(frame)], ignore_index=True)
 
 
-def _values(about: Measure, view: View, retrained: View, part: tuple, shifts: list[np.ndarray]) -> dict:
-    """`at` -> [N] or a number, of a measure with one value per model. shifts: which retrained models model i meets."""
-    if about.compares == "pairs":
-        mine = np.arange(len(view))
-        return {"": np.mean([about.formula(view, retrained, mine, theirs, part) for theirs in shifts], axis=0)}
+def _values(about: Measure, view: View, retrained: View, part: tuple) -> dict:
+    """`at` -> [N] or a number, of a measure with one value per model."""
     if about.compares in ("all pairs", "energy"):
         return {"": of_pairs(about, *_pairs(about, view, retrained, part))}
     return by_at(about.formula(view, part))
 
 
 def _pairs(about: Measure, view: View, retrained: View, part: tuple) -> list[np.ndarray]:
-    """Matrices of retrained models against the kind's, within the kind, and among retrained models."""
-    return [about.formula(a, b, part) for a, b in ((retrained, view), (view, view), (retrained, retrained))]
+    """What `of_pairs` takes: matrices of retrained models against the kind's; of the energy distance also within the
+    kind and among retrained models."""
+    against = [(retrained, view), (view, view), (retrained, retrained)][: 3 if about.compares == "energy" else 1]
+    return [about.formula(*each, part) for each in against]
 
 
 def _without_each(about: Measure, view: View, retrained: View, part: tuple) -> np.ndarray:

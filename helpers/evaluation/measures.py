@@ -6,9 +6,8 @@ How a measure compares decides which values it has:
 
 - "alone": one value per model, of its outputs alone.
 - "all pairs": of a matrix of all pairs of models, one value per model, its mean over the retrained models of other
-  seeds.
+  seeds. (Papers take the retrained model of the same seed, with which a method shares its initial weights.)
 - "energy": of such a matrix, one value per model, whose mean is the energy distance.
-- "pairs": one value per model i, against retrained model i + 1 (retrained models: mean over all others).
 - "halves": one value per draw, a random half of the kind's models against the other half of the retrained ones, 20
   draws (with fewer than six models: all against all).
 - "weights": one value per model, of its weights or of how it was made (`evaluate._of_models`).
@@ -26,7 +25,6 @@ import numpy as np
 
 from helpers.evaluation.distances import (
     accuracy,
-    activation_distance,
     average_gap,
     cross_entropies,
     jensen_shannon,
@@ -116,9 +114,8 @@ class Measure:
     such samples; None: on every part;
 
     formula, by `compares`: "alone": (view, part) -> [N]; "all pairs", "energy": (view, other, part) -> [N, M], model i
-    against model j; "pairs": (view, other, a, b, part) -> [len(a)], model a[k] against model b[k] of the other kind;
-    "halves": the same -> [draws], models a[k] against models b[k], each [draws, N // 2]. What has several values per
-    model or draw gives a dictionary from `at` to values;
+    against model j; "halves": (view, other, a, b, part) -> [draws], models a[k] against models b[k] of the other kind,
+    a and b [draws, N // 2]. What has several values per model or draw gives a dictionary from `at` to values;
 
     shown: (split, subset, at) of its rows in the table of all measures; least: models that it needs; compared: whether
     the value of retrained models is the best one; median: whether the models' median is shown, not their mean;
@@ -150,17 +147,16 @@ def on(*parts: Part, at: tuple[str, ...] = ("",)) -> tuple[tuple[str, str, str],
     return tuple((*part, each) for part in parts for each in at)
 
 
-def _three_accuracies(view: View, split: str, which: np.ndarray) -> dict:
-    return {part: view.accuracy[part][which] for part in ((split, "forget"), RETAIN_TRAIN, EVERYTHING)}
+def _three_accuracies(view: View, split: str) -> dict:
+    return {part: view.accuracy[part] for part in ((split, "forget"), RETAIN_TRAIN, EVERYTHING)}
 
 
-def _tow(view: View, other: View, a, b, part: Part) -> np.ndarray:
-    return tug_of_war(_three_accuracies(view, part[0], a), _three_accuracies(other, part[0], b))
+def _tow(view: View, other: View, part: Part) -> np.ndarray:
+    return tug_of_war(_three_accuracies(view, part[0]), _three_accuracies(other, part[0]))
 
 
-def _average_gap(view: View, other: View, a, b, part: Part) -> np.ndarray:
-    mine = _three_accuracies(view, part[0], a) | {"attack": view.attack[a]}
-    return average_gap(mine, _three_accuracies(other, part[0], b) | {"attack": other.attack[b]})
+def _average_gap(view: View, other: View, part: Part) -> np.ndarray:
+    return average_gap(*(_three_accuracies(each, part[0]) | {"attack": each.attack} for each in (view, other)))
 
 
 def _u_lira(view: View, retrained: View, a, b, part: Part) -> np.ndarray:
@@ -186,7 +182,7 @@ def _predicted(view: View, part: Part) -> dict[str, np.ndarray]:
     return {str(number): shares for number, shares in enumerate(predicted_shares(view.logits[part]).T)}
 
 
-PAIR, FORGET_PARTS = "pairs", (TEST, TRAIN)
+PAIRS, FORGET_PARTS = "all pairs", (TEST, TRAIN)
 MEASURES = {
     "energy_gap": Measure("energy distance closed", "%", "derived", shown=on(*FORGET_PARTS), scale=100, digits=1),
     "energy_root": Measure(
@@ -207,7 +203,7 @@ MEASURES = {
         lambda view, other, part: joint_distances(view.logits[part], other.logits[part]), FORGET_PARTS,
     ),
     "kl": Measure(
-        "KL(retrained || kind)", "nats", "all pairs",
+        "KL(retrained || kind)", "nats", PAIRS,
         lambda view, other, part: kl_pairs(view.logits[part], other.logits[part]),
         KL_PARTS, on(*FORGET_PARTS), version=2,
     ),
@@ -223,9 +219,10 @@ MEASURES = {
     "predicted": Measure(
         "predictions", "% of the samples, per class", formula=_predicted, parts=FORGET_PARTS, scale=100, digits=1
     ),
-    "tow": Measure("tug of war (ToW)", "1 is best", PAIR, _tow, FORGET_PARTS, on(TRAIN, TEST)),
+    "tow": Measure("tug of war (ToW)", "1 is best", PAIRS, _tow, FORGET_PARTS, on(TRAIN, TEST), version=2),
     "average_gap": Measure(
-        "average gap", "percentage points", PAIR, _average_gap, FORGET_PARTS, on(TRAIN, TEST), scale=100, digits=2
+        "average gap", "percentage points", PAIRS, _average_gap, FORGET_PARTS, on(TRAIN, TEST), scale=100, digits=2,
+        version=2,
     ),
     "loss_attack": Measure(
         "loss attack", "AUC", formula=lambda view, part: view.attack, parts=(TRAIN,), shown=on(TRAIN)
@@ -244,14 +241,14 @@ MEASURES = {
         digits=2, version=2,
     ),
     "activation_distance": Measure(
-        "distance of the softmax outputs from retrained ones", "", PAIR,
-        lambda view, other, a, b, part: activation_distance(view.logits[part][a], other.logits[part][b]),
-        FORGET_PARTS, on(TRAIN, TEST),
+        "distance of the softmax outputs from retrained ones", "", PAIRS,
+        lambda view, other, part: output_distances(view.logits[part], other.logits[part]),
+        FORGET_PARTS, on(TRAIN, TEST), version=2,
     ),
     "js": Measure(
-        "Jensen-Shannon divergence from retrained", "nats", PAIR,
-        lambda view, other, a, b, part: jensen_shannon(view.logits[part][a], other.logits[part][b]),
-        FORGET_PARTS, on(TRAIN, TEST),
+        "Jensen-Shannon divergence from retrained", "nats", PAIRS,
+        lambda view, other, part: jensen_shannon(view.logits[part], other.logits[part]),
+        FORGET_PARTS, on(TRAIN, TEST), version=2,
     ),
     "excess": Measure(
         "excess loss over retrained", "standard deviations of retrained", "halves",

@@ -39,27 +39,23 @@ def null_draws(about: Measure, pool: View, part: Part, halved: tuple) -> dict[st
         pairs = about.formula(pool, pool, part)
         return {"": np.array([of_pairs(about, *blocks(pairs, a, b)).mean() for a, b in splits(n)])}
     if about.compares == "all pairs":
-        pairs = about.formula(pool, pool, part)
-        return {"": _null_of_pairs(pairs, lambda a, b: mean_over_others(pairs[np.ix_(b, a)]).mean())}
-    if about.compares == "pairs":
-        every = np.arange(2 * n)
-        pairs = np.stack([about.formula(pool, pool, np.full(2 * n, model), every, part) for model in every])
-        return {"": _null_of_pairs(pairs, lambda a, b: pairs[a, b].mean())}
+        return {"": _null_of_pairs(about.formula(pool, pool, part))}
     a, b = halved
     drawn = [by_at(about.formula(pool, pool, mine[a], theirs[b], part)) for mine, theirs in splits(n)]
     return {at: np.array([each[at].mean() for each in drawn]) for at in drawn[0]}
 
 
-def _null_of_pairs(pairs: np.ndarray, between: Callable[[np.ndarray, np.ndarray], float]) -> np.ndarray:
-    """[DRAWS] of a mean over pairs of models: `between` two sets, minus that within the set in the place of the
-    retrained models, plus that within the retrained models. A model that is far from all others is so in either set:
-    without this contrast the splits would vary too little. pairs: [2N, 2N]."""
+def _null_of_pairs(pairs: np.ndarray) -> np.ndarray:
+    """[DRAWS] of a mean over pairs of models: between two sets, minus that within the set in the place of the retrained
+    models, plus that within the retrained models. A model that is far from all others is so in either set: without this
+    contrast the splits would vary too little. pairs: [2N, 2N]."""
     n = len(pairs) // 2
 
-    def within(models: np.ndarray) -> float:
-        return mean_over_others(pairs[np.ix_(models, models)]).mean()
+    def between(a: np.ndarray, b: np.ndarray) -> float:
+        return mean_over_others(pairs[np.ix_(b, a)]).mean()
 
-    return np.array([within(np.arange(n)) + between(a, b) - within(b) for a, b in splits(n)])
+    first = np.arange(n)
+    return np.array([between(first, first) + between(a, b) - between(b, b) for a, b in splits(n)])
 
 
 def blocks(pairs: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -67,10 +63,10 @@ def blocks(pairs: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray,
     return tuple(pairs[np.ix_(rows, columns)] for rows, columns in ((b, a), (a, a), (b, b)))
 
 
-def of_pairs(about: Measure, between: np.ndarray, within: np.ndarray, among: np.ndarray) -> np.ndarray:
-    """One value per model of matrices of pairs [N, N]: retrained models (rows) against the kind's, within the kind,
-    among the retrained ones."""
-    return energy(between, within, among) if about.compares == "energy" else mean_over_others(between)
+def of_pairs(about: Measure, between: np.ndarray, *others: np.ndarray) -> np.ndarray:
+    """One value per model of matrices of pairs [N, N]: retrained models (rows) against the kind's; of the energy
+    distance also those within the kind and among the retrained ones."""
+    return energy(between, *others) if about.compares == "energy" else mean_over_others(between)
 
 
 def by_at(found) -> dict:
