@@ -7,12 +7,14 @@ import pytest
 import torch
 from conftest import SETUP, same
 from programs import run_python
+from torch.nn.functional import cross_entropy
 
 from helpers import device
 from helpers.files import StudyError
 from helpers.models.cnn import CNN
 from helpers.models.training import RECIPE
 from helpers.unlearning import DECLARED, METHODS, TITLES, UnlearningData, unlearn, unlearned
+from helpers.unlearning import method as common
 from helpers.unlearning.method import IMAGES, LABELS, NOTHING, Log
 
 
@@ -122,6 +124,27 @@ def test_its_log_counts_what_went_through_the_classifier(name, trained_model, sm
     monkeypatch.setattr(CNN, "features", counted)
     _, log = run(name, trained_model, small_data)
     assert log.samples == pytest.approx(sum(seen))
+
+
+@pytest.mark.parametrize("name", [name for name, each in METHODS.items() if "candidates" in each.searched])
+def test_repair_takes_the_hardest_of_the_candidates_within_the_budget(name, trained_model, data, monkeypatch):
+    seen, hardest = [], common.hardest
+    in_full_precision(monkeypatch)
+
+    def watched(model, images, targets, at, n):
+        taken = hardest(model, images, targets, at, n)
+        with torch.no_grad():
+            losses = cross_entropy(model(images[at]), targets[at], reduction="none")
+        chosen = torch.isin(at, taken)
+        seen.append((len(at), n, float(losses[chosen].min() - losses[~chosen].max())))
+        return taken
+
+    monkeypatch.setattr(common, "hardest", watched)
+    _, log = run(name, trained_model, data, candidates=4, batch_size=16)
+    budget = data.samples(METHODS[name].settings.budget)
+    assert 0.95 * budget < log.samples <= budget + 1e-6 and len(log.curves["repair"]) == len(seen)
+    assert {(looked, n) for looked, n, _ in seen[:-1]} == {(64, 16)} and seen[-1][0] == 4 * seen[-1][1]
+    assert min(apart for _, _, apart in seen) >= 0
 
 
 @pytest.mark.parametrize("name", [name for name, each in METHODS.items() if "weight_decay" in each.searched])

@@ -13,10 +13,10 @@ import torch
 
 from helpers.models.cnn import CNN
 from helpers.models.training import seeded
-from helpers.unlearning.method import NOTHING, Descent, Log, Method, UnlearningData, copy_of, repair
+from helpers.unlearning.method import NOTHING, Log, Method, RepairSettings, UnlearningData, copy_of, repair
 
 
-def convolution_transpose(model: CNN, data: UnlearningData, settings: Descent, seed: int, log: Log) -> CNN:
+def convolution_transpose(model: CNN, data: UnlearningData, settings: RepairSettings, seed: int, log: Log) -> CNN:
     """Returns a new model; `seed` draws the samples."""
     model = copy_of(model)
     with torch.no_grad():
@@ -26,4 +26,6 @@ def convolution_transpose(model: CNN, data: UnlearningData, settings: Descent, s
     return repair(model, data, settings, data.samples(settings.budget), seeded(seed), log)
 
 
-METHOD = Method("ct", "CT", "Cadet et al. 2024, arXiv:2410.01276", convolution_transpose, Descent(), reads=NOTHING)
+METHOD = Method(
+    "ct", "CT", "Cadet et al. 2024, arXiv:2410.01276", convolution_transpose, RepairSettings(), reads=NOTHING
+)

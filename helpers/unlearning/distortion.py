@@ -15,9 +15,9 @@ from helpers.models.cnn import CNN
 from helpers.models.training import seeded
 from helpers.unlearning.method import (
     NOTHING,
-    Descent,
     Log,
     Method,
+    RepairSettings,
     UnlearningData,
     copy_of,
     decay_setting,
@@ -27,7 +27,7 @@ from helpers.unlearning.method import (
 
 
 @dataclass(frozen=True)
-class DistortionSettings(Descent):
+class DistortionSettings(RepairSettings):
     weight_decay: float = decay_setting(0.0)
     sigma: float = setting(0.02, "standard deviation of the noise, same for all weights", 0.005, 0.5, log=True)
 

@@ -22,9 +22,9 @@ from helpers.models.cnn import CNN, LAYERS
 from helpers.models.training import seeded
 from helpers.unlearning.method import (
     NOTHING,
-    Descent,
     Log,
     Method,
+    RepairSettings,
     UnlearningData,
     copy_of,
     decay_setting,
@@ -36,17 +36,17 @@ from helpers.unlearning.method import (
 
 
 @dataclass(frozen=True)
-class FineTuneSettings(Descent):
+class FineTuneSettings(RepairSettings):
     weight_decay: float = decay_setting(0.0)
 
 
 @dataclass(frozen=True)
-class FreezeSettings(Descent):
+class FreezeSettings(RepairSettings):
     layers: int = layers_setting(2, "which go on training")
 
 
 @dataclass(frozen=True)
-class ResetSettings(Descent):
+class ResetSettings(RepairSettings):
     layers: int = layers_setting(3, "which are drawn anew")
 
 
@@ -77,7 +77,7 @@ def exact_unlearning(model: CNN, data: UnlearningData, settings: ResetSettings, 
     return repair(model, data, settings, data.samples(settings.budget), random, log)
 
 
-def new(model: CNN, data: UnlearningData, settings: Descent, seed: int, log: Log) -> CNN:
+def new(model: CNN, data: UnlearningData, settings: RepairSettings, seed: int, log: Log) -> CNN:
     """Returns a new model that starts from new weights, not from the given one's; `seed` draws weights and samples."""
     random = seeded(seed)
     model = reinitialise_last(copy_of(model), len(LAYERS), int(torch.randint(2**31, (), generator=random)))
@@ -91,4 +91,4 @@ FINE_TUNING = Method(
 FREEZE = Method("freeze", "Freeze", GOEL, freeze, FreezeSettings(), reads=NOTHING)
 EXACT = Method("euk", "EU-k", GOEL, exact_unlearning, ResetSettings(), reads=NOTHING)
 RESET = Method("reset", "Reset", f"after {GOEL}", reset, ResetSettings(), reads=NOTHING)
-NEW = Method("new", "New model", f"retraining on a budget, as in {GOEL}", new, Descent(), reads=NOTHING)
+NEW = Method("new", "New model", f"retraining on a budget, as in {GOEL}", new, RepairSettings(), reads=NOTHING)

@@ -20,8 +20,8 @@ from torch.nn.functional import one_hot
 from helpers.models.cnn import CNN, LAYERS
 from helpers.models.training import adam, classification_step
 from helpers.unlearning.method import (
-    Descent,
     Log,
+    RepairSettings,
     UnlearningData,
     class_balanced,
     layers_setting,
@@ -32,7 +32,7 @@ from helpers.unlearning.method import (
 
 
 @dataclass(frozen=True)
-class ImpairSettings(Descent):
+class ImpairSettings(RepairSettings):
     impair_share: float = setting(0.01, "samples of impair, noise and retained ones", 0.002, 0.03, log=True)
     impair_noise: float = setting(0.8, "part of them that is noise", 0.05, 0.95)
     impair_lr: float = setting(1.5, "learning rate of impair, multiple of the recipe's peak", 0.005, 4.0, log=True)

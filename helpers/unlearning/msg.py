@@ -25,9 +25,9 @@ from torch.nn.functional import cross_entropy
 from helpers.models.cnn import CNN
 from helpers.models.training import seeded
 from helpers.unlearning.method import (
-    Descent,
     Log,
     Method,
+    RepairSettings,
     UnlearningData,
     copy_of,
     forget_sample,
@@ -40,7 +40,7 @@ CONVOLUTIONS = ("conv1", "conv2", "conv3")
 
 
 @dataclass(frozen=True)
-class MsgSettings(Descent):
+class MsgSettings(RepairSettings):
     redrawn_share: float = setting(0.3, "part of each convolution's weights that is drawn anew", 0.05, 0.7)
     damping: float = setting(0.1, "factor on the steps of its other weights", 0.01, 1.0, log=True)
     gradient_part: float = setting(0.15, "most that both gradients may cost, part of the budget", within=(0, 1))

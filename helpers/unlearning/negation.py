@@ -17,9 +17,9 @@ from helpers.models.cnn import CNN, LAYERS
 from helpers.models.training import seeded
 from helpers.unlearning.method import (
     NOTHING,
-    Descent,
     Log,
     Method,
+    RepairSettings,
     UnlearningData,
     copy_of,
     decay_setting,
@@ -29,7 +29,7 @@ from helpers.unlearning.method import (
 
 
 @dataclass(frozen=True)
-class NegationSettings(Descent):
+class NegationSettings(RepairSettings):
     weight_decay: float = decay_setting(0.0)
     layer: int = setting(1, "which is negated, counted from the input", 1, len(LAYERS) - 1, within=(0, len(LAYERS)))
 

@@ -20,11 +20,11 @@ from torch.nn.functional import softshrink
 
 from helpers.models.cnn import CNN
 from helpers.models.training import seeded
-from helpers.unlearning.method import NOTHING, Descent, Log, Method, UnlearningData, copy_of, repair, setting
+from helpers.unlearning.method import NOTHING, Log, Method, RepairSettings, UnlearningData, copy_of, repair, setting
 
 
 @dataclass(frozen=True)
-class SparseSettings(Descent):
+class SparseSettings(RepairSettings):
     weight_decay: float = setting(0.0, "per step, as a part of the learning rate")
     gamma: float = setting(0.1, "by which weights shrink at first, in learning rates per step", 1e-3, 1.0, log=True)
 
