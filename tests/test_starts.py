@@ -97,7 +97,7 @@ def close(a, b):
 def test_l1_sparse_shrinks_every_weight_after_each_step_of_adam(trained_model, small_data, monkeypatch):
     """Two steps by hand: the second has half the rate and half the gamma, so a quarter of the threshold."""
     in_full_precision(monkeypatch)
-    changes = {"lr": 1.0, "gamma": 0.5, "warm_up": 0.0, "batch_size": 256, "budget": 512 / 18_000}
+    changes = {"lr": 1.0, "gamma": 0.5, "warm_up": 0.0, "batch_size": 256, "candidates": 1, "budget": 512 / 18_000}
     model, _ = run("l1sparse", trained_model, small_data, **changes)
     drawn = sample(len(small_data.retain_labels), 512, seeded(1))
 
@@ -155,7 +155,14 @@ def test_msg_makes_a_tenth_of_the_step_where_weights_are_not_redrawn(trained_mod
         return original(model, data, settings, samples, random, log, **options)
 
     monkeypatch.setattr(msg, "repair", spy)
-    changes = {"lr": 1.0, "weight_decay": 0.5, "warm_up": 0.0, "batch_size": 256, "budget": 600 / 18_000}
+    changes = {
+        "lr": 1.0,
+        "weight_decay": 0.5,
+        "warm_up": 0.0,
+        "batch_size": 256,
+        "candidates": 1,
+        "budget": 600 / 18_000,
+    }
     model, _ = run("msg", trained_model, small_data, damping=0.1, redrawn_share=0.3, **changes)
     random = torch.Generator()
     random.set_state(given["random"])

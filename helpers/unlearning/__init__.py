@@ -36,6 +36,7 @@ from helpers.models.ensembles import (
 from helpers.models.training import RECIPE, Recipe, Stopwatch
 from helpers.progress import Work, making, progress
 from helpers.sizes import SIZES
+from helpers.unlearning.forms import FEW, forms_of
 from helpers.unlearning.method import Log, Method, UnlearningData
 
 
@@ -90,19 +91,20 @@ DECLARED = _declared()  # as their files say
 METHODS = {name: _with(method, tuned().get(name, {})) for name, method in DECLARED.items()}
 ELSEWHERE = [(name, share) for name in ("new", "reset") for share in (0.02, 0.2, 0.5)]  # where else they are tuned
 ELSEWHERE += [("gemu", 0.2), ("gefeu", 0.2)]
-FEW = ("lr", "weight_decay")  # what is searched at 2 and 50 %; at 20 % everything
 # retraining is a curve: what a method must beat at its own cost; at 100 % a new model is a retrained one
 SHARES = {"new": (*SIZES.shares, 1.0), "reset": SIZES.shares, "gemu": (0.2,), "gefeu": (0.2,)}
+# at 2 and 50 % few settings are searched, at 20 % all
 FRONTIER = {at.name: at for at in (_at(name, share) for name, shares in SHARES.items() for share in shares)}
+FORMS = forms_of(METHODS["gemu"], METHODS["gefeu"])  # of these two; known to studies alone
 OURS = tuple(name for name, method in METHODS.items() if method.notebook != "graphics.ipynb")
 TITLES = BASELINES | {name: method.title for name, method in (METHODS | FRONTIER).items()}
 
 
 def method_of(name: str) -> Method:
     """The method of that name; StudyError with the known names if there is none."""
-    if name not in METHODS | FRONTIER:
+    if name not in METHODS | FRONTIER | FORMS:
         raise StudyError(f"There is no method {name!r}: choose one of {', '.join(METHODS)}.")
-    return METHODS.get(name) or FRONTIER[name]
+    return (METHODS | FRONTIER | FORMS)[name]
 
 
 def unlearn(method: Method | str, model: CNN, data: UnlearningData, settings: Any, seed: int) -> tuple[CNN, dict]:

@@ -16,6 +16,7 @@ teaches comes back. lambda = .1, the paper's, is in the range that is searched; 
 What y is makes the difference between GEMU (`gemu.py`) and GeFeU (`gefeu.py`).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -84,34 +85,66 @@ def unlearn_by_generator(
 
 
 def maximise_error(
-    model: CNN, targets: Tensor, settings: GeneratorSettings, data: UnlearningData, random: torch.Generator, log: Log
+    model: CNN,
+    targets: Tensor,
+    settings: GeneratorSettings,
+    data: UnlearningData,
+    random: torch.Generator,
+    log: Log,
+    generator: Generator | None = None,
 ) -> Generator:
-    """Step 1: trains a new generator against the frozen classifier.
+    """Step 1: trains a generator, a new one where none is given, against the frozen classifier.
 
     targets: Tensor [k, 10]; each generated sample is paired with one of them, drawn anew at every step.
     """
     frozen = copy_of(model).eval().requires_grad_(False)
+
+    def wrong(noise: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
+        with training_precision(noise.device):
+            logits = frozen(noise)
+        error = cross_entropy(logits.float(), targets[which])
+        return -error, error
+
+    generator = generator or new_generator(settings, data, random)
+    return train_generator(generator, wrong, len(targets), settings, data, random, log, "maximise error")
+
+
+def new_generator(settings: GeneratorSettings, data: UnlearningData, random: torch.Generator) -> Generator:
+    """With random weights, on the device of the data."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**31, (), generator=random)))
-        generator = Generator(settings, data.retain_images.shape[1])
-    generator.to(targets.device)
+        return Generator(settings, data.retain_images.shape[1]).to(data.retain_images.device)
+
+
+def train_generator(
+    generator: Generator,
+    loss: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    k: int,
+    settings: GeneratorSettings,
+    data: UnlearningData,
+    random: torch.Generator,
+    log: Log,
+    phase: str,
+) -> Generator:
+    """Minimises loss + lambda sum of squares by Adam, in place.
+
+    loss: noise Tensor [n, c, 28, 28] and which of k targets each of it belongs to (Tensor [n] int64) -> what is
+    minimised, and what the curve of this phase shows.
+    """
     optimizer = adam(generator, settings.generator_lr * data.recipe.peak_lr)
     most = data.samples(settings.budget) // 4
     steps = max(1, min(data.samples(settings.generator_share), most) // settings.generator_batch)
-    drawn = [draw(settings, len(targets), settings.generator_batch, random) for _ in range(steps)]
-    every_z, every_target = (torch.stack(parts).to(targets.device) for parts in zip(*drawn, strict=True))
+    drawn = [draw(settings, k, settings.generator_batch, random) for _ in range(steps)]
+    every_z, every_target = (torch.stack(parts).to(data.retain_images.device) for parts in zip(*drawn, strict=True))
     for step, (z, which) in enumerate(zip(every_z, every_target, strict=True)):
         if len(log.noise) < SNAPSHOTS and step == (len(log.noise) * steps) // (SNAPSHOTS - 1):
             log.noise.append(_snapshot(generator, settings, seed=0))
-        noise, labels = generator(z), targets[which]
-        with training_precision(noise.device):
-            logits = frozen(noise)
-        error = cross_entropy(logits.float(), labels)
-        loss = -error + settings.noise_weight * sum_of_squares(noise)
+        noise = generator(z)
+        found, shown = loss(noise, which)
         optimizer.zero_grad()
-        loss.backward()
+        (found + settings.noise_weight * sum_of_squares(noise)).backward()
         optimizer.step()
-        log.step("maximise error", error, settings.generator_batch)
+        log.step(phase, shown, settings.generator_batch)
     log.noise.append(_snapshot(generator, settings, seed=0))
     return generator.eval()
 

@@ -61,9 +61,24 @@ def impair_and_repair(
     """Changes `model` in place and returns it. noise: n -> pictures [n, c, 28, 28] and their targets [n, 10]."""
     budget = data.samples(settings.budget) - math.ceil(log.samples)  # less what was spent on making the noise
     total = max(1, min(data.samples(settings.impair_share), budget // 2))
-    n_noise = round(settings.impair_noise * total)
+    spent = impair(model, data, noise, settings, total, random, log)
+    return repair(model, data, settings, budget - spent, random, log)
+
+
+def impair(
+    model: CNN,
+    data: UnlearningData,
+    noise: Callable[[int], tuple[Tensor, Tensor]],
+    settings: ImpairSettings,
+    samples: int,
+    random: torch.Generator,
+    log: Log,
+    after_step: Callable[[], None] = lambda: None,
+) -> int:
+    """One pass over about so many samples, in place; returns how many they were. after_step may change the weights."""
+    n_noise = round(settings.impair_noise * samples)
     pictures, targets = noise(n_noise)
-    retain_at = class_balanced(data.retain_labels, total - n_noise, random).to(targets.device)
+    retain_at = class_balanced(data.retain_labels, samples - n_noise, random).to(targets.device)
     images = torch.cat([pictures, data.retain_images[retain_at]])
     targets = torch.cat([targets, one_hot(data.retain_labels[retain_at], targets.shape[1]).float()])
     order = torch.randperm(len(targets), generator=random).to(targets.device)
@@ -71,5 +86,6 @@ def impair_and_repair(
     optimizer = adam(model, settings.impair_lr * data.recipe.peak_lr, settings.weight_decay)
     for at in order.split(settings.impair_batch):
         log.step("impair", classification_step(model, optimizer, images[at], targets[at]), len(at))
+        after_step()
     model.requires_grad_(True)
-    return repair(model, data, settings, budget - len(order), random, log)
+    return len(order)
