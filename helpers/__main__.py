@@ -33,7 +33,8 @@ def parser(tunes: bool) -> argparse.ArgumentParser:
     release.add_argument("--models", type=int, help="models of each kind; default: as in the notebooks")
     command("report", "writes the README's and docs/results.md's numbers and figures from data/report/")
     tune = command("tune", "works on an Optuna study; several processes and machines can do so at once")
-    tune.add_argument("method", choices=_methods() if tunes else None, help="or all: as many trials as each deserves")
+    what = "a method; all: every method, as many trials as each deserves; forms: those of GEMU and GeFeU"
+    tune.add_argument("method", choices=_methods() if tunes else None, help=what)
     tune.add_argument("--study", help="its name; default: DATASET-METHOD, DATASET-REQUEST-METHOD")
     tune.add_argument("--dataset", default="mnist")
     tune.add_argument("--forget", default="crossbar", help=FORGET)
@@ -44,9 +45,9 @@ def parser(tunes: bool) -> argparse.ArgumentParser:
 
 
 def _methods() -> tuple[str, ...]:
-    from helpers.unlearning import FRONTIER, METHODS
+    from helpers.unlearning import FORMS, FRONTIER, METHODS
 
-    return ("all", *METHODS, *FRONTIER)
+    return ("all", "forms", *METHODS, *FRONTIER, *FORMS)
 
 
 def describe(dataset: str, forget: str | None) -> str:
@@ -64,18 +65,19 @@ def tune(
     from helpers.data.task import load_task
     from helpers.files import StudyError
     from helpers.report.studies import chosen_table
+    from helpers.unlearning import FORMS
 
     task = load_task(dataset, forget)
-    if method == "all":
+    if adopt and method != "all":
+        raise StudyError("--adopt goes with tune all: the settings of all methods are to be tuned alike.")
+    if method in ("all", "forms"):
         if study or trials:
-            raise StudyError("tune all takes no --study and no --trials: each study has its own.")
-        found = studies.tune_all(task, storage or None)
+            raise StudyError(f"tune {method} takes no --study and no --trials: each study has its own.")
+        found = studies.tune_all(task, studies.to_tune() if method == "all" else list(FORMS), storage or None)
         print(chosen_table(found).data.T.to_markdown())
         if adopt:
             studies.adopt(found)
         return
-    if adopt:
-        raise StudyError("--adopt goes with tune all: the settings of all methods are to be tuned alike.")
     name = study or studies.study_name(method, task)
     opened = studies.open_study(name, method, task, storage or None, trials < 1)
     studies.run_trials(opened, trials, method, task, join=trials < 1)

@@ -21,7 +21,7 @@ from helpers.files import DATA, StudyError, code_fingerprint, locked, shown, wri
 from helpers.models.training import RECIPE
 from helpers.objective import FIRST_SEED, GOAL, Objective, best_trial, complete
 from helpers.sizes import SIZES
-from helpers.unlearning import ELSEWHERE, FRONTIER, METHODS, OURS, TUNED, method_of, name_at, tuned
+from helpers.unlearning import ELSEWHERE, FEW, FORMS, FRONTIER, METHODS, OURS, TUNED, method_of, name_at, tuned
 
 STORAGE = DATA / "studies" / "studies.db"  # where no other address is given
 REMEDY = """see that the address is right, its server runs, its file and folder may be written to and have space, and
@@ -45,13 +45,11 @@ def open_study(name: str, method: str, task: Task, storage: str | None = None, l
         raise StudyError(f'STUDY_NAME = {name!r} names no study: set it to a word in quotes, for example "mnist".')
     if not isinstance(storage, str | None) or storage in ("sqlite://", "sqlite:///", "sqlite:///:memory:"):
         raise StudyError(f"STORAGE = {storage!r} is no address, or keeps no trial beyond this notebook: name a file.")
-    optuna.logging.set_verbosity(optuna.logging.ERROR)  # what ends a trial is raised: no need to print its stack too
-    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     identity = _identity(method, task)
-    address = storage or f"sqlite:///{quote(str(STORAGE))}?timeout=60"  # seconds that it waits for other writers
+    address = _address(storage)
     where = storage.split("@")[-1] if storage else shown(STORAGE)  # without a password
     with _in_one_sentence(f"{where} cannot be opened as a storage of studies", Exception):  # drivers raise many kinds
-        if look and not _holds(address, name):
+        if look and name not in _names(address):
             raise NoStudy(f'{where} holds no study "{name}": set N_TRIALS (--trials) above 0 to begin it.')
         if look:
             study = optuna.load_study(study_name=name, storage=_storage(address))
@@ -69,6 +67,25 @@ def open_study(name: str, method: str, task: Task, storage: str | None = None, l
     if changed:
         raise StudyError(f'The study "{name}" was made with another {changed}: choose a new STUDY_NAME (--study).')
     return study
+
+
+def _address(storage: str | None) -> str:
+    return storage or f"sqlite:///{quote(str(STORAGE))}?timeout=60"  # seconds that it waits for other writers
+
+
+def stored(names: list[str], prefix: str, storage: str | None = None) -> dict[str, optuna.Study]:
+    """Method -> its study where there is one with a finished trial, whatever version of the code made it: to show it,
+    not to go on with it. prefix: of the names of studies, "mnist-"."""
+    address, found = _address(storage), {}
+    with _in_one_sentence(f"{shown(STORAGE)} cannot be read", Exception):
+        known = set(_names(address))
+        for name in names:
+            if prefix + name in known:
+                study = optuna.load_study(study_name=prefix + name, storage=_storage(address))
+                _check(study)
+                if complete(study):
+                    found[name] = study
+    return found
 
 
 def _check(study: optuna.Study) -> None:
@@ -97,17 +114,19 @@ def _identity(method: str, task: Task) -> dict:
     }
 
 
-def _holds(address: str, name: str) -> bool:
-    """Whether the storage holds the study. Optuna itself would create its file and tables to find out."""
+def _names(address: str) -> list[str]:
+    """The studies that a storage holds. Optuna itself would create its file and tables to find out."""
     url = make_url(address)
     if url.get_backend_name() == "sqlite" and not os.path.exists(url.database):
-        return False
+        return []
     tables = inspect(create_engine(url, poolclass=NullPool)).get_table_names()
-    return "studies" in tables and name in optuna.get_all_study_names(address)
+    return optuna.get_all_study_names(address) if "studies" in tables else []
 
 
 def _storage(address: str) -> optuna.storages.RDBStorage:
     """A trial whose process has given no sign of life for a while is run again by another process."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # what ends a trial is raised: no need to print its stack too
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     again = optuna.storages.RetryHeartbeatStaleTrialCallback()
     signs = {"heartbeat_interval": SIZES.heartbeat, "grace_period": SIZES.grace}
     return optuna.storages.RDBStorage(address, **signs, heartbeat_stale_trial_callback=again)
@@ -158,15 +177,18 @@ class Sampler(optuna.samplers.TPESampler):
 
 def trials_of(method: str) -> int:
     """How many trials the study of a method gets, so that all are tuned alike: 20, and 6 more for each field that is
-    searched where that is all that has a range."""
+    searched where that is all that has a range. Of a form of GEMU and GeFeU 40, or 20 where its method's settings stay
+    but for learning rate and weight decay."""
     declared = method_of(method)
+    if method in FORMS:
+        return 20 if declared.search == FEW else 40
     return 20 + 6 * len(declared.searched) * (not declared.search)
 
 
-def tune_all(task: Task, storage: str | None = None) -> dict[str, optuna.Study]:
-    """The studies DATASET-METHOD of `to_tune`: as many trials as `trials_of` says, then the best one measured again
-    (`confirm`). Goes on where it was interrupted."""
-    found = {name: open_study(study_name(name, task), name, task, storage) for name in to_tune()}
+def tune_all(task: Task, names: list[str], storage: str | None = None) -> dict[str, optuna.Study]:
+    """The studies DATASET-METHOD of these methods (`to_tune`, or the forms of GEMU and GeFeU): as many trials as
+    `trials_of` says, then the best one measured again (`confirm`). Goes on where it was interrupted."""
+    found = {name: open_study(study_name(name, task), name, task, storage) for name in names}
     for name, study in found.items():
         run_trials(study, max(0, trials_of(name) - len(complete(study))), name, task)
         confirm(study, name, task)

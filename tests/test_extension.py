@@ -58,7 +58,7 @@ def test_the_recipes_need_one_file_or_one_entry_and_show_in_tables_figures_and_s
     assert "My method" in found["table"] and "My method" in found["settings"]
     assert any(label.startswith("My method") for label in found["labels"])
     assert (
-        len(found["trials"]) == 2 and found["trials"][0].items() >= {"layers": 2, "lr": 0.5, "batch_size": 64}.items()
+        len(found["trials"]) == 2 and found["trials"][0].items() >= {"layers": 2, "lr": 0.5, "batch_size": 16}.items()
     )
     assert 0.09 < found["share"] < 0.11 and found["first"] == ["gemu", "gefeu", "ascent"]
     assert "entropy of the outputs" in found["table"] and min(found["entropy"]) > 2.0 and found["bars"] == 5

@@ -1,14 +1,21 @@
 """Forms of GEMU and GeFeU: each is the method with the one thing changed that its name says."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
+import optuna
 import pytest
 import torch
-from conftest import same
+from conftest import ROOT, same
+from scipy.stats import ttest_rel
 from torch.nn.functional import one_hot
 
+from helpers import studies
 from helpers.models.cnn import CNN, LAYERS
 from helpers.models.training import predict, seeded
+from helpers.report import forms as reports
+from helpers.report.page import page_with
 from helpers.unlearning import FORMS, METHODS, forms
 from helpers.unlearning.method import Log
 
@@ -123,3 +130,73 @@ def test_forms_of_gemu_read_no_picture_but_the_one_that_says_so(trained_model, s
     for name in (name for name in FORMS if name.startswith("gemu")):
         made[name] = [run(name, trained_model, data)[0] for data in (small_data, blind)]
     assert {name for name, both in made.items() if not same(*both)} == {"gemu_random"}
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """Studies of one trial each, with made-up goals: address, and by how much a form is worse."""
+    storage, random = f"sqlite:///{tmp_path_factory.mktemp('forms')}/studies.db", np.random.default_rng(0)
+    worse = {
+        "gemu_whole": 0.0,
+        "gemu_untrained": 8.0,
+        "gemu_none": 0.0,
+        "gemu_redrawn": -6.0,
+        "gemu_hidden": 1.0,
+        "gemu": 2.0,
+    }
+    shared = random.normal(20, 8, 20)
+    for name, more in worse.items():
+        study = optuna.create_study(study_name=f"mnist-{name}", storage=storage)
+        goals = (shared + more + random.normal(0, 1, 20)).tolist()
+        told = {"goals": goals, "gap": 90.0 - more, "lost": 0.5, "lost_class": 0.25, "cost": 0.1}
+        study.add_trial(optuna.trial.create_trial(value=7.0, user_attrs={"measured": told}))
+        study.set_user_attr("confirmed", {"trial": 0} | told)
+    return storage, worse
+
+
+@pytest.fixture
+def shown(found, monkeypatch):
+    monkeypatch.setattr(studies, "_address", lambda _: found[0])
+    return SimpleNamespace(data=SimpleNamespace(name="mnist"), request=SimpleNamespace(name="crossbar"))
+
+
+def test_the_ablation_is_paired_with_the_whole_on_the_same_models(shown, found):
+    goals = {
+        name: each.user_attrs["confirmed"]["goals"] for name, each in studies.stored(list(found[1]), "mnist-").items()
+    }
+    by_hand = ttest_rel(goals["gemu_untrained"], goals["gemu_whole"])
+    low, high = by_hand.confidence_interval()
+    mean = np.subtract(goals["gemu_untrained"], goals["gemu_whole"]).mean()
+    row = reports.ablation_table("gemu", shown).data.loc["generator not trained"]
+    assert row["minus as it is"] == f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
+    assert row["goal"].startswith(f"{np.mean(goals['gemu_untrained']):.1f} (") and row["goal in the study"] == "7.0"
+    assert row["distance closed, %"] == "82.0"
+    axis = reports.ablation_figure("gemu", shown).axes[0]
+    assert [label.get_text() for label in axis.get_yticklabels()][0] == "generator not trained"
+    assert axis.lines[0].get_xdata() == pytest.approx([mean, *axis.lines[0].get_xdata()[1:]])
+    said = reports.ablation_words("gemu", shown).data
+    assert (
+        "not trained, GEMU is worse" in said
+        and "any noise, GEMU is neither" in said
+        and "impair, GEMU is better" in said
+    )
+
+
+def test_without_studies_a_sentence_says_how_to_make_them(shown):
+    for show in (reports.ablation_table, reports.ablation_figure, reports.ablation_words):
+        assert "tune forms" in show("gefeu", shown).data
+
+
+def test_the_page_has_every_study(shown):
+    text = reports.forms_text()
+    assert (
+        text.index("## Every method")
+        < text.index("## What the parts of GEMU add")
+        < text.index("## Other forms of GEMU")
+    )
+    assert "| a hidden layer in the generator | 1 | 7.0 |" in text and "GeFeU" not in text
+
+
+def test_the_committed_page_is_that_of_the_committed_studies():
+    page = (ROOT / "docs" / "forms.md").read_text(encoding="utf-8")
+    assert page == page_with({"forms": reports.forms_text()}, "docs/forms.md")

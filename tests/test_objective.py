@@ -143,6 +143,7 @@ def test_the_best_trial_is_measured_again_on_models_that_no_trial_has_seen(task,
 
 def test_every_method_gets_as_many_trials_as_it_has_fields(task, made, storage, monkeypatch):
     assert [studies.trials_of(name) for name in ("ascent", "reset", "reset_20", "reset_02")] == [32, 56, 56, 20]
+    assert [studies.trials_of(name) for name in ("gemu_whole", "gemu_hidden", "gefeu_features")] == [20, 40, 40]
     monkeypatch.setattr(studies, "tuned", dict)
     first = studies.to_tune()
     assert set(METHODS) - set(first) == {"ascent"} and set(first) - set(METHODS) == {"new_20", "reset_20", *OURS_20}
@@ -151,7 +152,7 @@ def test_every_method_gets_as_many_trials_as_it_has_fields(task, made, storage, 
     monkeypatch.setattr(studies, "METHODS", {"tuned_ascent": METHODS["tuned_ascent"]})
     monkeypatch.setattr(studies, "ELSEWHERE", [])
     monkeypatch.setattr(studies, "trials_of", lambda name: 3)
-    first, again = (studies.tune_all(small(task), storage) for _ in range(2))
+    first, again = (studies.tune_all(small(task), studies.to_tune(), storage) for _ in range(2))
     for found in (first, again):
         assert [study.study_name for study in found.values()] == ["mnist-tuned_ascent"]
         assert len(studies.complete(found["tuned_ascent"])) == 3 and found["tuned_ascent"].user_attrs["confirmed"]

@@ -165,7 +165,7 @@ def estimate(results: pd.DataFrame, kind: str, measure: str, split="", subset=""
     if len(left) > 2 and np.isfinite(left).all():
         return jackknife(float(found.mean()), left)
     found = found[np.isfinite(found)]
-    return _by_t(found) if len(found) else Estimate(np.nan, np.nan, np.nan)
+    return t_estimate(found) if len(found) else Estimate(np.nan, np.nan, np.nan)
 
 
 def difference(results: pd.DataFrame, a: str, b: str, measure: str, split="", subset="", at="") -> Estimate:
@@ -177,7 +177,7 @@ def difference(results: pd.DataFrame, a: str, b: str, measure: str, split="", su
         return Estimate(np.nan, np.nan, np.nan)
     if len(left[0]) == len(left[1]) > 2 and np.isfinite(left).all():
         return jackknife(float(found[0].mean() - found[1].mean()), left[0] - left[1])
-    return _by_t(found[0] - found[1])
+    return t_estimate(found[0] - found[1])
 
 
 def jackknife(full: float, left: np.ndarray) -> Estimate:
@@ -188,7 +188,8 @@ def jackknife(full: float, left: np.ndarray) -> Estimate:
     return _with_t(full, error, n)
 
 
-def _by_t(sample: np.ndarray) -> Estimate:
+def t_estimate(sample: np.ndarray) -> Estimate:
+    """Of the mean of independent values: [N]."""
     n = len(sample)
     return _with_t(float(sample.mean()), float(sample.std(ddof=1) / np.sqrt(n)) if n > 1 else np.nan, n)
 

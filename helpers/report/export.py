@@ -42,3 +42,10 @@ def tables_tex(results: pd.DataFrame) -> str:
     return "% \\usepackage{booktabs}\n" + "\n".join(texts).replace("||", r"$\|$").replace("±", r"$\pm$").replace(
         "–", "--"
     )
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table in Markdown without padding, which would make its lines as long as the longest cell of each column."""
+    lines = [[table.index.name or "", *table.columns], ["---"] * (table.shape[1] + 1)]
+    lines += [[name, *cells] for name, cells in zip(table.index, table.to_numpy().tolist(), strict=True)]
+    return "\n".join(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in line)} |" for line in lines)

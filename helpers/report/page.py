@@ -1,5 +1,5 @@
 """What README.md and docs/results.md show of a release, written between their marks from the files in data/report/
-alone."""
+alone, and what docs/forms.md shows of the stored studies."""
 
 import json
 import re
@@ -10,6 +10,8 @@ import pandas as pd
 from helpers.data.task import NAMES
 from helpers.evaluation.frame import COLUMNS, headline, mean
 from helpers.files import DATA, ROOT, StudyError, load_arrays, load_frame, shown, written_whole
+from helpers.report.export import markdown
+from helpers.report.forms import forms_text
 from helpers.report.frontier import frontier
 from helpers.report.style import save_figure
 from helpers.report.summary import EXAMPLE_PARTS, EXAMPLES, summary
@@ -25,7 +27,7 @@ REMEDY = "take the published one, or run `make release`."
 
 def report() -> None:
     """Writes what stands between the marks of README.md and docs/results.md, and the figures, from the release in
-    data/report/ alone."""
+    data/report/ alone; and docs/forms.md from data/studies/."""
     results, about = released()
     pages = {
         "README.md": page_with(
@@ -36,6 +38,7 @@ def report() -> None:
             }
         ),
         "docs/results.md": page_with({"results": results_text(results, about)}, "docs/results.md"),
+        "docs/forms.md": page_with({"forms": forms_text()}, "docs/forms.md"),
     }
     save_figure(frontier(results), REPORT / "frontier.png")
     try:
@@ -130,13 +133,6 @@ def does(method: Method) -> str:
     sentence = r"(.+?)(?:\.(?=\n|\s+[A-Z]|\Z)|\n\n|\Z)"
     found = re.search(rf"^{re.escape(method.title)}: {sentence}", text, re.DOTALL | re.MULTILINE)
     return " ".join((found or re.match(sentence, text, re.DOTALL))[1].split())
-
-
-def markdown(table: pd.DataFrame) -> str:
-    """A table in Markdown without padding, which would make its lines as long as the longest cell of each column."""
-    lines = [[table.index.name or "", *table.columns], ["---"] * (table.shape[1] + 1)]
-    lines += [[name, *cells] for name, cells in zip(table.index, table.to_numpy().tolist(), strict=True)]
-    return "\n".join(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 
 def page_with(texts: dict[str, str], name: str = "README.md") -> str:

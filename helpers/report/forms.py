@@ -1,0 +1,150 @@
+"""What the studies of all methods, and of the forms of GEMU and GeFeU, have found: docs/forms.md, and the ablation in
+the notebooks. All of it is read from the stored studies, which may be older than the code."""
+
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown
+from optuna import Study
+from pandas.io.formats.style import Styler
+
+from helpers.data.task import Task
+from helpers.evaluation.frame import Estimate, t_estimate
+from helpers.objective import best_trial, complete
+from helpers.report.export import markdown
+from helpers.report.style import Figure, colour_of, figure
+from helpers.report.tables import NONE, styled
+from helpers.studies import stored, study_name, to_tune
+from helpers.unlearning import FORMS, METHODS, method_of
+from helpers.unlearning.forms import ABLATION
+
+NO_STUDY = (
+    "No study of these forms is stored for this data set and request: `python -m helpers tune forms` makes them, after "
+    "`tune all --adopt`."
+)
+GOAL_IS = """Goal, lower is better: energy gap left open in %, plus ten times the percentage points of accuracy lost on
+held-out retained samples, plus ten times those lost of the classes touched: mean (standard error) over fresh tuning
+models, which no trial has seen. Goal in the study: of the best trial, on the models of its study; the best of many is
+too good there. Differences are paired by model, with a 95 % interval.""".replace("\n", " ")
+
+
+def ablation_table(method: str, task: Task) -> Styler | Markdown:
+    """What each part of GEMU or GeFeU adds: a row per form, of the same cost, each with the learning rate and weight
+    decay that 20 trials found for it."""
+    found = _ablation(method, task)
+    if not found:
+        return Markdown(NO_STUDY)
+    rows = {_changed(name): _row(study, found.get(f"{method}_whole")) for name, study in found.items()}
+    return styled(_table(rows, METHODS[method].title), GOAL_IS)
+
+
+def ablation_figure(method: str, task: Task) -> Figure | Markdown:
+    """The goal of each form minus that of the method as it is, with 95 % intervals."""
+    found = _ablation(method, task)
+    whole = found.pop(f"{method}_whole", None)
+    if not found or whole is None:
+        return Markdown(NO_STUDY)
+    more = {_changed(name): _more(study, whole) for name, study in found.items()}
+    made, axes = figure(1, 1, (6.8, 0.6 + 0.32 * len(more)))
+    axis, places = axes[0, 0], np.arange(len(more))[::-1]
+    means = np.array([each.mean for each in more.values()])
+    ends = np.array([(each.mean - each.low, each.high - each.mean) for each in more.values()]).T
+    axis.errorbar(means, places, xerr=ends, fmt="o", color=colour_of(method), capsize=3)
+    axis.axvline(0, color="0.5", lw=1)
+    axis.set_yticks(places, list(more))
+    axis.set_xlabel(f"goal minus that of {METHODS[method].title} as it is (right: worse)")
+    told = "; ".join(f"{name} {_signed(each)}" for name, each in more.items())
+    made.alt = f"Goal of each form of {METHODS[method].title} minus that of the method as it is: {told}."
+    return made
+
+
+def ablation_words(method: str, task: Task) -> Markdown:
+    """What the learned noise adds, and what it adds that impair moves the last layers alone."""
+    found, title = _ablation(method, task), METHODS[method].title
+    whole, lines = found.get(f"{method}_whole"), []
+    for name, said in SAID.items():
+        if whole and f"{method}_{name}" in found:
+            more = _more(found[f"{method}_{name}"], whole)
+            word = "worse" if more.low > 0 else "better" if more.high < 0 else "neither clearly worse nor better"
+            lines.append(f"{said}, {title} is {word}: its goal changes by {_signed(more)}.")
+    return Markdown(" ".join(lines) or NO_STUDY)
+
+
+SAID = {
+    "untrained": "With a generator that is not trained",
+    "none": "Without any noise",
+    "everywhere": "With an impair that moves all layers",
+    "redrawn": "With the same layers drawn anew in place of impair",
+}
+
+
+def forms_text(storage: str | None = None) -> str:
+    """docs/forms.md between its marks, in Markdown: methods, ablations, other forms."""
+    tuned, forms = (stored(names, "mnist-", storage) for names in (to_tune(), list(FORMS)))
+    parts = []
+    if tuned:
+        reset = tuned.get("reset")
+        rows = {method_of(name).title: _row(study, reset) for name, study in tuned.items()}
+        parts += ["## Every method", markdown(_table(rows, "method", "minus Reset"))]
+    for method in ("gemu", "gefeu"):
+        title, mine = METHODS[method].title, {name: study for name, study in forms.items() if name.startswith(method)}
+        parted = {name: study for name, study in mine.items() if _short(name) in ABLATION}
+        other = {name: study for name, study in mine.items() if name not in parted}
+        if parted:
+            rows = {_changed(name): _row(study, parted.get(f"{method}_whole")) for name, study in parted.items()}
+            parts += [f"## What the parts of {title} add", markdown(_table(rows, title))]
+        if other:
+            rows = {_changed(name): _row(study, tuned.get(method)) for name, study in other.items()}
+            parts += [f"## Other forms of {title}", markdown(_table(rows, title, f"minus {title}"))]
+    return "\n\n".join([*parts, GOAL_IS])
+
+
+def _ablation(method: str, task: Task) -> dict[str, Study]:
+    return stored([f"{method}_{name}" for name in ABLATION], study_name("", task))
+
+
+def _short(name: str) -> str:
+    return name.partition("_")[2]
+
+
+def _changed(name: str) -> str:
+    """What is changed in a form, without the method's name."""
+    return FORMS[name].title.partition(", ")[2]
+
+
+def _table(rows: dict[str, dict], title: str, against: str = "minus as it is") -> pd.DataFrame:
+    return pd.DataFrame(rows).T.rename_axis(title).rename(columns={"difference": against}).fillna(NONE)
+
+
+def _row(study: Study, against: Study | None) -> dict[str, str]:
+    """Column -> cell; against: the study that the goal is compared with."""
+    best, fresh = best_trial(study), _fresh(study)
+    measured = best.user_attrs["measured"] | (fresh or {})
+    same = against is None or against.study_name == study.study_name or not fresh or not _fresh(against)
+    return {
+        "trials": str(len(complete(study))),
+        "goal in the study": f"{best.value:.1f}",
+        "goal": f"{np.mean(fresh['goals']):.1f} ({np.std(fresh['goals'], ddof=1) / len(fresh['goals']) ** 0.5:.1f})"
+        if fresh
+        else NONE,
+        "difference": NONE if same else _signed(_more(study, against)),
+        "distance closed, %": f"{measured['gap']:.1f}",
+        "accuracy lost, points": f"{measured['lost']:.2f}",
+        "lost of the classes touched": f"{measured['lost_class']:.2f}",
+        "cost, %": f"{100 * measured['cost']:.1f}",
+    }
+
+
+def _fresh(study: Study) -> dict | None:
+    """What the best trial's settings reached on fresh models, where that was measured."""
+    kept = study.user_attrs.get("confirmed", {})
+    return kept if kept.get("trial") == best_trial(study).number else None
+
+
+def _more(study: Study, against: Study) -> Estimate:
+    """The goal of one study's settings minus that of another's, on the same fresh models."""
+    goals = [(_fresh(each) or {}).get("goals", [np.nan]) for each in (study, against)]
+    return t_estimate(np.subtract(*goals))
+
+
+def _signed(more: Estimate) -> str:
+    return f"{more.mean:+.1f} ({more.low:+.1f} to {more.high:+.1f})"
