@@ -336,7 +336,7 @@ def test_a_model_that_diverged_counts_as_having_done_nothing(task):
 
 
 CALIBRATED = {10: ["accuracy", "loss", "loss_attack", "energy", "joint", "kl", "tow", "average_gap"], 20: ["klom"]}
-CALIBRATED[10] += ["activation_distance", "js", "u_lira", "excess"]
+CALIBRATED[10] += ["activation_distance", "js", "u_lira", "excess", "beyond"]
 
 
 def test_a_method_as_good_as_retraining_lies_in_the_null_as_often_as_it_says(monkeypatch):

@@ -213,8 +213,8 @@ def null_of(results: pd.DataFrame, measure: str, split="", subset="", at="") -> 
     """95 % of the null distribution; where none is stored, the interval of the retrained models' mean.
 
     The splits of a pool of 2N models vary as little as that sample does: as for a t-test, the range is widened by the
-    ratio of the quantiles of t with 2N - 2 degrees of freedom and of the normal distribution. Measures on halves of the
-    models are in units of the models' own spread, and need no such room."""
+    ratio of the quantiles of t with 2N - 2 degrees of freedom and of the normal distribution, where a measure needs
+    that room (`Measure.room`)."""
     draws = values(results, "null", measure, split, subset, at)
     draws = draws[np.isfinite(draws)]
     if not len(draws):
@@ -222,7 +222,7 @@ def null_of(results: pd.DataFrame, measure: str, split="", subset="", at="") -> 
     retrained = results[results.kind == "retrained"]  # of the probes fewer models than of the rest
     n = retrained.seed[retrained.measure == measure].nunique() or retrained.seed.nunique()
     centre, wider = np.median(draws), t.ppf(0.975, max(1, 2 * n - 2)) / norm.ppf(0.975)
-    wider = 1.0 if measure in MEASURES and MEASURES[measure].drawn else wider
+    wider = wider if measure not in MEASURES or MEASURES[measure].room else 1.0
     ends = np.quantile(draws, [0.025, 0.975], method="weibull")  # beyond which 5 % of further draws lie
     low, high = (centre + wider * (end - centre) for end in ends)
     return float(low), float(high)

@@ -71,6 +71,8 @@ def _at(name: str, share: float) -> Method:
         if of == name and name_at(of, at) in tuned():
             known[at] = _with(METHODS[name], tuned()[name_at(of, at)])
     method = known[min(known, key=lambda at: abs(math.log(at / share)))]
+    if share == 1.0:  # as retrained models are trained: a check that this is retraining
+        method = _with(method, {"lr": 1.0, "warm_up": RECIPE.warm_up, "batch_size": RECIPE.batch_size} | PLAIN)
     return replace(
         method,
         name=name_at(name, share),
@@ -86,6 +88,7 @@ def name_at(name: str, share: float) -> str:
     return f"{name}_{100 * share:02.0f}"
 
 
+PLAIN = {"weight_decay": 0.0, "candidates": 1}
 TUNED = Path(__file__).with_name("tuned.json")
 DECLARED = _declared()  # as their files say
 METHODS = {name: _with(method, tuned().get(name, {})) for name, method in DECLARED.items()}
