@@ -132,6 +132,15 @@ def test_forms_of_gemu_read_no_picture_but_the_one_that_says_so(trained_model, s
     assert {name for name, both in made.items() if not same(*both)} == {"gemu_random"}
 
 
+def test_repair_may_learn_the_trained_models_outputs(trained_model, small_data, monkeypatch):
+    given = []
+    monkeypatch.setattr(forms, "repair", lambda model, data, *_: given.append(data) or model)
+    _, log = run("gemu_distilled", trained_model, small_data)
+    outputs = predict(trained_model, given[0].retain_images).softmax(1)
+    assert torch.allclose(given[0].retain_labels, outputs, atol=1e-5)
+    assert len(outputs) == pytest.approx(0.75 * small_data.samples(0.1), abs=2) and log.samples > len(outputs) / 3
+
+
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """Studies of one trial each, with made-up goals: address, and by how much a form is worse."""

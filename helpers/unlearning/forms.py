@@ -52,6 +52,7 @@ class FormSettings(GeFeUSettings):
     chosen: float = setting(1.0, "part of the weights that impair moves, those that serve the noise more than D_r")
     rounds: int = setting(1, "of impair and repair, each impairs half as much as the one before and repairs twice")
     no_impair: int = setting(0, "1: repair alone")
+    distilled: float = setting(0.0, "part of the budget for the trained model's outputs on D_r, which repair learns")
 
 
 def form(model: CNN, data: UnlearningData, settings: FormSettings, seed: int, log: Log) -> CNN:
@@ -60,6 +61,7 @@ def form(model: CNN, data: UnlearningData, settings: FormSettings, seed: int, lo
     noise = _noise(model, data, settings, seed, random, log)
     if settings.redrawn:
         reinitialise_last(changed, settings.redrawn, int(torch.randint(2**31, (), generator=random)))
+    repaired_on = _distilled(model, data, settings, random, log) if settings.distilled else data
     budget = data.samples(settings.budget) - ceil(log.samples)
     most = max(1, min(data.samples(settings.impair_share), budget // 2))
     parts = [0.5**place for place in range(settings.rounds)]
@@ -68,7 +70,7 @@ def form(model: CNN, data: UnlearningData, settings: FormSettings, seed: int, lo
         if not settings.no_impair:
             _impair(changed, data, noise, settings, max(1, int(most * part / sum(parts))), random, log)
         left = int(budget * longer / sum(parts) - (log.samples - before))
-        repair(changed, data, settings, left, random, log)
+        repair(changed, repaired_on, settings, left, random, log)
         changed.train()
     return changed.eval()
 
@@ -105,6 +107,15 @@ def _noise(model: CNN, data: UnlearningData, settings: FormSettings, seed: int, 
         pictures = data.forget_images[read] if kind == "features" else None
         _imitate(generator, model, given, pictures, settings, data, random, log)
     return lambda n: generate(generator, settings, targets, n, random)
+
+
+def _distilled(model: CNN, data: UnlearningData, settings: FormSettings, random, log: Log) -> UnlearningData:
+    """A sample of D_r with the trained model's outputs [n, 10] in place of the labels."""
+    n = int(3 * settings.distilled * data.samples(settings.budget))
+    at = sample(len(data.retain_labels), min(n, len(data.retain_labels)), random).to(data.retain_images.device)
+    outputs = predict(model, data.retain_images[at]).softmax(1).to(data.retain_images.device)
+    log.samples += len(at) / 3
+    return replace(data, retain_images=data.retain_images[at], retain_labels=outputs)
 
 
 def _which(targets: Tensor, n: int, random: torch.Generator) -> Tensor:
@@ -210,6 +221,7 @@ TRIED = {
         "likeness": ("likenesses of the forgotten class", {"noise": "likeness"}),
         "chosen": ("impair on chosen weights", {"chosen": 0.5}),
         "rounds": ("three rounds, each impairs less", {"rounds": 3}),
+        "distilled": ("repair with the trained model's outputs as labels", {"distilled": 0.25}),
         "output": ("output layer drawn anew first", {"redrawn": 1}),
     },
     "gefeu": {
