@@ -131,7 +131,7 @@ def _goals(parts: np.ndarray) -> np.ndarray:
 
 def told(parts: np.ndarray, cost: float) -> dict:
     """Of the parts of the goal [3, N]: goals, one per model, and as means over the models: gap, the energy gap closed
-    in %; lost and lost_class, in percentage points; cost, the share of the samples that retraining sees."""
+    in %; lost and lost_class, in percentage points; cost, in samples, as a share of retraining's."""
     left, lost, lost_class = parts.mean(1).tolist()
     return {"goals": _goals(parts).tolist(), "gap": 100 - left, "lost": lost, "lost_class": lost_class, "cost": cost}
 

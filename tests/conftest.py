@@ -60,40 +60,47 @@ def task():
     return load_task("mnist")
 
 
+FEW_PASSES = Recipe(min_passes=3, min_steps=1)
+OTHER_REQUESTS = {"class 7": "whole_class", "random 20 %": "random_fifth"}  # -> fixture
+
+
 @pytest.fixture(scope="session")
-def small_data(task):
+def small_data(crossbar):
+    return crossbar
+
+
+@pytest.fixture(scope="session")
+def crossbar(task):
     """The whole forget set and 6,000 retained samples."""
-    data = UnlearningData.of(task, Recipe(min_passes=3, min_steps=1), torch.device("cpu"))
+    data = UnlearningData.of(task, FEW_PASSES, torch.device("cpu"))
     return replace(data, retain_images=data.retain_images[:6000], retain_labels=data.retain_labels[:6000])
 
 
 @pytest.fixture(scope="session")
-def whole_class(task, small_data):
+def whole_class(task):
     """As `small_data` for the request "class 7": 600 sevens, more than a third of what the budget allows, no seven
     retained."""
     part = task.data.train.pick(slice(6_000))
     sevens = part.labels == 7
     return UnlearningData(
-        part.images[sevens], part.labels[sevens], part.images[~sevens], part.labels[~sevens], small_data.recipe
+        part.images[sevens], part.labels[sevens], part.images[~sevens], part.labels[~sevens], FEW_PASSES
     )
 
 
 @pytest.fixture(scope="session")
-def random_fifth(task, small_data):
+def random_fifth(task):
     """As `small_data` for a random fifth: 1,200 samples of all classes, nearly the whole budget."""
     part = task.data.train.pick(slice(6_000))
     fifth = torch.zeros(6_000, dtype=torch.bool)
     fifth[sample(6_000, 1_200, seeded(0))] = True
-    return UnlearningData(
-        part.images[fifth], part.labels[fifth], part.images[~fifth], part.labels[~fifth], small_data.recipe
-    )
+    return UnlearningData(part.images[fifth], part.labels[fifth], part.images[~fifth], part.labels[~fifth], FEW_PASSES)
 
 
 @pytest.fixture(scope="session")
-def trained_model(small_data):
+def trained_model(crossbar):
     """Trained for three passes on 6,840 real digits."""
-    images = torch.cat([small_data.retain_images, small_data.forget_images])
-    labels = torch.cat([small_data.retain_labels, small_data.forget_labels])
+    images = torch.cat([crossbar.retain_images, crossbar.forget_images])
+    labels = torch.cat([crossbar.retain_labels, crossbar.forget_labels])
     return train(images, labels, Recipe(min_passes=3, min_steps=1), seed=0)
 
 

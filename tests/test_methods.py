@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from conftest import OTHER_REQUESTS
 from test_unlearning import in_full_precision, run
 from torch.nn.functional import cross_entropy
 
@@ -14,6 +15,12 @@ from helpers.unlearning import METHODS, method, teachers
 from helpers.unlearning.method import Log, class_balanced, sample
 from helpers.unlearning.salun import wrong_labels
 from helpers.unlearning.ssd import importance
+
+
+@pytest.fixture(params=["crossbar", *(pytest.param(name, marks=pytest.mark.thorough) for name in OTHER_REQUESTS)])
+def small_data(request, small_data):
+    """The forget set of each of three requests, with some thousand retained samples."""
+    return request.getfixturevalue(OTHER_REQUESTS[request.param]) if request.param in OTHER_REQUESTS else small_data
 
 
 def forget_loss(model, data):
@@ -26,11 +33,11 @@ def test_gradient_ascent_ascends_and_forgets(trained_model, small_data):
 
 
 def test_neggrad_ascends_on_the_forget_set_by_its_weight(trained_model, small_data):
-    """Against the same steps without ascent."""
+    """Against the same steps without ascent, and with less."""
     changes = {"lr": 0.1, "weight_decay": 0.0, "warm_up": 0.0}
-    with_ascent, without = (run("neggrad", trained_model, small_data, alpha=a, **changes)[0] for a in (0.8, 1.0))
-    assert forget_loss(with_ascent, small_data) > forget_loss(without, small_data) + 0.1
-    assert forget_loss(with_ascent, small_data) > forget_loss(trained_model, small_data) + 0.1
+    models = [run("neggrad", trained_model, small_data, alpha=a, **changes)[0] for a in (0.5, 0.8, 1.0)]
+    most, some, none = (forget_loss(model, small_data) for model in models)
+    assert most > some > none and most > forget_loss(trained_model, small_data) + 0.1
 
 
 def test_fine_tuning_trains_on_retained_samples_alone(trained_model, small_data):
@@ -51,22 +58,23 @@ def test_random_labels_unlearn_the_label_and_keep_the_rest(trained_model, small_
 @pytest.mark.parametrize("alpha, strength", [(5.0, 0.5), (0.5, 2.0)])
 def test_ssd_dampens_just_the_weights_that_matter_more_for_the_forget_set(trained_model, small_data, alpha, strength):
     """By hand from the equations, on the sample of everything that the seed draws; no weight grows."""
-    settings = replace(METHODS["ssd"].settings, alpha=alpha, strength=strength, budget=0.2, batch=64)
+    settings = replace(METHODS["ssd"].settings, alpha=alpha, strength=strength, budget=0.5, batch=64)
     model = METHODS["ssd"].run(trained_model, small_data, settings, 0, Log())
     images = torch.cat([small_data.retain_images, small_data.forget_images])
     labels = torch.cat([small_data.retain_labels, small_data.forget_labels])
     random = seeded(0)
-    drawn = sample(len(labels), small_data.samples(0.2) - len(small_data.forget_labels), random)
-    drawn = torch.cat([drawn[drawn < 6_000], drawn[drawn >= 6_000]])
+    n = len(small_data.retain_labels)
+    drawn = sample(len(labels), small_data.samples(0.5) - len(small_data.forget_labels), random)
+    drawn = torch.cat([drawn[drawn < n], drawn[drawn >= n]])
     drawn = drawn[torch.randperm(len(drawn), generator=random)]
     general = importance(copy.deepcopy(trained_model), images[drawn], labels[drawn], 64, Log())
-    special = importance(copy.deepcopy(trained_model), images[6_000:], labels[6_000:], 64, Log())
+    special = importance(copy.deepcopy(trained_model), images[n:], labels[n:], 64, Log())
     moved = 0
     for new, old, i_f, i_d in zip(model.parameters(), trained_model.parameters(), special, general, strict=True):
         factor = torch.where(i_f > alpha * i_d, torch.clamp(strength * i_d / i_f, max=1), torch.ones_like(i_f))
         assert torch.allclose(new, old * torch.nan_to_num(factor, 1.0), rtol=1e-3, atol=1e-7)
         moved += int((new != old).sum())
-    assert moved > 500
+    assert moved > 300
 
 
 def test_salun_moves_only_the_weights_with_the_largest_forget_gradient(trained_model, small_data):
@@ -104,7 +112,7 @@ def test_delete_takes_each_samples_own_label_out_of_the_trained_models_outputs(t
     rest[torch.arange(len(rest)), labels] = 0
     assert (targets[torch.arange(len(targets)), labels] == 0).all()
     assert torch.allclose(targets, rest / rest.sum(1, keepdim=True), atol=1e-5)
-    assert forget_loss(model, small_data) > forget_loss(trained_model, small_data) + 1
+    assert forget_loss(model, small_data) > forget_loss(trained_model, small_data) + 0.5
 
 
 def test_delete_makes_its_passes_as_far_as_the_budget_goes(trained_model, whole_class, random_fifth):
@@ -122,7 +130,9 @@ def entropy(model, images):
     return float(-(p * p.clamp_min(1e-12).log()).sum(1).mean())
 
 
-def test_scrub_leaves_its_teacher_on_the_forget_set_alone(trained_model, small_data):
+def test_scrub_leaves_its_teacher_on_the_forget_set_alone(trained_model, crossbar):
+    """Of a whole class, or a random part, its steps towards the teacher bring back what the others took away."""
+    small_data = crossbar
     options = {"budget": 1.5, "lr": 0.05, "ascent_passes": 2, "ce_part": 0.5}
     still, scrubbed = (run("scrub", trained_model, small_data, ascent_lr=lr, **options)[0] for lr in (1e-9, 0.05))
     assert forget_loss(scrubbed, small_data) > forget_loss(still, small_data) + 0.2
@@ -163,7 +173,7 @@ def test_scrub_has_a_temperature_in_both_kl_terms_and_none_in_ce(trained_model, 
 
 def test_a_bad_teacher_makes_the_forget_set_doubtful(trained_model, small_data):
     model, _ = run("badteacher", trained_model, small_data, budget=0.5, lr=0.3, forget_part=0.3)
-    assert entropy(model, small_data.forget_images) > 1.5 > entropy(trained_model, small_data.forget_images) + 0.5
+    assert entropy(model, small_data.forget_images) > entropy(trained_model, small_data.forget_images) + 1
     right = predict(model, small_data.retain_images).argmax(1) == small_data.retain_labels
     assert right.float().mean() > 0.9
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import same
+from conftest import OTHER_REQUESTS, same
 from test_unlearning import in_full_precision, run
 from torch.nn.functional import cross_entropy
 
@@ -15,6 +15,12 @@ from helpers.models.cnn import LAYERS, new_model
 from helpers.models.training import RECIPE, predict, seeded
 from helpers.unlearning import FEW, FRONTIER, METHODS, UnlearningData, ct, distortion, finetune, msg, negation, unlearn
 from helpers.unlearning.method import rate, sample
+
+
+@pytest.fixture(params=["crossbar", *(pytest.param(name, marks=pytest.mark.thorough) for name in OTHER_REQUESTS)])
+def small_data(request, small_data):
+    """The forget set of each of three requests, with some thousand retained samples."""
+    return request.getfixturevalue(OTHER_REQUESTS[request.param]) if request.param in OTHER_REQUESTS else small_data
 
 
 def layers_that_differ(a, b):
@@ -97,7 +103,8 @@ def close(a, b):
 def test_l1_sparse_shrinks_every_weight_after_each_step_of_adam(trained_model, small_data, monkeypatch):
     """Two steps by hand: the second has half the rate and half the gamma, so a quarter of the threshold."""
     in_full_precision(monkeypatch)
-    changes = {"lr": 1.0, "gamma": 0.5, "warm_up": 0.0, "batch_size": 256, "candidates": 1, "budget": 512 / 18_000}
+    n = 3 * len(small_data.retain_labels)  # samples that retraining sees
+    changes = {"lr": 1.0, "gamma": 0.5, "warm_up": 0.0, "batch_size": 256, "candidates": 1, "budget": 512 / n}
     model, _ = run("l1sparse", trained_model, small_data, **changes)
     drawn = sample(len(small_data.retain_labels), 512, seeded(1))
 
@@ -120,7 +127,7 @@ def test_l1_sparse_leaves_exact_zeros_and_a_smaller_norm(trained_model, small_da
 
 def test_msg_draws_anew_where_the_gradients_of_both_sets_agree(trained_model, small_data, unrepaired):
     """By hand, on the retained samples that the seed draws."""
-    model, _ = run("msg", trained_model, small_data, redrawn_share=0.3, gradient_part=1.0)  # enough for all of D_f
+    model, _ = run("msg", trained_model, small_data, redrawn_share=0.3, gradient_part=1.0, budget=0.3)  # for all of D_f
     start = copy.deepcopy(trained_model).requires_grad_(True)
     drawn = sample(len(small_data.retain_labels), len(small_data.forget_labels), seeded(1))
     gradients = []

@@ -11,6 +11,7 @@ def with_derived(results: pd.DataFrame) -> pd.DataFrame:
     """Adds the gap closed in energy distance, joint energy distance and KL divergence, from the floor (retrained
     models; 0 for the energy distances) to the ceiling (trained ones), each also without the models of one seed; the
     energy distance in units of its root; and `samples_share`."""
+    results = _with_diverged(results)
     frames = [results]
     for name in ("energy", "joint", "kl"):
         for where, full in select(results, name, None, None).groupby(["split", "subset"], sort=False):
@@ -29,6 +30,25 @@ def with_derived(results: pd.DataFrame) -> pd.DataFrame:
     whole = samples[samples.kind == "retrained"].value.mean()
     frames.append(_as(samples, "samples_share", samples.value / whole))
     return pd.concat([frame for frame in frames if len(frame)], ignore_index=True)
+
+
+def _with_diverged(results: pd.DataFrame) -> pd.DataFrame:
+    """A model that diverged has the energy distances of trained models: as one that has forgotten nothing it closes 0 %
+    of each, and of N models of which k diverged N - k close what they close without the others. (Among the others such
+    a model would spread their outputs, and bring them nearer to retrained models.)"""
+    lost = results[(results.measure == "diverged") & (results.value == 1)]
+    results = results.copy() if len(lost) else results
+    for kind, seeds in lost.groupby("kind").seed:
+        for name in ("energy", "joint"):
+            for where, own in select(results, name, None, None, kinds=[kind]).groupby(["split", "subset"], sort=False):
+                trained = select(results, name, *where, kinds=["trained"]).value.mean()
+                results.loc[own.index[own.seed.isin(seeds)], "value"] = trained
+                left, n = select(results, name + WITHOUT, *where, kinds=[kind]), len(own)
+                ceilings = select(results, name + WITHOUT, *where, kinds=["trained"]).set_index("seed").value
+                k = len(seeds) - left.seed.isin(seeds)
+                mixed = ((n - 1 - k) * left.value.fillna(0) + k * _of_seeds(left, ceilings)) / (n - 1)
+                results.loc[left.index, "value"] = mixed
+    return results
 
 
 def _as(found: pd.DataFrame, measure: str, values) -> pd.DataFrame:

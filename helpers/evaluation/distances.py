@@ -55,11 +55,11 @@ def kl_per_model(reference: np.ndarray, models: np.ndarray) -> np.ndarray:
 
 
 def mean_over_others(pairs: np.ndarray) -> np.ndarray:
-    """For each column j of pairs [N, N] the mean over the rows i != j."""
-    pairs = pairs.copy()
-    np.fill_diagonal(pairs, 0.0)
-    n = len(pairs)
-    return pairs.sum(0) / (n - 1) if n > 1 else np.full(1, np.nan)
+    """For each column j of pairs [N, N] the mean over the rows i != j, without those that are nan (of models that
+    diverged); nan where there is none."""
+    known = np.isfinite(pairs) & ~np.eye(len(pairs), dtype=bool)
+    counts = known.sum(0)
+    return np.where(counts, np.where(known, pairs, 0.0).sum(0) / np.maximum(counts, 1), np.nan)
 
 
 def gap_closed(distance: np.ndarray, floor: float, ceiling: float) -> np.ndarray:
@@ -101,20 +101,21 @@ def output_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def joint_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """The same with all outputs of a model as one vector: root mean square over the samples of ||softmax_i -
-    softmax_j||_2. Its energy distance sees what the mean over samples cannot: that some models forget everything and
-    others nothing."""
+    softmax_j||_2. Its energy distance is 0 only where the outputs on all samples agree in their *joint* distribution,
+    the mean over samples already where they agree on each sample. That some models forget everything and others nothing
+    moves it little, though, beside as many samples forgotten at random: the spread of their accuracies shows it."""
     p, q = (np.exp(log_softmax(logits)).reshape(len(logits), -1) for logits in (a, b))
     return cdist(p, q) / np.sqrt(a.shape[1])
 
 
 def without_each(reduce: Callable[..., np.ndarray], *pairs: np.ndarray) -> np.ndarray:
     """What a jackknife needs: the mean of reduce(*pairs) with model s of every kind left out, for each s: [N, N] each
-    -> [N]; nan for N < 3."""
+    -> [N]; nan for N < 3. Models that diverged do not count."""
     n = len(pairs[0])
     if n < 3:
         return np.full(n, np.nan)
-    left = [[np.delete(np.delete(each, s, 0), s, 1) for each in pairs] for s in range(n)]
-    return np.array([reduce(*each).mean() for each in left])
+    left = [reduce(*(np.delete(np.delete(each, s, 0), s, 1) for each in pairs)) for s in range(n)]
+    return np.array([each[np.isfinite(each)].mean() if np.isfinite(each).any() else np.nan for each in left])
 
 
 def tug_of_war(accuracies: dict, retrained: dict) -> np.ndarray:
@@ -128,7 +129,8 @@ def tug_of_war(accuracies: dict, retrained: dict) -> np.ndarray:
 
 def average_gap(values: dict, retrained: dict) -> np.ndarray:
     """Mean over the measures of |value_u - value_r|, for all pairs of models: measure -> [N] and -> [M] give [N, M].
-    (SalUn, Fan et al. 2023, arXiv:2310.12508.)"""
+    (SalUn, Fan et al. 2023, arXiv:2310.12508, whose membership inference is a classifier's rate; here it is the AUC of
+    the loss attack.)"""
     return np.mean([np.abs(values[s][:, None] - retrained[s]) for s in retrained], axis=0)
 
 

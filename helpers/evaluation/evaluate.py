@@ -24,7 +24,7 @@ from helpers.evaluation.distances import activation_change, weight_distance, wit
 from helpers.evaluation.frame import COLUMNS, WITHOUT, Rows
 from helpers.evaluation.logits import RETAIN_TRAIN_SAMPLE, Logits, logits_of, outputs_folder, parts_of
 from helpers.evaluation.measures import FEWEST_FOR_ATTACKS, MEASURES, TRAIN, Measure, View, memorised
-from helpers.evaluation.nulls import by_at, null_draws, null_of_means, of_pairs
+from helpers.evaluation.nulls import by_at, null_draws, null_of_few, of_pairs
 from helpers.evaluation.privacy import halves, margin
 from helpers.evaluation.relearning import can_probe, forget_loss, linear_probe, relearn_steps, resurgence
 from helpers.files import StudyError, fingerprint, load_frame, locked, save_frame, shown, there
@@ -257,7 +257,10 @@ def _pairs(about: Measure, view: View, retrained: View, part: tuple) -> list[np.
     """What `of_pairs` takes: matrices of retrained models against the kind's; of the energy distance also within the
     kind and among retrained models."""
     against = [(retrained, view), (view, view), (retrained, retrained)][: 3 if about.compares == "energy" else 1]
-    return [about.formula(*each, part) for each in against]
+    found = [about.formula(*each, part) for each in against]
+    if about.compares == "energy" and view.diverged.any():  # left out here, counted as trained ones in `derived.py`
+        found[0][:, view.diverged] = found[1][:, view.diverged] = found[1][view.diverged] = np.nan
+    return found
 
 
 def _without_each(about: Measure, view: View, retrained: View, part: tuple) -> np.ndarray:
@@ -305,13 +308,14 @@ def _probe(task: Task, every: dict[str, Ensemble], stored: bool) -> list[pd.Data
 
 
 def _null_of_probes(task: Task, frame: pd.DataFrame) -> pd.DataFrame:
-    """The null distributions of the probes, over as many models as were probed of each kind."""
+    """The null distributions of the probes, over as many models as were probed of a method."""
     rows = Rows()
     pool = frame[frame.kind.isin(["retrained", AGAIN])]
     for (name, split, at), found in pool.groupby(["measure", "split", "at"], sort=False):
         both = [found[found.kind == kind].value.to_numpy() for kind in ("retrained", AGAIN)]
         of = np.median if MEASURES[name].median else np.mean
-        rows.add(name, null_of_means(np.concatenate(both), of), split, "forget", at, by="step")
+        n = min(SIZES.probed, len(both[0]))
+        rows.add(name, null_of_few(np.concatenate(both), n, of), split, "forget", at, by="step")
     return rows.frame(task, "null")
 
 
@@ -321,8 +325,9 @@ def _probe_paths(task: Task, kinds: dict[str, Kind], n: int) -> dict[tuple[str, 
     key = fingerprint([versions, SIZES.relearn_steps, SIZES.resurgence, trained])
     return {
         (name, place): outputs_folder(kind, task) / f"{seeds_of(name, n)[place]:03d}-probes-{key}.csv.gz"
-        for place in range(min(SIZES.probed, n))
+        for place in range(min(2 * SIZES.probed, n))  # of retrained models twice as many: for the null distribution
         for name, kind in kinds.items()
+        if place < SIZES.probed or name in ("retrained", AGAIN)
     }
 
 

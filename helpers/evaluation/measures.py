@@ -199,11 +199,12 @@ MEASURES = {
     "energy": Measure(
         "energy distance to retrained", "0 to 2.8", "energy",
         lambda view, other, part: output_distances(view.logits[part], other.logits[part]),
-        (*KL_PARTS[:3], WORST), on(WORST), version=3,
+        (*KL_PARTS[:3], WORST), on(WORST), version=4,
     ),
     "joint": Measure(
         "energy distance of all outputs as one vector", "0 to 2.8", "energy",
         lambda view, other, part: joint_distances(view.logits[part], other.logits[part]), FORGET_PARTS,
+        version=2,
     ),
     "kl": Measure(
         "KL(retrained || kind)", "nats", PAIRS,

@@ -2,7 +2,8 @@
 
 There are twice as many retrained models as models of any kind, the second half with other seeds ("retrained again").
 The pool of 2N is split at random into two disjoint sets of N, 200 times: one is in the place of the method, the other
-in that of the retrained models. Each draw is the same statistic, over as many models, as what is shown of a method.
+in that of the retrained models. Each draw is the same statistic, over as many models, as what is shown of a method; of
+means and of pairs as a difference between the two sets, added to what the retrained models have.
 """
 
 from collections.abc import Callable
@@ -21,11 +22,18 @@ def splits(n: int, draws: int = DRAWS) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(order[:n], order[n:]) for order in (random.permutation(2 * n) for _ in range(draws))]
 
 
-def null_of_means(pool: np.ndarray, of: Callable = np.mean) -> np.ndarray:
+def null_of_means(pool: np.ndarray) -> np.ndarray:
     """Of a measure with one value per model: its mean over the retrained models, plus the difference of the two sets'
-    means. pool: [2N], the retrained models first; of: np.mean, or np.median in its place -> [DRAWS]."""
+    means. pool: [2N], the retrained models first -> [DRAWS]."""
     n = len(pool) // 2
-    return np.array([of(pool[:n]) + of(pool[a]) - of(pool[b]) for a, b in splits(n)])
+    return np.array([pool[:n].mean() + pool[a].mean() - pool[b].mean() for a, b in splits(n)])
+
+
+def null_of_few(pool: np.ndarray, n: int, of: Callable = np.mean) -> np.ndarray:
+    """Of a measure that a method has of n models alone: its mean over the whole pool of retrained models, plus that of
+    n of them, minus that of the others. pool: [2M], M >= n; of: np.mean, or np.median in its place -> [DRAWS]."""
+    order = (np.concatenate(both) for both in splits(len(pool) // 2))
+    return np.array([of(pool) + of(pool[each[:n]]) - of(pool[each[n:]]) for each in order])
 
 
 def null_draws(about: Measure, pool: View, part: Part, halved: tuple) -> dict[str, np.ndarray]:

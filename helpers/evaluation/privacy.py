@@ -17,7 +17,8 @@ def loss_attack(member: np.ndarray, other: np.ndarray) -> float:
     member: [n], other: [m] losses of one model, nats. 5-fold cross-validated, seed 0; the regression sees log loss,
     since on the loss itself, whose tail is long, it would follow a few samples. 0.5: cannot be told apart; above:
     members have the lower loss; nan where one side has fewer samples than folds. The target is the value of retrained
-    models. (SCRUB, Kurmanji et al. 2023, arXiv:2302.09880, sec. 5.)"""
+    models. (After SCRUB, Kurmanji et al. 2023, arXiv:2302.09880, sec. 5, who report the attack's accuracy; an AUC needs
+    no threshold.)"""
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import StratifiedKFold
 
@@ -61,7 +62,8 @@ def u_lira(unlearned: np.ndarray, retrained: np.ndarray) -> dict[str, np.ndarray
 
     unlearned, retrained: phi, [..., N, n]. Per sample one Gaussian is fitted to each kind; model i is scored by
     Gaussians fitted without model i of either kind. Returns accuracy (0.5: no) and the true positive rate at 1 % and
-    5 % false positives, over all samples and models: [...]. (Hayes et al. 2024, arXiv:2403.01218, algorithm 1.)
+    5 % false positives, over all samples and models: [...]. They grow with the number of models; the forget set is one
+    and the same for all of them. (Hayes et al. 2024, arXiv:2403.01218, algorithm 1.)
     """
     fits = [_without_each(phi) for phi in (unlearned, retrained)]
 
@@ -89,9 +91,9 @@ def klom(a: np.ndarray, b: np.ndarray, bins: int | None = None) -> np.ndarray:
     """KLoM: per sample KL(histogram of a's margins || histogram of b's) over the models, in nats: [..., N, n],
     [..., M, n] -> [..., n].
 
-    Equal bins on the pooled range of the sample, margins clipped at +-100, epsilon 1e-5 in empty bins; a sixth as many
-    bins as models (the authors: 20 bins for 100 and more models), since more bias the estimate upwards; what bias is
-    left its null distribution has too. (Georgiev et al. 2024, arXiv:2410.23232, attribute-to-delete.)
+    Equal bins on the pooled range of the sample, margins clipped at +-100, 1e-5 added to each bin's share; a sixth as
+    many bins as models (the authors: 20 bins for 100 and more models), since more bias the estimate upwards; what bias
+    is left its null distribution has too. (Georgiev et al. 2024, arXiv:2410.23232, attribute-to-delete.)
     """
     bins = bins or min(20, max(2, min(a.shape[-2], b.shape[-2]) // 6))
     if not (np.isfinite(a).all() and np.isfinite(b).all()):  # a model that diverged

@@ -21,8 +21,8 @@ def relearn_steps(model: CNN, task: Task, target: float, recipe: Recipe, seed: i
     """Relearn time: steps on forget and retain samples until the forget training loss is back at `target` nats.
 
     Each step sees `batch` retained and 16 forget samples at a tenth of the recipe's peak rate; the loss is taken on
-    READ forget samples before each step. Returns `most` if the target is not reached by then. (SCRUB, Kurmanji et al.
-    2023, arXiv:2302.09880.)
+    READ forget samples before each step. Returns `most` if the target is not reached by then. (After the re-learn time
+    of Golatkar et al. 2020, arXiv:2003.02960, who count passes over the forget set.)
     """
     model, random = copy_of(model), seeded(seed)
     split = task.split("train")

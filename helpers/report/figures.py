@@ -10,7 +10,7 @@ import seaborn as sns
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from helpers.data.dataset import COLOURS
-from helpers.evaluation.frame import estimate, forgets_more, headline, mean, null_of, select, values
+from helpers.evaluation.frame import estimate, forgets_more, headline, interval, mean, null_of, select, values
 from helpers.evaluation.measures import MEASURES
 from helpers.models.cnn import LAYERS
 from helpers.report.style import OVER, Figure, colour_of, figure, hatch_of, marker_of
@@ -298,8 +298,8 @@ def resurgence_figure(results: pd.DataFrame, kinds: list[str]) -> Figure:
 
 
 def audit_figure(results: pd.DataFrame) -> Figure:
-    """Attacks and left-overs of every kind with 95 % intervals; grey: the null distribution, retrained against
-    retrained."""
+    """Attacks and left-overs of every kind with 95 % intervals, of measures of an ensemble with the range of 95 % of
+    random halves; grey: the null distribution, retrained against retrained."""
     kinds = [kind for kind in kinds_in(results) if kind != "untrained"][::-1]
     more = {kind for kind in kinds if kind in METHODS and forgets_more(results, kind)}
     made, axes = figure(2, 3, (9.6, 1.3 + 0.36 * len(kinds)), sharey=True)
@@ -315,6 +315,7 @@ def audit_figure(results: pd.DataFrame) -> Figure:
                 continue
             each = estimate(results, kind, *part)
             ends = central_range(found) if about.drawn else (each.low, each.high)
+            ends = interval(found, np.median) if about.median else ends
             axis.hlines(y, *ends, color=colour_of(kind), lw=1.2)
             fill = "white" if kind in more else colour_of(kind)
             axis.plot(
@@ -330,7 +331,11 @@ def audit_figure(results: pd.DataFrame) -> Figure:
         if not np.isfinite(select(results, *part).value).any():
             why = f"needs {about.least} models of each kind" if about.drawn else "not measured"
             axis.text(0.5, 0.5, why, ha="center", fontsize=8, transform=axis.transAxes)
-        axis.set_title(about.title + f", {models_in(results)} models" * about.drawn, fontsize=9)
+        n = min(
+            (len(each) for kind in kinds if len(each := values(results, kind, *part)) and not about.drawn), default=0
+        )
+        n = n or models_in(results)
+        axis.set_title(f"{about.title}, {n} models", fontsize=9)
         axis.set_xlabel(about.unit, fontsize=7.5)
         axis.xaxis.set_major_locator(MaxNLocator(4))  # more would run into each other in a narrow panel
         axis.set_yticks(range(len(kinds)), [TITLES[kind] + " (over)" * (kind in more) for kind in kinds], fontsize=7.5)
@@ -343,7 +348,7 @@ def audit_figure(results: pd.DataFrame) -> Figure:
         made.supxlabel(f"open marker and {OVER}", fontsize=7.5)
     told = _said(results, kinds[::-1], "u_lira", "train", "forget", 2)
     made.alt = (
-        "Attacks on every kind of model and what is left of the forgotten samples, with 95 % intervals, beside what "
-        "retrained models have against each other" + (f". Accuracy of U-LiRA: {told}." if told else ".")
+        "Attacks on every kind of model and what is left of the forgotten samples, with 95 % intervals or ranges, "
+        "beside what retrained models have against each other" + (f". Accuracy of U-LiRA: {told}." if told else ".")
     )
     return made

@@ -40,7 +40,7 @@ TEXT, APART = 6.5, 8.4  # points: size of names, and from one name to the next
 
 @dataclass(frozen=True)
 class Dot:
-    """A method in a panel. cost: in % of the samples that retraining sees; value, low, high: as `point` gives them;
+    """A method in a panel. cost: in samples, % of retraining's; value, low, high: as `point` gives them;
     shown: its value, or the edge of the panel beyond which it lies; words: its name, with its value where that lies
     beyond; over: whether it forgets more than retraining does."""
 
@@ -95,7 +95,8 @@ def frontier(results: pd.DataFrame, width: float = 9.6) -> Figure:
 def note(over: bool) -> str:
     """What stands under the panels."""
     words = "Lines: the same method on several budgets. Right of them: every method, side by side, and its name. "
-    words += "Whiskers and bands: 95 % intervals.\nGrey: null distribution, retrained against retrained."
+    words += "Whiskers and bands: 95 % intervals; of U-LiRA the range of 95 % of 20 random halves.\n"
+    words += "Grey: null distribution, retrained against retrained."
     return words + (f" Open marker: {OVER.removeprefix('over: ')}." if over else "")
 
 
@@ -118,7 +119,8 @@ def part_of(results: pd.DataFrame, title: str) -> tuple[str, str, str]:
 
 
 def point(results: pd.DataFrame, kind: str, title: str) -> tuple[float, float, float]:
-    """Mean, and the ends of its 95 % interval, of what a panel shows; nan where it was not measured."""
+    """Mean, and the ends of its 95 % interval (of U-LiRA of the range of 95 % of random halves), of what a panel shows;
+    nan where it was not measured."""
     part = part_of(results, title)
     found = values(results, kind, *part)
     if not np.isfinite(found).any():
@@ -209,7 +211,7 @@ def _ticks(axis, points: float) -> None:
     axis.xaxis.set_major_formatter("{x:g}")
     axis.minorticks_off()
     axis.tick_params(labelsize=7)
-    axis.set_xlabel("samples seen,\n% of retraining's", fontsize=7)
+    axis.set_xlabel("cost in samples,\n% of retraining's", fontsize=7)
 
 
 def _usual(found: list[Dot]) -> float:

@@ -62,8 +62,8 @@ def requests_table(task: Task) -> Styler:
             rows[f"{words} ({models_in(results)} models)", TITLES[kind]] = cells
     notes = [f"{words}: {no_gap(results)}" for words, results in found.items() if no_gap(results)]
     note = (
-        "Mean (95 % interval), accuracy with its standard deviation over the models; on the forget set of the test "
-        "split, or of the training split where the test split has none."
+        "Mean (95 % interval; of U-LiRA the range of 95 % of 20 random halves), accuracy with its standard deviation "
+        "over the models; on the forget set of the test split, or of the training split where the test split has none."
     )
     if missing:
         note += f" Not stored: {', '.join(missing).replace('`', '')}."
@@ -78,7 +78,7 @@ def _cell(results: pd.DataFrame, kind: str, title: str) -> str:
 
 
 def requests_figure(task: Task) -> Figure:
-    """The same as dots with 95 % intervals, one panel per measure."""
+    """The same as dots with 95 % intervals, of the attack with the range of random halves, one panel per measure."""
     return drawn(stored_requests(task)[0], NAMES[task.data.name])
 
 
@@ -113,7 +113,8 @@ def drawn(found: dict[str, pd.DataFrame], name: str) -> Figure:
     said = ", ".join(f"{words}, {TITLES[kind]} {gap:.0f} %" for (words, kind), gap in gaps.items() if np.isfinite(gap))
     made.alt = (
         f"{name}: distance to retrained models closed, accuracy of an attack and accuracy lost on the rest, for each "
-        f"request and method, with 95 % intervals. Distance closed: {said or 'not measured'}."
+        "request and method, with 95 % intervals (attack: range of random halves). Distance closed: "
+        f"{said or 'not measured'}."
     )
     return made
 

@@ -18,6 +18,7 @@ from helpers.evaluation.frame import (
     estimate,
     forgets_more,
     headline,
+    interval,
     mean,
     null_of,
     select,
@@ -111,8 +112,8 @@ def cell(results: pd.DataFrame, kind: str, measure: str, split="", subset="", at
     found = about.scale * values(results, kind, measure, split, subset, at)
     if about.less_null:
         found = found - about.scale * mean(results, "null", measure, split, subset, at or "")
-    if about.drawn and not np.isfinite(found).any():
-        return f"needs {about.least} models"
+    if not np.isfinite(found).any():
+        return f"needs {about.least} models" if about.drawn else NONE
     if about.drawn:
         words = f"{np.nanmean(found):.{about.digits}f} ({span(*central_range(found), about.digits)})"
     elif about.median or len(found) == 1:
@@ -120,7 +121,7 @@ def cell(results: pd.DataFrame, kind: str, measure: str, split="", subset="", at
     else:
         words = spread(found, digits=about.digits)
     lost = diverged(results, kind)
-    return words + (f", {lost} of {models_in(results)} diverged" if lost and words != NONE else "")
+    return words + (f", {lost} of {models_in(results)} diverged" if lost else "")
 
 
 def accuracy_table(results: pd.DataFrame) -> Styler:
@@ -177,7 +178,7 @@ def measures_table(results: pd.DataFrame) -> Styler:
             part = (measure, split, subset, at if split else None)
             found = {kind: values(some, kind, *part) for kind in kinds}
             label = f"{about.title}{f' {at}' * bool(at)}, {subset} ({split})" if split else about.title
-            if not any(len(each) for each in found.values()) and n >= about.least:
+            if not any(np.isfinite(each).any() for each in found.values()) and n >= about.least:
                 missing.append(label)
                 continue
             label += f", {n} models" * about.drawn
@@ -192,7 +193,8 @@ def measures_table(results: pd.DataFrame) -> Styler:
         marks.loc[label, columns] = "font-weight: bold"
     note = (
         f"{over(results)} Relearning (given up after {SIZES.relearn_steps} steps), resurgence (passes over a tenth of "
-        f"the retained samples) and probe, and their null: {SIZES.probed} models. Measures of an ensemble: mean and "
+        f"the retained samples) and probe: {SIZES.probed} models, of retrained ones up to {2 * SIZES.probed}, null of "
+        f"{SIZES.probed}. Measures of an ensemble: mean and "
         "range of 95 % of 20 random halves; U-LiRA grows with their number. KLoM: minus the mean of its null. Null: "
         "95 % of what a method as good as retraining would have. Bold: closest to Retrained without forgetting more "
         "than it (over) and without models that diverged, and those not told from the closest (paired by seed or half)."
@@ -219,6 +221,7 @@ def _like(results: pd.DataFrame, kind: str, best: str, found: dict, about: Measu
         return False
     apart = difference(results, kind, best, *part)
     low, high = central_range(found[kind] - found[best]) if about.drawn else (apart.low, apart.high)
+    low, high = interval(found[kind] - found[best], np.median) if about.median else (low, high)
     return bool(low <= 0 <= high)
 
 
@@ -313,6 +316,8 @@ def paired_table(results: pd.DataFrame, a: str, b: str, measures=("energy_gap", 
             apart = difference(results, a, b, measure, split, "forget")
             word = "yes" if apart.low > 0 else "no" if apart.high < 0 else "undecided"
             word = word if models_in(results) >= FEWEST_FOR_VERDICTS else f"needs {FEWEST_FOR_VERDICTS} models"
+            if lost := diverged(results, a):
+                word = f"no: {lost} of {models_in(results)} diverged"
             difference_words = f"{100 * apart.mean:+.1f} ({100 * apart.low:+.1f} to {100 * apart.high:+.1f})"
             cells = [spread(first, digits=1), spread(second, digits=1), difference_words, word]
             rows[f"{MEASURES[measure].title}, forget ({split}), %"] = cells

@@ -8,7 +8,7 @@ from IPython.display import Markdown
 
 from helpers.data.task import NAMES, Task
 from helpers.device import STARTED, describe, pick_device
-from helpers.evaluation.frame import Estimate, difference, forgets_more, headline, holm, mean, null_of, values
+from helpers.evaluation.frame import Estimate, difference, diverged, forgets_more, headline, holm, mean, null_of, values
 from helpers.report.tables import BESIDE, FEWEST_FOR_VERDICTS, best_plain, models_in, no_gap
 from helpers.unlearning import TITLES
 
@@ -43,19 +43,26 @@ def conclusions(results: pd.DataFrame) -> Markdown:
     costs = list(dict.fromkeys(percent(kind, "samples_share") for kind in ("gemu", "gefeu")))
     lines = [
         f"On {name} GEMU closes {gap['gemu'].mean():.1f} % and GeFeU {gap['gefeu'].mean():.1f} % of the distance to "
-        f"retrained models, with {' and '.join(costs)} of the samples that retraining sees. They still classify "
+        f"retrained models, at {' and '.join(costs)} of retraining's cost in samples. They still classify "
         f"{percent('gemu', 'accuracy', split, 'forget')} and {percent('gefeu', 'accuracy', split, 'forget')} of the "
         f"forgotten samples correctly, retrained models {percent('retrained', 'accuracy', split, 'forget')}."
     ]
     n = models_in(results)
+    lines += [
+        f"{k} of {n} models of {TITLES[kind]} diverged and count as having closed nothing; it is not called closer."
+        for kind in ("gemu", "gefeu")
+        if (k := diverged(results, kind))
+    ]
     pairs = [(kind, other) for other in others * (n >= FEWEST_FOR_VERDICTS) for kind in ("gemu", "gefeu")]
     apart = {pair: difference(results, *pair, "energy_gap", split, "forget") for pair in pairs}
     adjusted = dict(zip(pairs, holm([each.p for each in apart.values()]), strict=True))
+    for (kind, other), more in apart.items():  # no kind of which a model diverged is closer than another
+        adjusted[kind, other] = 1.0 if diverged(results, kind) and more.mean > 0 else adjusted[kind, other]
     compared = []
     for other in others * (n >= FEWEST_FOR_VERDICTS):
         known = f"the best rival, {TITLES[other]}"
         if other == "new":
-            known = f"a new model trained with {percent(other, 'samples_share')} of the samples"
+            known = f"a new model trained at {percent(other, 'samples_share')} of that cost"
         both = [(apart[kind, other], adjusted[kind, other]) for kind in ("gemu", "gefeu")]
         compared.append(_compared(both, known, gap[other].mean()))
     if compared:
@@ -114,7 +121,7 @@ def what_was_learned(results: pd.DataFrame, kind: str) -> Markdown:
     too_far = " It forgets more than retraining does, which singles the forgotten samples out."
     lines = [
         f"**What was learned.** {TITLES[kind]} closes {closed[kind].mean():.1f} % of the distance to retrained models, "
-        f"with {100 * mean(results, kind, 'samples_share'):.1f} % of the samples that retraining sees. It classifies "
+        f"at {100 * mean(results, kind, 'samples_share'):.1f} % of retraining's cost in samples. It classifies "
         f"{read[kind]:.1f} % of the forgotten samples correctly (trained models {read['trained']:.1f} %, retrained "
         f"ones {read['retrained']:.1f} %), and loses {lost:.2f} percentage points of accuracy on the rest."
         + too_far
@@ -125,7 +132,7 @@ def what_was_learned(results: pd.DataFrame, kind: str) -> Markdown:
         word = "less" if more.low > 0 else "more" if more.high < 0 else "neither clearly more nor less"
         word = word if models_in(results) >= FEWEST_FOR_VERDICTS else "too few models to tell"
         lines.append(
-            f"- {TITLES[other]}, with {100 * mean(results, other, 'samples_share'):.1f} % of the samples, closes "
+            f"- {TITLES[other]}, at {100 * mean(results, other, 'samples_share'):.1f} % of that cost, closes "
             f"{closed[other].mean():.1f} %: {word} ({TITLES[kind]} minus {TITLES[other]}: {100 * more.mean:+.1f} "
             f"points, 95 % interval {100 * more.low:+.1f} to {100 * more.high:+.1f})."
         )

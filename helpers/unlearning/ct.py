@@ -7,6 +7,8 @@ side; the number, the size and the order of the weights stay. Then all layers tr
 Where this is not the authors' code: they train by SGD for some passes over D_r, the rate falling along a cosine; here
 by Adam, for the budget, the rate rising and falling. Biases stay, which their convolutions do not have. All three
 convolutions are transposed, in which height and width are equal.
+
+How `repair` trains on D_r is not the authors' way either: `method.py`.
 """
 
 import torch

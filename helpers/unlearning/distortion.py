@@ -5,6 +5,8 @@ for all layers; then all layers train on D_r. By default sigma is that of the au
 
 Where this is not the authors' code: they train for 100 passes over D_r at a rate of 1e-5, here Adam has the budget, and
 a rate that rises and falls. Their sigma was chosen for larger networks, with other sizes of weights: it is searched.
+
+How `repair` trains on D_r is not the authors' way either: `method.py`.
 """
 
 from dataclasses import dataclass

@@ -12,6 +12,8 @@ forgotten samples, here they go on training.
 
 Where this is not the authors' code: they train by SGD, for many passes over D_r; here by Adam, for the budget. Golatkar
 et al. hold the weights near those of the trained model by a penalty, here nothing does, and in Fine-tuning none decay.
+
+How `repair` trains on D_r is not the authors' way either: `method.py`.
 """
 
 from dataclasses import dataclass

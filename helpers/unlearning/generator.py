@@ -35,9 +35,10 @@ SNAPSHOTS, SHOWN = 4, 8  # of the noise, for the figures
 
 @dataclass(frozen=True)
 class GeneratorSettings(ImpairSettings):
-    """Hyper-parameters of GEMU and GeFeU. No entry depends on the data set; each can be tuned alone.
+    """Hyper-parameters of GEMU and GeFeU; each can be tuned alone.
 
     Shares are shares of the samples that retraining sees; learning rates are multiples of the recipe's peak.
+    lambda alone has a unit that depends on the pictures: on three channels it weighs three times as much.
     """
 
     impair_layers: int = layers_setting(3, "which impair moves")

@@ -4,7 +4,12 @@ Budgets are shares of the samples that retraining sees and learning rates are mu
 so that one setting means the same effort on every data set (on a small one a share may be less than a batch: then it is
 one). What a method reads of the forget set D_f is a part of its own budget, for a class or a fifth of the data may have
 more samples than the whole budget allows: then it reads a random sample of D_f (`forget_sample`). Simple Gradient
-Ascent, one epoch over D_f by definition, is the only exception."""
+Ascent, one epoch over D_f by definition, is the only exception. A sample that goes forward and backward counts as one,
+one that only goes forward as a third.
+
+Methods that train on D_r alone, at least at their end, do so by `repair`, which differs from all of their papers in
+three ways: Adam, a learning rate that rises and falls, and, unless `candidates` is 1, steps on the hardest of several
+samples."""
 
 import copy
 from collections.abc import Callable

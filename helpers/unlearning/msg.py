@@ -14,6 +14,8 @@ divides a gradient by its own size, so that the same factor would change nothing
 The decay of the weights is left whole, as in their code. Gradients are read on as many samples of D_r as of D_f, as
 theirs are, but where D_f is too large for the budget on a sample of it. The learning rate rises over a part of the
 steps that is searched, not over half of them.
+
+How `repair` trains on D_r is not the authors' way either: `method.py`.
 """
 
 from dataclasses import dataclass

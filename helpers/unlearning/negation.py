@@ -7,6 +7,8 @@ Where the paper leaves a choice, or this is not the paper: a layer is its weight
 to the ReLU changes sign, as in the paper's theorems, which speak of that value; the paper allows several layers, here
 it is one, which the search chooses among all but the output, for which the theorems do not hold. The paper trains many
 clients and averages them; here is one. No public code of the authors was found.
+
+How `repair` trains on D_r is not the authors' way either: `method.py`.
 """
 
 from dataclasses import dataclass

@@ -11,6 +11,8 @@ that step: what weight decay in AdamW is for the squared norm. So gamma is measu
 one learning rate, and the values for SGD cannot be taken over. Weights become exactly zero; as gamma falls, those that
 the loss needs leave zero again. gamma falls with every step, theirs with every epoch. They add a decay of the squared
 norm (5e-4); here l1 is the only one.
+
+How `repair` trains on D_r is not the authors' way either: `method.py`.
 """
 
 from dataclasses import dataclass

@@ -9,6 +9,8 @@ Where this is not the authors' code: the default lambda is weaker than their .1,
 has 32 pictures, not 256, with labels drawn from those of D_f, where they make a batch for each class that is forgotten;
 impair and repair see as many samples as the budget allows, not one pass over some thousand; the rate of repair rises
 and falls, theirs is constant.
+
+How `repair` trains on D_r is not the authors' way either: `method.py`.
 """
 
 from dataclasses import dataclass
