@@ -40,6 +40,12 @@ from helpers.unlearning.method import (
 from helpers.unlearning.salun import wrong_labels
 
 FEW = ("lr", "weight_decay")  # what an ablation tunes anew
+MOST = (*FEW, "impair_share", "impair_noise", "impair_lr", "generator_share", "generator_lr")  # and another form
+BY_HAND = {
+    "lr": 0.6,
+    "weight_decay": 0.25,
+    "impair_noise": 0.95,
+}  # found on the tuning models while forms were explored
 Noise = Callable[[int], tuple[Tensor, Tensor]]  # n -> pictures [n, c, 28, 28] and their targets [n, 10]
 
 
@@ -196,8 +202,8 @@ def forms_of(gemu: Method, gefeu: Method) -> dict[str, Method]:
                 run=form,
                 settings=settings,
                 reads=IMAGES,
-                tried=(),
-                search=FEW if name in ABLATION else tuple(field for field in method.searched if field not in changes),
+                tried=() if name in ABLATION else (BY_HAND,),
+                search=FEW if name in ABLATION else MOST,
             )
     return found
 
