@@ -422,10 +422,10 @@ def test_words_say_what_the_frame_says(committed, dataset):
     careful += [kind for kind, own in losses if ttest_ind(own, usual, equal_var=False).pvalue >= 0.05]
     gaps = one.query("measure == 'energy_gap' and split == 'test' and subset == 'forget'").groupby("kind").value.mean()
     assert gaps[best] == max(gaps[k] for k in careful if k in METHODS and k not in ("gemu", "gefeu", "new"))
+    rival = f"the best rival on these very models, {METHODS[best].title}"
     for sentence, other, name in zip(
-        re.split(r"(?<=\))\. ", compared), (best, "new"), (f"the best rival, {METHODS[best].title}", "a new model"),
-        strict=True,
-    ):  # fmt: skip
+        re.split(r"(?<=\))\. ", compared), (best, "new"), (rival, "a new model"), strict=True
+    ):
         assert name in sentence
         for kind in ("gemu", "gefeu"):
             found = [100 * values(one, name, "energy_gap", "test", "forget") for name in (kind, other)]

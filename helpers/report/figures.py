@@ -349,6 +349,7 @@ def audit_figure(results: pd.DataFrame) -> Figure:
     told = _said(results, kinds[::-1], "u_lira", "train", "forget", 2)
     made.alt = (
         "Attacks on every kind of model and what is left of the forgotten samples, with 95 % intervals or ranges, "
-        "beside what retrained models have against each other" + (f". Accuracy of U-LiRA: {told}." if told else ".")
+        "beside what retrained models have against each other"
+        + (f". Accuracy of U-LiRA with {models_in(results)} models: {told}." if told else ".")
     )
     return made

@@ -87,8 +87,8 @@ def drawn(found: dict[str, pd.DataFrame], name: str) -> Figure:
     rows = [(words, kind) for words, results in found.items() for kind in KINDS if kind in set(results.kind)]
     made, axes = figure(1, len(PANELS), (9.6, 0.8 + 0.17 * (len(rows) + len(found))), sharey=True)
     heights, ticks = {}, {}
-    for words in found:
-        ticks[f"{words}:"] = len(ticks)
+    for words, results in found.items():
+        ticks[f"{words}, {models_in(results)} models:"] = len(ticks)
         for kind in (kind for of, kind in rows if of == words):
             heights[words, kind] = ticks[TITLES[kind] + " " * len(ticks)] = len(ticks)  # every label a key of its own
     for axis, title in zip(axes[0], PANELS, strict=True):

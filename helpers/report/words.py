@@ -60,7 +60,7 @@ def conclusions(results: pd.DataFrame) -> Markdown:
         adjusted[kind, other] = 1.0 if diverged(results, kind) and more.mean > 0 else adjusted[kind, other]
     compared = []
     for other in others * (n >= FEWEST_FOR_VERDICTS):
-        known = f"the best rival, {TITLES[other]}"
+        known = f"the best rival on these very models, {TITLES[other]}"
         if other == "new":
             known = f"a new model trained at {percent(other, 'samples_share')} of that cost"
         both = [(apart[kind, other], adjusted[kind, other]) for kind in ("gemu", "gefeu")]
