@@ -134,7 +134,8 @@ def test_after_ctrl_c_the_last_line_says_what_to_do(workshop, command, told):
     clear(workshop)
     main, side = pty.openpty()
     run = subprocess.Popen(
-        ["setsid", "--ctty", sys.executable, "-m", "helpers", *command.split(), "--dataset", "cmnist"],
+        ["setsid", "--ctty", "env", "--default-signal=INT",  # also where the tests run in the background of a shell
+         sys.executable, "-m", "helpers", *command.split(), "--dataset", "cmnist"],
         cwd=workshop, stdin=side, stdout=side, stderr=side, env=os.environ | {"LOKY_MAX_CPU_COUNT": "2"},
     )  # fmt: skip
     os.close(side)
