@@ -129,6 +129,9 @@ def _goals(parts: np.ndarray) -> np.ndarray:
     return parts[0] + WEIGHT * (parts[1] + parts[2])
 
 
+TOLD = ("goals", "gap", "lost", "lost_class", "cost")
+
+
 def told(parts: np.ndarray, cost: float) -> dict:
     """Of the parts of the goal [3, N]: goals, one per model, and as means over the models: gap, the energy gap closed
     in %; lost and lost_class, in percentage points; cost, in samples, as a share of retraining's."""

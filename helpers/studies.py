@@ -19,7 +19,7 @@ from helpers.data.request import DEFAULT
 from helpers.data.task import Task, tuning_task
 from helpers.files import DATA, StudyError, code_fingerprint, locked, shown, written_whole
 from helpers.models.training import RECIPE
-from helpers.objective import FIRST_SEED, GOAL, Objective, best_trial, complete
+from helpers.objective import FIRST_SEED, GOAL, TOLD, Objective, best_trial, complete
 from helpers.sizes import SIZES
 from helpers.unlearning import ELSEWHERE, FEW, FORMS, FRONTIER, METHODS, OURS, TUNED, method_of, name_at, tuned
 
@@ -65,7 +65,10 @@ def open_study(name: str, method: str, task: Task, storage: str | None = None, l
         known = study.user_attrs.get("identity", {"goal": ""})  # what another program made has none
     changed = ", another ".join(what for what in identity if known.get(what, identity[what]) != identity[what])
     if changed:
-        raise StudyError(f'The study "{name}" was made with another {changed}: choose a new STUDY_NAME (--study).')
+        raise StudyError(
+            f'The study "{name}" was made with another {changed}: choose a new STUDY_NAME (--study), or, to '
+            "tune all methods or forms, another --storage."
+        )
     return study
 
 
@@ -94,6 +97,8 @@ def _check(study: optuna.Study) -> None:
     good = study.directions == [optuna.study.StudyDirection.MINIMIZE] and isinstance(kept.get("target", 0), int)
     good = good and all(isinstance(kept.get(name, {}), dict) for name in ("identity", "confirmed"))
     good = good and all(isinstance(trial.value, float) for trial in complete(study))
+    if "confirmed" in kept:
+        good = good and all(isinstance(kept["confirmed"].get(name), list | float | int) for name in TOLD)
     if not good or not all(isinstance(goals, list) and goals for goals in measured):
         raise ValueError("its trials or attributes are damaged, or another program made it")
 

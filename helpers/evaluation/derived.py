@@ -6,6 +6,8 @@ import pandas as pd
 from helpers.evaluation.distances import gap_closed
 from helpers.evaluation.frame import WITHOUT, select
 
+FORGOTTEN = ("forget", "memorised")  # subsets on which a model that diverged has forgotten nothing
+
 
 def with_derived(results: pd.DataFrame) -> pd.DataFrame:
     """Adds the gap closed in energy distance, joint energy distance and KL divergence, from the floor (retrained
@@ -33,20 +35,22 @@ def with_derived(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def _with_diverged(results: pd.DataFrame) -> pd.DataFrame:
-    """A model that diverged has the energy distances of trained models: as one that has forgotten nothing it closes 0 %
-    of each, and of N models of which k diverged N - k close what they close without the others. (Among the others such
-    a model would spread their outputs, and bring them nearer to retrained models.)"""
+    """A model that diverged has on forgotten samples the energy distances of trained models: as one that has forgotten
+    nothing it closes 0 % of each, and of N models of which k diverged N - k close what they close without the others.
+    (Among the others such a model would spread their outputs, and bring them nearer to retrained models.)"""
     lost = results[(results.measure == "diverged") & (results.value == 1)]
     results = results.copy() if len(lost) else results
     for kind, seeds in lost.groupby("kind").seed:
         for name in ("energy", "joint"):
-            for where, own in select(results, name, None, None, kinds=[kind]).groupby(["split", "subset"], sort=False):
+            places = select(results, name, None, None, kinds=[kind]).groupby(["split", "subset"], sort=False)
+            for where, own in ((where, own) for where, own in places if where[1] in FORGOTTEN):
                 trained = select(results, name, *where, kinds=["trained"]).value.mean()
                 results.loc[own.index[own.seed.isin(seeds)], "value"] = trained
                 left, n = select(results, name + WITHOUT, *where, kinds=[kind]), len(own)
                 ceilings = select(results, name + WITHOUT, *where, kinds=["trained"]).set_index("seed").value
                 k = len(seeds) - left.seed.isin(seeds)
-                mixed = ((n - 1 - k) * left.value.fillna(0) + k * _of_seeds(left, ceilings)) / (n - 1)
+                sound = left.value.where(n - 1 - k > 0, 0.0)  # nan where one is left, which has no pair
+                mixed = ((n - 1 - k) * sound + k * _of_seeds(left, ceilings)) / (n - 1)
                 results.loc[left.index, "value"] = mixed
     return results
 

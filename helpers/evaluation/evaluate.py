@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from helpers.data.task import Task
 from helpers.device import return_memory
-from helpers.evaluation.derived import with_derived
+from helpers.evaluation.derived import FORGOTTEN, with_derived
 from helpers.evaluation.distances import activation_change, weight_distance, without_each
 from helpers.evaluation.frame import COLUMNS, WITHOUT, Rows
 from helpers.evaluation.logits import RETAIN_TRAIN_SAMPLE, Logits, logits_of, outputs_folder, parts_of
@@ -258,7 +258,7 @@ def _pairs(about: Measure, view: View, retrained: View, part: tuple) -> list[np.
     kind and among retrained models."""
     against = [(retrained, view), (view, view), (retrained, retrained)][: 3 if about.compares == "energy" else 1]
     found = [about.formula(*each, part) for each in against]
-    if about.compares == "energy" and view.diverged.any():  # left out here, counted as trained ones in `derived.py`
+    if about.compares == "energy" and part[1] in FORGOTTEN and view.diverged.any():  # in `derived.py` as trained ones
         found[0][:, view.diverged] = found[1][:, view.diverged] = found[1][view.diverged] = np.nan
     return found
 

@@ -120,8 +120,8 @@ class Measure:
     shown: (split, subset, at) of its rows in the table of all measures; least: models that it needs; compared: whether
     the value of retrained models is the best one; median: whether the models' median is shown, not their mean;
     less_null: whether it is shown minus the mean of its null distribution; room: whether that is widened for few models
-    (`null_of`), without which 6 to 7 % of equal ensembles would be outside "95 %"; with it 3 to 4 % would be of what is
-    in units of the models' own spread or is a sum of absolute differences (`make exhaustive` simulates it); scale,
+    (`null_of`), without which 6 to 7 % of equal ensembles are outside "95 %"; not of U-LiRA, KLoM, `beyond`, tug of war
+    and average gap, of which 5 % are outside without and 3 to 4 % with it (`make exhaustive` simulates it); scale,
     digits: how it is printed; version: raised when the formula changes."""
 
     title: str

@@ -53,8 +53,12 @@ def _chosen_row(study: optuna.Study | None, method: str) -> dict[str, str]:
         "accuracy lost, percentage points": f"{shown['lost']:.2f}",
         "lost of the classes touched": f"{shown['lost_class']:.2f}",
         "cost, % of retraining's samples": f"{100 * found['cost']:.1f}",
-        "hyper-parameters": ", ".join(f"{key} {value:.3g}" for key, value in asdict(chosen(study, method)).items()),
+        "hyper-parameters": ", ".join(f"{key} {_short(value)}" for key, value in asdict(chosen(study, method)).items()),
     }
+
+
+def _short(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.3g}"
 
 
 def _goal(measured: dict) -> str:

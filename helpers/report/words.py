@@ -57,7 +57,8 @@ def conclusions(results: pd.DataFrame) -> Markdown:
     apart = {pair: difference(results, *pair, "energy_gap", split, "forget") for pair in pairs}
     adjusted = dict(zip(pairs, holm([each.p for each in apart.values()]), strict=True))
     for (kind, other), more in apart.items():  # no kind of which a model diverged is closer than another
-        adjusted[kind, other] = 1.0 if diverged(results, kind) and more.mean > 0 else adjusted[kind, other]
+        closer = kind if more.mean > 0 else other
+        adjusted[kind, other] = 1.0 if diverged(results, closer) else adjusted[kind, other]
     compared = []
     for other in others * (n >= FEWEST_FOR_VERDICTS):
         known = f"the best rival on these very models, {TITLES[other]}"
@@ -124,13 +125,16 @@ def what_was_learned(results: pd.DataFrame, kind: str) -> Markdown:
         f"at {100 * mean(results, kind, 'samples_share'):.1f} % of retraining's cost in samples. It classifies "
         f"{read[kind]:.1f} % of the forgotten samples correctly (trained models {read['trained']:.1f} %, retrained "
         f"ones {read['retrained']:.1f} %), and loses {lost:.2f} percentage points of accuracy on the rest."
-        + too_far
-        * forgets_more(results, kind)
+        + too_far * forgets_more(results, kind)
+        + f" {diverged(results, kind)} of {models_in(results)} models diverged and count as having closed nothing."
+        * bool(diverged(results, kind))
     ]
     for other in (name for name in BESIDE if name != kind and len(closed[name])):
         more = difference(results, kind, other, "energy_gap", split, "forget")
         word = "less" if more.low > 0 else "more" if more.high < 0 else "neither clearly more nor less"
         word = word if models_in(results) >= FEWEST_FOR_VERDICTS else "too few models to tell"
+        lost = diverged(results, kind if more.mean > 0 else other)
+        word = f"no verdict, {lost} of {models_in(results)} models diverged" if lost else word
         lines.append(
             f"- {TITLES[other]}, at {100 * mean(results, other, 'samples_share'):.1f} % of that cost, closes "
             f"{closed[other].mean():.1f} %: {word} ({TITLES[kind]} minus {TITLES[other]}: {100 * more.mean:+.1f} "

@@ -203,7 +203,7 @@ def forms_of(gemu: Method, gefeu: Method) -> dict[str, Method]:
                 settings=settings,
                 reads=IMAGES,
                 tried=() if name in ABLATION else (BY_HAND,),
-                search=FEW if name in ABLATION else MOST,
+                search=FEW if name in ABLATION else MOST if settings.noise != "pictures" else MOST[:-2],
             )
     return found
 
@@ -222,7 +222,7 @@ PUBLISHED = {"width": 1024, "impair_layers": len(LAYERS)}
 TRIED = {
     "gemu": {
         "hidden": ("a hidden layer in the generator", {"hidden_layers": 1, "width": 256}),
-        "published": ("as published", PUBLISHED | {"hidden_layers": 1, "noise_dim": 35}),
+        "published": ("generator and impaired layers as published", PUBLISHED | {"hidden_layers": 1, "noise_dim": 35}),
         "centred": ("noise around the mean picture", {"centre": 1.0}),
         "likeness": ("likenesses of the forgotten class", {"noise": "likeness"}),
         "chosen": ("impair on chosen weights", {"chosen": 0.5}),
@@ -231,9 +231,15 @@ TRIED = {
         "output": ("output layer drawn anew first", {"redrawn": 1}),
     },
     "gefeu": {
-        "published": ("as published", PUBLISHED | {"hidden_layers": 5, "noise_dim": 128}),
+        "published": ("generator and impaired layers as published", PUBLISHED | {"hidden_layers": 5, "noise_dim": 128}),
         "features": ("noise with the features of forgotten pictures", {"noise": "features"}),
-        "others": ("such noise, labelled by the model's second choices", {"noise": "features", "labels": "others"}),
-        "pictures": ("forgotten pictures, labelled so", {"noise": "pictures", "labels": "others"}),
+        "others": (
+            "noise with the features of forgotten pictures, labelled by outputs without their own label",
+            {"noise": "features", "labels": "others"},
+        ),
+        "pictures": (
+            "forgotten pictures in place of noise, labelled by outputs without their own label",
+            {"noise": "pictures", "labels": "others"},
+        ),
     },
 }

@@ -7,9 +7,9 @@ more samples than the whole budget allows: then it reads a random sample of D_f 
 Ascent, one epoch over D_f by definition, is the only exception. A sample that goes forward and backward counts as one,
 one that only goes forward as a third.
 
-Methods that train on D_r alone, at least at their end, do so by `repair`, which differs from all of their papers in
-three ways: Adam, a learning rate that rises and falls, and, unless `candidates` is 1, steps on the hardest of several
-samples."""
+Methods that end with plain training on D_r do so by `repair`, which may differ from their papers in the optimizer
+(Adam), in the learning rate (it rises and falls) and, unless `candidates` is 1, in steps on the hardest of several
+samples. NegGrad+, random labels, SalUn, DELETE, bad teacher and SCRUB have steps of their own and see every sample."""
 
 import copy
 from collections.abc import Callable
