@@ -73,6 +73,8 @@ def test_a_diverged_model_closes_nothing_and_takes_nothing_from_the_others(diver
         share = len(u_) / (N - 1)
         assert left[seed] == pytest.approx(share * (1 - energy_by_hand(u_, r_) / energy_by_hand(t_, r_)))
     assert 0 < mean(found, "gemu", "joint_gap", *PART) < (N - 1) / N + 0.02
+    elsewhere = [mean(found, kind, "energy", "test", "neighbours") for kind in ("trained", "gemu")]
+    assert values(found, "gemu", "energy", "test", "neighbours")[3] != pytest.approx(elsewhere[0])  # as it is
 
 
 def test_gaps_without_a_seed_have_the_floor_and_the_ceiling_without_it(diverged):
@@ -105,6 +107,9 @@ def test_a_diverged_model_is_said_in_every_table_and_never_makes_a_kind_best_or_
     assert "1 of 8 models of GEMU diverged and count as having closed nothing" in said
     assert "GEMU is closer" in words.conclusions(usual).data.replace("GEMU and GeFeU are closer", "GEMU is closer")
     assert "GEMU is closer" not in said and "GEMU and GeFeU are closer" not in said
+    learned = words.what_was_learned(lost, "gemu").data
+    assert "no verdict, 1 of 8 models diverged" in learned and "1 of 8 models diverged and count" in learned
+    assert "diverged" not in words.what_was_learned(usual, "gemu").data
     best = tables._closest(lost, ["gefeu", "salun"], {}, MEASURES["accuracy"], ("accuracy", *WHERE))
     assert best == []
 

@@ -18,8 +18,8 @@ from helpers.unlearning import FORMS, METHODS, method_of
 from helpers.unlearning.forms import ABLATION
 
 NO_STUDY = (
-    "No study of these forms is stored for this data set and request: `python -m helpers tune forms` makes them, after "
-    "`tune all --adopt`."
+    "No finished study of these forms is stored for this data set and request: `python -m helpers tune forms` makes "
+    "them, after `tune all --adopt`."
 )
 GOAL_IS = """Goal, lower is better: energy gap left open in %, plus ten times the percentage points of accuracy lost on
 held-out retained samples, plus ten times those lost of the classes touched: mean (standard error) over fresh tuning
@@ -33,16 +33,16 @@ def ablation_table(method: str, task: Task) -> Styler | Markdown:
     found = _ablation(method, task)
     if not found:
         return Markdown(NO_STUDY)
-    rows = {_changed(name): _row(study, found.get(f"{method}_whole")) for name, study in found.items()}
+    rows = {_changed(name): _row(study, found[f"{method}_whole"]) for name, study in found.items()}
     return styled(_table(rows, METHODS[method].title), GOAL_IS)
 
 
 def ablation_figure(method: str, task: Task) -> Figure | Markdown:
     """The goal of each form minus that of the method as it is, with 95 % intervals."""
     found = _ablation(method, task)
-    whole = found.pop(f"{method}_whole", None)
-    if not found or whole is None:
+    if not found:
         return Markdown(NO_STUDY)
+    whole = found.pop(f"{method}_whole")
     more = {_changed(name): _more(study, whole) for name, study in found.items()}
     made, axes = figure(1, 1, (6.8, 0.6 + 0.32 * len(more)))
     axis, places = axes[0, 0], np.arange(len(more))[::-1]
@@ -59,11 +59,10 @@ def ablation_figure(method: str, task: Task) -> Figure | Markdown:
 
 def ablation_words(method: str, task: Task) -> Markdown:
     """What the learned noise adds, and what it adds that impair moves the last layers alone."""
-    found, title = _ablation(method, task), METHODS[method].title
-    whole, lines = found.get(f"{method}_whole"), []
+    found, title, lines = _ablation(method, task), METHODS[method].title, []
     for name, said in SAID.items():
-        if whole and f"{method}_{name}" in found:
-            more = _more(found[f"{method}_{name}"], whole)
+        if f"{method}_{name}" in found:
+            more = _more(found[f"{method}_{name}"], found[f"{method}_whole"])
             word = "worse" if more.low > 0 else "better" if more.high < 0 else "neither clearly worse nor better"
             lines.append(f"{said}, {title} is {word}: its goal changes by {_signed(more)}.")
     return Markdown(" ".join(lines) or NO_STUDY)
@@ -78,7 +77,7 @@ SAID = {
 
 
 def forms_text(storage: str | None = None) -> str:
-    """docs/forms.md between its marks, in Markdown: methods, ablations, other forms."""
+    """docs/forms.md between its marks, in Markdown: methods, ablations, other forms; empty where nothing is stored."""
     tuned, forms = (stored(names, "mnist-", storage) for names in (to_tune(), list(FORMS)))
     parts = []
     if tuned:
@@ -95,11 +94,15 @@ def forms_text(storage: str | None = None) -> str:
         if other:
             rows = {_changed(name): _row(study, tuned.get(method)) for name, study in other.items()}
             parts += [f"## Other forms of {title}", markdown(_table(rows, title, f"minus {title}"))]
-    return "\n\n".join([*parts, GOAL_IS])
+    return "\n\n".join([*parts, GOAL_IS]) if parts else ""
 
 
 def _ablation(method: str, task: Task) -> dict[str, Study]:
-    return stored([f"{method}_{name}" for name in ABLATION], study_name("", task))
+    """Form -> its study, the method as it is first; none where that, or every other one, was not measured again."""
+    found = stored([f"{method}_{name}" for name in ABLATION], study_name("", task))
+    whole = found.get(f"{method}_whole")
+    known = {name: each for name, each in found.items() if whole and np.isfinite(_more(each, whole).low)}
+    return known if len(known) > 1 else {}
 
 
 def _short(name: str) -> str:
@@ -116,21 +119,22 @@ def _table(rows: dict[str, dict], title: str, against: str = "minus as it is") -
 
 
 def _row(study: Study, against: Study | None) -> dict[str, str]:
-    """Column -> cell; against: the study that the goal is compared with."""
-    best, fresh = best_trial(study), _fresh(study)
-    measured = best.user_attrs["measured"] | (fresh or {})
-    same = against is None or against.study_name == study.study_name or not fresh or not _fresh(against)
-    return {
-        "trials": str(len(complete(study))),
-        "goal in the study": f"{best.value:.1f}",
-        "goal": f"{np.mean(fresh['goals']):.1f} ({np.std(fresh['goals'], ddof=1) / len(fresh['goals']) ** 0.5:.1f})"
-        if fresh
-        else NONE,
-        "difference": NONE if same else _signed(_more(study, against)),
-        "distance closed, %": f"{measured['gap']:.1f}",
-        "accuracy lost, points": f"{measured['lost']:.2f}",
-        "lost of the classes touched": f"{measured['lost_class']:.2f}",
-        "cost, %": f"{100 * measured['cost']:.1f}",
+    """Column -> cell; against: the study that the goal is compared with. What was not measured on fresh models yet is
+    left out, but for the goal in the study."""
+    fresh, best = _fresh(study), best_trial(study)
+    cells = {"trials": str(len(complete(study))), "goal in the study": f"{best.value:.1f}"}
+    if not fresh:
+        return cells
+    goal, more = t_estimate(np.array(fresh["goals"])), against and _more(study, against)
+    error = np.std(fresh["goals"], ddof=1) / len(fresh["goals"]) ** 0.5 if len(fresh["goals"]) > 1 else np.nan
+    same = against is None or against.study_name == study.study_name or not np.isfinite(more.mean)
+    return cells | {
+        "goal": f"{goal.mean:.1f} ({error:.1f})",
+        "difference": NONE if same else _signed(more),
+        "distance closed, %": f"{fresh['gap']:.1f}",
+        "accuracy lost, points": f"{fresh['lost']:.2f}",
+        "lost of the classes touched": f"{fresh['lost_class']:.2f}",
+        "cost, %": f"{100 * fresh['cost']:.1f}",
     }
 
 
@@ -141,9 +145,16 @@ def _fresh(study: Study) -> dict | None:
 
 
 def _more(study: Study, against: Study) -> Estimate:
-    """The goal of one study's settings minus that of another's, on the same fresh models."""
-    goals = [(_fresh(each) or {}).get("goals", [np.nan]) for each in (study, against)]
+    """The goal of one study's settings minus that of another's, on the same fresh models; nan where these are not the
+    same, or where there are none yet."""
+    goals = [(_fresh(each) or {}).get("goals", []) for each in (study, against)]
+    models = [[each.user_attrs.get("identity", {}).get(key) for key in SAME_MODELS] for each in (study, against)]
+    if not goals[0] or len(goals[0]) != len(goals[1]) or models[0] != models[1]:
+        return Estimate(np.nan, np.nan, np.nan)
     return t_estimate(np.subtract(*goals))
+
+
+SAME_MODELS = ("number of tuning models", "request, split or data", "training recipe")  # of a study's identity
 
 
 def _signed(more: Estimate) -> str:

@@ -38,8 +38,12 @@ def report() -> None:
             }
         ),
         "docs/results.md": page_with({"results": results_text(results, about)}, "docs/results.md"),
-        "docs/forms.md": page_with({"forms": forms_text()}, "docs/forms.md"),
     }
+    try:
+        if forms := forms_text():
+            pages["docs/forms.md"] = page_with({"forms": forms}, "docs/forms.md")
+    except StudyError as error:  # studies are no part of a release: the page stays as it is
+        print(error)
     save_figure(frontier(results), REPORT / "frontier.png")
     try:
         shown_above = summary(first_of(results, about), load_arrays(REPORT / EXAMPLES, REMEDY, EXAMPLE_PARTS))
