@@ -41,11 +41,6 @@ from helpers.unlearning.salun import wrong_labels
 
 FEW = ("lr", "weight_decay")  # what an ablation tunes anew
 MOST = (*FEW, "impair_share", "impair_noise", "impair_lr", "generator_share", "generator_lr")  # and another form
-BY_HAND = {
-    "lr": 0.6,
-    "weight_decay": 0.25,
-    "impair_noise": 0.95,
-}  # found on the tuning models while forms were explored
 Noise = Callable[[int], tuple[Tensor, Tensor]]  # n -> pictures [n, c, 28, 28] and their targets [n, 10]
 
 
@@ -202,7 +197,7 @@ def forms_of(gemu: Method, gefeu: Method) -> dict[str, Method]:
                 run=form,
                 settings=settings,
                 reads=IMAGES,
-                tried=() if name in ABLATION else (BY_HAND,),
+                tried=(),
                 search=FEW if name in ABLATION else MOST if settings.noise != "pictures" else MOST[:-2],
             )
     return found

@@ -27,7 +27,7 @@ from helpers.device import training_precision
 from helpers.models.cnn import CNN
 from helpers.models.training import adam, seeded
 from helpers.unlearning.impair import ImpairSettings, impair_and_repair, noise_setting, sum_of_squares
-from helpers.unlearning.method import Log, UnlearningData, copy_of, layers_setting, setting
+from helpers.unlearning.method import Log, UnlearningData, copy_of, decay_setting, layers_setting, setting
 
 SOURCE = "after Tarun et al. 2021, arXiv:2111.08947"
 SNAPSHOTS, SHOWN = 4, 8  # of the noise, for the figures
@@ -41,6 +41,10 @@ class GeneratorSettings(ImpairSettings):
     lambda alone has a unit that depends on the pictures: on three channels it weighs three times as much.
     """
 
+    lr: float = setting(0.6, "highest learning rate on D_r; falls to 0", 0.005, 4.0, log=True)
+    warm_up: float = setting(0.07, "part of the steps on D_r in which the rate rises", 0.0, 0.4)
+    weight_decay: float = decay_setting(0.25)
+    impair_noise: float = setting(0.95, "part of them that is noise", 0.05, 0.98)
     impair_layers: int = layers_setting(3, "which impair moves")
     noise_dim: int = setting(74, "d, of z ~ N(0, I_d)")
     hidden_layers: int = setting(0, "of the generator")

@@ -65,6 +65,7 @@ class RepairSettings(Descent):
 
     batch_size: int = setting(16, "samples per step on D_r", choices=(8, 16, 32, 64, 128))
     candidates: int = setting(8, "samples that it chooses each of its samples of D_r among", choices=(1, 4, 8))
+    choose_from: float = setting(0.1, "part of the cost of repair after which it chooses", 0.0, 0.3)
 
 
 def layers_setting(default: int, what: str):
@@ -186,8 +187,9 @@ def train_only_last(model: CNN, layers: int) -> CNN:
     return model
 
 
-def rate(step: int, steps: int, warm_up: float = 0.0) -> float:
-    """The learning rate's course: rises to 1 over the part `warm_up` of the steps, then falls linearly to nearly 0."""
+def rate(step: float, steps: int, warm_up: float = 0.0) -> float:
+    """The learning rate's course: rises to 1 over the part `warm_up` of the steps, then falls linearly to nearly 0.
+    step: how many were done, or what part of their cost, in units of a mean step."""
     rising = warm_up * steps
     return min((step + 1) / (rising + 1), (steps - step) / max(1.0, steps - rising))
 
@@ -226,24 +228,32 @@ def fit(
     phase: str,
     after_step: Callable[[float, float], None] = lambda lr, done: None,
     candidates: int = 1,
+    unchosen: int = 0,
 ) -> None:
     """Trains the layers of `model` that may move, in place, by a new AdamW: one pass over `order`.
 
     images: Tensor [n, c, 28, 28]; targets: Tensor [n] or [n, 10]; order: positions Tensor [m] int64;
-    candidates: of so many samples one is trained on, those of each batch with the largest loss (`hardest`);
+    candidates: of so many samples one is trained on, those of each batch with the largest loss (`hardest`), after the
+    first `unchosen` positions, which are all trained on; the learning rate follows the cost, in samples;
     after_step: (learning rate of the step, part of the steps that was done before it); may change the weights. What is
     to scale a step, or to shrink weights by a given amount, has its place here: Adam divides a gradient by its own
     size, so that a factor on it changes nothing, and a penalty's gradient becomes a step of any size.
     """
-    batches = order.to(images.device).split(settings.batch_size * candidates)
-    optimizer = adam(model, recipe.peak_lr, settings.weight_decay)
-    for step, at in enumerate(batches):
-        lr = settings.lr * recipe.peak_lr * rate(step, len(batches), settings.warm_up)
+    size, order = settings.batch_size, order.to(images.device)
+    unchosen = len(order) if candidates == 1 else unchosen
+    batches = [(at, len(at), 0) for at in order[:unchosen].split(size)]  # positions, how many are trained on, looks
+    batches += [(at, len(at) // candidates, len(at)) for at in order[unchosen:].split(size * candidates)]
+    batches = [batch for batch in batches if len(batch[0])]
+    costs = [1 + candidates / 3 if looks else 1 for _, _, looks in batches]  # of whole batches, in theirs
+    optimizer, spent = adam(model, recipe.peak_lr, settings.weight_decay), 0.0
+    for (at, n, looks), cost in zip(batches, costs, strict=True):
+        done = spent / sum(costs)
+        lr = settings.lr * recipe.peak_lr * rate(done * len(batches), len(batches), settings.warm_up)
         set_lr(optimizer, lr)
-        looks = len(at) if candidates > 1 else 0
-        at = hardest(model, images, targets, at, len(at) // candidates)
-        log.step(phase, classification_step(model, optimizer, images[at], targets[at]), len(at), looks)
-        after_step(lr, step / len(batches))
+        at = hardest(model, images, targets, at, n)
+        log.step(phase, classification_step(model, optimizer, images[at], targets[at]), n, looks)
+        after_step(lr, done)
+        spent += cost
 
 
 @torch.no_grad()
@@ -265,10 +275,13 @@ def repair(
     A model that knows most of D_r learns little from most samples. With `candidates` above 1 it only looks at so many
     samples for each one that it trains on, those with the largest loss of each batch (ordered SGD, Kawaguchi and Lu
     2020, arXiv:1907.04371). A look counts a third of a sample, so that the same cost buys fewer steps, on samples from
-    which more is to be learned: one in 8, 2.2 times as many samples are looked at."""
+    which more is to be learned: one in 8, 2.2 times as many samples are looked at. A model that was just impaired
+    strongly first takes all samples (`choose_from`): those that it knows least would lead it astray."""
     each, known = settings.candidates, (data.retain_images, data.retain_labels)
-    looks = samples if each == 1 else int(samples / (1 / 3 + 1 / each)) // each * each
-    order = sample(len(data.retain_labels), looks, seed)
+    unchosen = samples if each == 1 else int(settings.choose_from * samples)
+    looks = int((samples - unchosen) / (1 / 3 + 1 / each)) // each * each
+    order = sample(len(data.retain_labels), unchosen + looks, seed)
     if len(order):
-        fit(model, *known, order, data.recipe, settings, log, "repair", candidates=each, **options)
+        chosen = {"candidates": each, "unchosen": unchosen}
+        fit(model, *known, order, data.recipe, settings, log, "repair", **chosen, **options)
     return model.requires_grad_(True).eval()
