@@ -422,7 +422,7 @@ def test_words_say_what_the_frame_says(committed, dataset):
     careful += [kind for kind, own in losses if ttest_ind(own, usual, equal_var=False).pvalue >= 0.05]
     gaps = one.query("measure == 'energy_gap' and split == 'test' and subset == 'forget'").groupby("kind").value.mean()
     assert gaps[best] == max(gaps[k] for k in careful if k in METHODS and k not in ("gemu", "gefeu", "new"))
-    rival = f"the best rival on these very models, {METHODS[best].title}"
+    rival = f"the best rival, {METHODS[best].title}"
     for sentence, other, name in zip(
         re.split(r"(?<=\))\. ", compared), (best, "new"), (rival, "a new model"), strict=True
     ):

@@ -117,7 +117,8 @@ told("", "gemu", task)
         "data set, another request, split or data",
         "request, split or data",
     )
-    made = 'The study "cmnist-tuned_ascent" was made with another {}: choose a new STUDY_NAME (--study).'
+    made = 'The study "cmnist-tuned_ascent" was made with another {}: choose a new STUDY_NAME (--study), '
+    made += "or, to tune all methods or forms, another --storage."
     assert refused == [made.format(other) for other in others] and "names no study" in empty
 
 

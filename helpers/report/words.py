@@ -61,15 +61,13 @@ def conclusions(results: pd.DataFrame) -> Markdown:
         adjusted[kind, other] = 1.0 if diverged(results, closer) else adjusted[kind, other]
     compared = []
     for other in others * (n >= FEWEST_FOR_VERDICTS):
-        known = f"the best rival on these very models, {TITLES[other]}"
+        known = f"the best rival, {TITLES[other]}"
         if other == "new":
             known = f"a new model trained at {percent(other, 'samples_share')} of that cost"
         both = [(apart[kind, other], adjusted[kind, other]) for kind in ("gemu", "gefeu")]
         compared.append(_compared(both, known, gap[other].mean()))
     if compared:
-        lines.append(
-            f"By this measure {' '.join(compared)[:-1]} (verdicts: paired by seed, corrected by Holm's method)."
-        )
+        lines.append(f"{' '.join(compared)[:-1]} (paired by seed, Holm's correction, rival chosen on these models).")
     else:
         lines.append(f"Whether that is closer than a rival, {n} models of each kind cannot tell: 6 are needed.")
     attack = {kind: mean(results, kind, "u_lira", "train", "forget") for kind in gap}
