@@ -335,7 +335,7 @@ def audit_figure(results: pd.DataFrame) -> Figure:
             (len(each) for kind in kinds if len(each := values(results, kind, *part)) and not about.drawn), default=0
         )
         n = n or models_in(results)
-        axis.set_title(f"{about.title}, {n} models", fontsize=9)
+        axis.set_title(f"{about.title}, {n} model{'s' * (n != 1)}", fontsize=9)
         axis.set_xlabel(about.unit, fontsize=7.5)
         axis.xaxis.set_major_locator(MaxNLocator(4))  # more would run into each other in a narrow panel
         axis.set_yticks(range(len(kinds)), [TITLES[kind] + " (over)" * (kind in more) for kind in kinds], fontsize=7.5)
