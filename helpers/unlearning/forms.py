@@ -94,7 +94,12 @@ def _noise(model: CNN, data: UnlearningData, settings: FormSettings, seed: int, 
         pixels = data.retain_images.shape[1:]
         return lambda n: (torch.randn(n, *pixels, generator=random).to(device), targets[_which(targets, n, random)])
     if kind == "pictures":
-        return lambda n: _together(data.forget_images[read], targets, _which(targets, n, random))
+
+        def shown(n: int) -> tuple[Tensor, Tensor]:
+            at = _which(targets, n, random)
+            return data.forget_images[read[at]], targets[at]
+
+        return shown
     if kind == "none":
         return lambda n: (data.retain_images[:0], targets[:0])
     generator = new_generator(settings, data, random)
@@ -120,11 +125,8 @@ def _distilled(model: CNN, data: UnlearningData, settings: FormSettings, random,
 
 
 def _which(targets: Tensor, n: int, random: torch.Generator) -> Tensor:
+    """Positions of n targets [k, 10], drawn anew: Tensor [n] int64."""
     return torch.randint(len(targets), (n,), generator=random).to(targets.device)
-
-
-def _together(pictures: Tensor, targets: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
-    return pictures[at], targets[at]
 
 
 def _imitate(generator, model: CNN, targets: Tensor, pictures: Tensor | None, settings, data, random, log: Log) -> None:
