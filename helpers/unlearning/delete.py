@@ -37,7 +37,7 @@ class DeleteSettings(Descent):
 
     lr: float = setting(0.01, "highest learning rate on D_f; falls to 0", 0.005, 4.0, log=True)
     batch_size: int = setting(64, "samples per step on D_f", choices=(32, 64, 128))
-    warm_up: float = setting(0.0, "part of the steps on D_f in which the rate rises", 0.0, 0.4)
+    warm_up: float = setting(0.0, "part of the steps on D_f in which the rate rises")
     weight_decay: float = decay_setting(0.0)
     passes: int = setting(4, "passes over D_f, as far as the budget goes", 1, 20, within=(0, 1000))
 

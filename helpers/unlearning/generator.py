@@ -42,7 +42,7 @@ class GeneratorSettings(ImpairSettings):
     """
 
     lr: float = setting(0.6, "highest learning rate on D_r; falls to 0", 0.005, 4.0, log=True)
-    warm_up: float = setting(0.07, "part of the steps on D_r in which the rate rises", 0.0, 0.4)
+    warm_up: float = setting(0.07, "part of the steps on D_r in which the rate rises")
     weight_decay: float = decay_setting(0.25)
     impair_noise: float = setting(0.95, "part of them that is noise", 0.05, 0.98)
     impair_layers: int = layers_setting(3, "which impair moves")
@@ -52,7 +52,7 @@ class GeneratorSettings(ImpairSettings):
     generator_share: float = setting(
         0.0013, "samples of step 1, at most a quarter of the budget", 0.001, 0.03, log=True
     )
-    generator_batch: int = setting(64, "samples per step of step 1", choices=(32, 64, 128))
+    generator_batch: int = setting(64, "samples per step of step 1")
     generator_lr: float = setting(0.8, "learning rate of step 1", 0.005, 2.0, log=True)
     noise_weight: float = noise_setting(0.03 / 784)
 

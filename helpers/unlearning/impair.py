@@ -36,7 +36,7 @@ class ImpairSettings(RepairSettings):
     impair_share: float = setting(0.01, "samples of impair, noise and retained ones", 0.002, 0.03, log=True)
     impair_noise: float = setting(0.8, "part of them that is noise", 0.05, 0.98)
     impair_lr: float = setting(1.5, "learning rate of impair, multiple of the recipe's peak", 0.005, 4.0, log=True)
-    impair_batch: int = setting(128, "samples per step of impair", choices=(32, 64, 128))
+    impair_batch: int = setting(128, "samples per step of impair")
     impair_layers: int = layers_setting(len(LAYERS), "which impair moves")
 
 

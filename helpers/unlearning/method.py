@@ -55,7 +55,7 @@ class Descent:
     budget: float = setting(0.1, "samples that it may see, of those that retraining sees", within=(0, 1))
     lr: float = setting(0.5, "highest learning rate on D_r; falls to 0", 0.005, 4.0, log=True)
     batch_size: int = setting(64, "samples per step on D_r", choices=(16, 32, 64, 128))
-    warm_up: float = setting(0.1, "part of the steps on D_r in which the rate rises", 0.0, 0.4)
+    warm_up: float = setting(0.1, "part of the steps on D_r in which the rate rises")
     weight_decay: float = decay_setting(0.1)
 
 
@@ -65,7 +65,7 @@ class RepairSettings(Descent):
 
     batch_size: int = setting(16, "samples per step on D_r", choices=(8, 16, 32, 64, 128))
     candidates: int = setting(8, "samples that it chooses each of its samples of D_r among", choices=(1, 4, 8))
-    choose_from: float = setting(0.1, "part of the cost of repair after which it chooses", 0.0, 0.3)
+    choose_from: float = setting(0.1, "part of the cost of repair after which it chooses")
 
 
 def layers_setting(default: int, what: str):
