@@ -52,7 +52,7 @@ class GeneratorSettings(ImpairSettings):
     generator_share: float = setting(
         0.0013, "samples of step 1, at most a quarter of the budget", 0.001, 0.03, log=True
     )
-    generator_batch: int = setting(64, "samples per step of step 1")
+    generator_batch: int = setting(16, "samples per step of step 1")
     generator_lr: float = setting(0.8, "learning rate of step 1", 0.005, 2.0, log=True)
     noise_weight: float = noise_setting(0.03 / 784)
 
