@@ -39,7 +39,7 @@ def parser(tunes: bool) -> argparse.ArgumentParser:
     tune.add_argument("--dataset", default="mnist")
     tune.add_argument("--forget", default="crossbar", help=FORGET)
     tune.add_argument("--trials", type=int, default=0, help="trials to add; 0: those that another process asked for")
-    tune.add_argument("--adopt", action="store_true", help="with all: let every method have its best trial's settings")
+    tune.add_argument("--adopt", action="store_true", help="with all: let every method have its study's settings")
     tune.add_argument("--storage", default=os.environ.get("STORAGE"), help="any address that Optuna takes")
     return made
 

@@ -33,6 +33,7 @@ from helpers.unlearning import method_of, unlearn, unlearning_data
 FIRST_SEED = 100_000  # of the tuning models: no reported model has such a seed
 WEIGHT = 10.0  # of a percentage point of accuracy, in % of the energy gap
 LOOKS = (4, 10)  # numbers of models after which settings may be given up
+FINALISTS = 3  # trials that are measured again on fresh models
 LEVEL = 0.05  # of the one-sided t-test that decides it
 FARTHEST = 8**0.5  # the largest energy distance of probabilities; that of models whose outputs are not finite
 GOAL = "energy gap left open, % + 10 x percentage points lost + 10 x percentage points lost of the classes touched"
@@ -59,6 +60,23 @@ def best_trial(study: optuna.Study) -> FrozenTrial | None:
     """The complete trial with the lowest goal, or None. It was measured on all tuning models: one that was given up
     early was worse than the best one of its time."""
     return min(complete(study), key=lambda trial: trial.value, default=None)
+
+
+def finalists(study: optuna.Study) -> list[FrozenTrial]:
+    """The best complete trials, FINALISTS of them, among those that were measured on all tuning models."""
+    trials = complete(study)
+    most = max((len(trial.user_attrs["measured"]["goals"]) for trial in trials), default=0)
+    whole = [trial for trial in trials if len(trial.user_attrs["measured"]["goals"]) == most]
+    return sorted(whole, key=lambda trial: trial.value)[:FINALISTS]
+
+
+def winner(study: optuna.Study) -> tuple[FrozenTrial | None, dict]:
+    """The finalist that was the best on the models of its study and on fresh ones, and what `told` gives of the latter
+    (studies.confirm); the best trial and nothing where the finalists were not measured again."""
+    kept, trials = study.user_attrs.get("confirmed", {}), finalists(study)
+    if kept.get("finalists") != [trial.number for trial in trials] or not kept:
+        return best_trial(study), {}
+    return next(trial for trial in trials if trial.number == kept["trial"]), kept
 
 
 class Objective:

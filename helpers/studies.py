@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 import optuna
 from sqlalchemy import NullPool, create_engine, inspect, make_url
 from sqlalchemy.exc import SQLAlchemyError
@@ -19,7 +20,7 @@ from helpers.data.request import DEFAULT
 from helpers.data.task import Task, tuning_task
 from helpers.files import DATA, StudyError, code_fingerprint, locked, shown, written_whole
 from helpers.models.training import RECIPE
-from helpers.objective import FIRST_SEED, GOAL, TOLD, Objective, best_trial, complete
+from helpers.objective import FIRST_SEED, GOAL, TOLD, Objective, complete, finalists, winner
 from helpers.sizes import SIZES
 from helpers.unlearning import ELSEWHERE, FEW, FORMS, FRONTIER, METHODS, OURS, TUNED, method_of, name_at, tuned
 
@@ -98,7 +99,9 @@ def _check(study: optuna.Study) -> None:
     good = good and all(isinstance(kept.get(name, {}), dict) for name in ("identity", "confirmed"))
     good = good and all(isinstance(trial.value, float) for trial in complete(study))
     if "confirmed" in kept:
-        good = good and all(isinstance(kept["confirmed"].get(name), list | float | int) for name in TOLD)
+        known = (*TOLD, "trial", "finalists")
+        good = good and all(isinstance(kept["confirmed"].get(name), list | float | int) for name in known)
+        good = good and kept["confirmed"]["trial"] in kept["confirmed"]["finalists"]
     if not good or not all(isinstance(goals, list) and goals for goals in measured):
         raise ValueError("its trials or attributes are damaged, or another program made it")
 
@@ -192,7 +195,7 @@ def trials_of(method: str) -> int:
 
 def tune_all(task: Task, names: list[str], storage: str | None = None) -> dict[str, optuna.Study]:
     """The studies DATASET-METHOD of these methods (`to_tune`, or the forms of GEMU and GeFeU): as many trials as
-    `trials_of` says, then the best one measured again (`confirm`). Goes on where it was interrupted."""
+    `trials_of` says, then the best ones measured again (`confirm`). Goes on where it was interrupted."""
     found = {name: open_study(study_name(name, task), name, task, storage) for name in names}
     for name, study in found.items():
         run_trials(study, max(0, trials_of(name) - len(complete(study))), name, task)
@@ -209,19 +212,21 @@ def to_tune() -> list[str]:
 
 
 def confirm(study: optuna.Study, method: str, task: Task) -> dict:
-    """The settings of the best trial on as many fresh tuning models, which no trial has seen: the best of many trials
-    is better on the models of the study than on others. Kept in the study, as `objective.told` gives it."""
-    best, n = best_trial(study).number, SIZES.tuning_models
+    """The settings of the best trials (`finalists`) on as many fresh tuning models, which no trial has seen: the best
+    of many trials is better on the models of the study than on others. The one that is best over both is the winner.
+    Kept in the study: its number, those of the finalists, and of the fresh models what `objective.told` gives."""
     with locked(STORAGE.with_name(study.study_name)):  # of two processes one measures
-        known = study.user_attrs.get("confirmed", {})
-        if known.get("trial") != best:
-            known = {"trial": best} | Objective(method, task, FIRST_SEED + n).all_models(chosen(study, method))
-            study.set_user_attr("confirmed", known)
-    return known
+        if not winner(study)[1]:
+            fresh, trials = Objective(method, task, FIRST_SEED + SIZES.tuning_models), finalists(study)
+            found = {trial.number: fresh.all_models(_settings(trial, method)) for trial in trials}
+            both = {trial.number: trial.value + np.mean(found[trial.number]["goals"]) for trial in trials}
+            best = min(both, key=both.get)
+            study.set_user_attr("confirmed", {"trial": best, "finalists": list(found)} | found[best])
+    return winner(study)[1]
 
 
 def adopt(found: dict[str, optuna.Study]) -> None:
-    """Writes the settings of the best trials to helpers/unlearning/tuned.json, from which every notebook takes them.
+    """Writes the settings of the winners to helpers/unlearning/tuned.json, from which every notebook takes them.
     found: method -> study."""
     settings = {name: asdict(chosen(study, name)) for name, study in found.items()}
     kept = {name: {key: settings[name][key] for key in method_of(name).searched} for name in found}
@@ -252,7 +257,11 @@ def run_all(name: str, methods: tuple[str, ...], n_trials: int, task: Task, stor
 
 
 def chosen(study: optuna.Study, method: str) -> Any:
-    """The settings of the best trial, real numbers rounded to three significant digits."""
-    found = best_trial(study).params
-    rounded = {key: float(f"{value:.3g}") for key, value in found.items() if isinstance(value, float)}
-    return replace(method_of(method).settings, **found | rounded)
+    """The settings of the winner, or of the best trial as long as none was measured again."""
+    return _settings(winner(study)[0], method)
+
+
+def _settings(trial: optuna.trial.FrozenTrial, method: str) -> Any:
+    """Those of a trial, real numbers rounded to three significant digits."""
+    rounded = {key: float(f"{value:.3g}") for key, value in trial.params.items() if isinstance(value, float)}
+    return replace(method_of(method).settings, **trial.params | rounded)

@@ -161,7 +161,7 @@ def found(tmp_path_factory):
         goals = (shared + more + random.normal(0, 1, 20)).tolist()
         told = {"goals": goals, "gap": 90.0 - more, "lost": 0.5, "lost_class": 0.25, "cost": 0.1}
         study.add_trial(optuna.trial.create_trial(value=7.0, user_attrs={"measured": told}))
-        study.set_user_attr("confirmed", {"trial": 0} | told)
+        study.set_user_attr("confirmed", {"trial": 0, "finalists": [0]} | told)
     return storage, worse
 
 

@@ -16,7 +16,7 @@ from helpers import objective as objective_module
 from helpers import studies
 from helpers.files import StudyError
 from helpers.models.cnn import new_model
-from helpers.objective import FIRST_SEED, Objective, best_trial
+from helpers.objective import FIRST_SEED, Objective, best_trial, finalists, winner
 from helpers.report.studies import chosen_table
 from helpers.unlearning import METHODS
 
@@ -120,7 +120,8 @@ def storage(tmp_path, monkeypatch):
     return f"sqlite:///{tmp_path}/studies.db"
 
 
-def test_the_best_trial_is_measured_again_on_models_that_no_trial_has_seen(task, made, storage):
+def test_the_best_trials_are_measured_again_on_models_that_no_trial_has_seen(task, made, storage, monkeypatch):
+    monkeypatch.setattr(objective_module, "FINALISTS", 2)
     objective, study = Objective("tuned_ascent", small(task)), optuna.create_study(storage=storage)
     run(study, objective, 1.0)
     made.clear()
@@ -132,17 +133,36 @@ def test_the_best_trial_is_measured_again_on_models_that_no_trial_has_seen(task,
     assert np.mean(found["goals"]) == pytest.approx(by_parts)
     studies.confirm(study, "tuned_ascent", small(task))
     assert made == fresh  # not again
+    run(study, objective, 0.9)
+    assert winner(study) == (best_trial(study), {})  # the finalists are others now
     run(study, objective, 0.5)
     made.clear()
-    assert studies.confirm(study, "tuned_ascent", small(task))["trial"] == 1 and made == fresh
+    kept = studies.confirm(study, "tuned_ascent", small(task))
+    assert kept["finalists"] == [2, 1] and kept["trial"] == 2 and made == 2 * fresh
     row = chosen_table({"tuned_ascent": study}).data.iloc[0]
+    assert row["best trial"] == f"2, on {N} models"
     again = study.user_attrs["confirmed"]
     assert row["the same on fresh models"].startswith(f"{np.mean(again['goals']):.1f} (")
     assert row["distance closed, %"] == f"{again['gap']:.1f}"
 
 
+def test_the_winner_is_the_best_on_the_models_of_the_study_and_on_fresh_ones(task, made, storage, monkeypatch):
+    objective, study = Objective("tuned_ascent", small(task)), optuna.create_study(storage=storage)
+    goals = {lr: run(study, objective, lr).value for lr in (1.0, 0.9, 0.5, 1.7)}  # the last is given up early
+    found = {0.5: 40.0 - goals[0.5], 0.9: 39.0 - goals[0.9], 1.0: 41.0 - goals[1.0]}  # over both: 40, 39, 41
+
+    def told(objective, settings):
+        return dict.fromkeys(("gap", "lost", "lost_class", "cost"), 0.5) | {"goals": [found[settings.lr]] * N}
+
+    monkeypatch.setattr(Objective, "all_models", told)
+    kept = studies.confirm(study, "tuned_ascent", small(task))
+    assert [trial.number for trial in finalists(study)] == kept["finalists"] == [2, 1, 0]
+    assert kept["trial"] == 1 and winner(study)[0].number == 1
+    assert studies.chosen(study, "tuned_ascent").lr == 0.9
+
+
 def test_every_method_gets_as_many_trials_as_it_has_fields(task, made, storage, monkeypatch):
-    assert [studies.trials_of(name) for name in ("ascent", "reset", "reset_20", "reset_02")] == [32, 62, 62, 20]
+    assert [studies.trials_of(name) for name in ("ascent", "reset", "reset_20", "reset_02")] == [32, 50, 50, 20]
     assert [studies.trials_of(name) for name in ("gemu_whole", "gemu_hidden", "gefeu_features")] == [20, 40, 40]
     monkeypatch.setattr(studies, "tuned", dict)
     first = studies.to_tune()

@@ -113,7 +113,7 @@ told("", "gemu", task)
 """
     *refused, empty = run_python(workshop, OPEN + code).stdout.splitlines()
     others = (
-        "method, another code of the method, another search space",
+        "method, another code of the method, another fixed setting, another search space",
         "data set, another request, split or data",
         "request, split or data",
     )

@@ -9,7 +9,7 @@ from pandas.io.formats.style import Styler
 
 from helpers.data.task import Task
 from helpers.evaluation.frame import Estimate, t_estimate
-from helpers.objective import best_trial, complete
+from helpers.objective import complete, winner
 from helpers.report.export import markdown
 from helpers.report.style import Figure, colour_of, figure
 from helpers.report.tables import NONE, styled
@@ -23,8 +23,9 @@ NO_STUDY = (
 )
 GOAL_IS = """Goal, lower is better: energy gap left open in %, plus ten times the percentage points of accuracy lost on
 held-out retained samples, plus ten times those lost of the classes touched: mean (standard error) over fresh tuning
-models, which no trial has seen. Goal in the study: of the best trial, on the models of its study; the best of many is
-too good there. Differences are paired by model, with a 95 % interval.""".replace("\n", " ")
+models, which no trial has seen. Goal in the study: of the same trial, on the models of its study; the best of many is
+too good there. The best three trials are measured on fresh models, and the one that is best on both is shown.
+Differences are paired by model, with a 95 % interval.""".replace("\n", " ")
 
 
 def ablation_table(method: str, task: Task) -> Styler | Markdown:
@@ -121,7 +122,7 @@ def _table(rows: dict[str, dict], title: str, against: str = "minus as it is") -
 def _row(study: Study, against: Study | None) -> dict[str, str]:
     """Column -> cell; against: the study that the goal is compared with. What was not measured on fresh models yet is
     left out, but for the goal in the study."""
-    fresh, best = _fresh(study), best_trial(study)
+    best, fresh = winner(study)
     cells = {"trials": str(len(complete(study))), "goal in the study": f"{best.value:.1f}"}
     if not fresh:
         return cells
@@ -138,16 +139,10 @@ def _row(study: Study, against: Study | None) -> dict[str, str]:
     }
 
 
-def _fresh(study: Study) -> dict | None:
-    """What the best trial's settings reached on fresh models, where that was measured."""
-    kept = study.user_attrs.get("confirmed", {})
-    return kept if kept.get("trial") == best_trial(study).number else None
-
-
 def _more(study: Study, against: Study) -> Estimate:
     """The goal of one study's settings minus that of another's, on the same fresh models; nan where these are not the
     same, or where there are none yet."""
-    goals = [(_fresh(each) or {}).get("goals", []) for each in (study, against)]
+    goals = [winner(each)[1].get("goals", []) for each in (study, against)]
     models = [[each.user_attrs.get("identity", {}).get(key) for key in SAME_MODELS] for each in (study, against)]
     if not goals[0] or len(goals[0]) != len(goals[1]) or models[0] != models[1]:
         return Estimate(np.nan, np.nan, np.nan)

@@ -16,9 +16,10 @@ from helpers.evaluation.evaluate import measure
 from helpers.evaluation.frame import mean, values
 from helpers.files import StudyError
 from helpers.models.ensembles import check_stored
+from helpers.objective import best_trial, complete, winner
 from helpers.report.style import png
 from helpers.report.tables import NONE, spread, styled
-from helpers.studies import best_trial, chosen, complete
+from helpers.studies import chosen
 from helpers.unlearning import METHODS, method_of, unlearned
 
 NO_TRIAL = "There is no finished trial to show: set N_TRIALS above 0 and run this section."
@@ -30,25 +31,25 @@ def chosen_table(studies: dict[str, optuna.Study | None]) -> Styler:
     rows = {method_of(method).title: _chosen_row(study, method) for method, study in studies.items()}
     note = (
         "On the tuning models: energy distance on forget samples of their training set, accuracy on held-out "
-        "retained samples. Fresh models: as many others, which no trial has seen."
+        "retained samples. Fresh models: as many others, which no trial has seen; of the best trials the one that is "
+        "best on both is shown."
     )
     return styled(pd.DataFrame(rows).T.fillna(NONE), note)
 
 
 def _chosen_row(study: optuna.Study | None, method: str) -> dict[str, str]:
     """Column -> cell."""
-    best = study and best_trial(study)
+    best, fresh = winner(study) if study else (None, {})
     if not best:
         return {"finished trials": "0: set N_TRIALS above 0"}
     trials, found = complete(study), best.user_attrs["measured"]
-    goals, fresh = found["goals"], study.user_attrs.get("confirmed", {})
-    shown = fresh if fresh.get("trial") == best.number else found
+    goals, shown = found["goals"], fresh or found
     early = sum(len(trial.user_attrs["measured"]["goals"]) < len(goals) for trial in trials)
     return {
         "finished trials": f"{len(trials)}, {early} of them given up early",
         "best trial": f"{best.number}, on {len(goals)} models",
         "goal (standard error)": _goal(found),
-        "the same on fresh models": _goal(fresh) if shown is fresh else NONE,
+        "the same on fresh models": _goal(fresh) if fresh else NONE,
         "distance closed, %": f"{shown['gap']:.1f}",
         "accuracy lost, percentage points": f"{shown['lost']:.2f}",
         "lost of the classes touched": f"{shown['lost_class']:.2f}",
@@ -68,7 +69,7 @@ def _goal(measured: dict) -> str:
 
 
 def compare_settings(method: str, study: optuna.Study | None, task: Task, n: int, stored: bool) -> Styler | Markdown:
-    """The best trial's settings beside the defaults, on n models of the reported ensemble, which no study has seen.
+    """What `chosen` gives beside the defaults, on n models of the reported ensemble, which no study has seen.
 
     stored: True trains nothing; where models are missing, or there is no trial, a sentence says what to do."""
     check_stored(stored)
