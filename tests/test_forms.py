@@ -65,12 +65,14 @@ def test_noise_is_what_the_form_says(trained_model, small_data):
     assert (seven.argmax(1) == 7).all()
     features = predict(trained_model, small_data.forget_images, CNN.features)
     far = {}
-    for name in ("gefeu_features", "gefeu_whole"):
+    for name in ("gefeu_features", "gefeu_alone"):
         seen = predict(trained_model, noise_of(name, trained_model, small_data, **longer)[0], CNN.features)
         far[name] = torch.cdist(seen, features).min(1).values.mean()
-    assert far["gefeu_features"] < 0.7 * far["gefeu_whole"]
+    assert far["gefeu_features"] < 0.7 * far["gefeu_alone"]
     gaussian, _ = noise_of("gemu_gaussian", trained_model, small_data)
     assert abs(gaussian.mean()) < 0.02 and gaussian.std() == pytest.approx(1, abs=0.02)
+    around = noise_of("gefeu_gaussian", trained_model, small_data)[0].mean(0)
+    assert (around - small_data.forget_images.mean(0)).abs().mean() < 0.15
     pictures, wrong_labels = noise_of("gemu_random", trained_model, small_data)
     shown = {tuple(picture.flatten().tolist()) for picture in small_data.forget_images}
     assert all(tuple(picture.flatten().tolist()) in shown for picture in pictures)
@@ -238,3 +240,31 @@ def test_the_table_of_a_form_has_its_settings(found):
     made = studies.stored(["gemu_whole"], "mnist-", found[0])
     shown = chosen_table({"gemu_whole": made["gemu_whole"]}).data
     assert "noise wrong" in shown.loc["GEMU, as it is", "hyper-parameters"]
+
+
+def test_the_figure_of_repair_on_outputs_shows_what_each_reads_at_each_cost(monkeypatch):
+    right = {"trained": 4, "retrained": 1, "gemu": 1, "gemu_distilled": 3}  # of four samples, by the second model
+    made = []
+
+    def ensemble(name, task, n, stored, settings=None):
+        made.append((name, stored, settings and settings.budget))
+        return name
+
+    def parts(task, name):
+        labels, logits = np.arange(4), np.zeros((2, 4, 10))  # the first model reads all as 0: one is right
+        logits[1, range(right[name]), range(right[name])] = 1.0
+        logits[1, range(right[name], 4), 9] = 1.0
+        return {("train", "forget"): (logits, labels)}
+
+    monkeypatch.setattr(reports, "unlearned", ensemble)
+    monkeypatch.setattr(reports, "baseline", ensemble)
+    monkeypatch.setattr(reports, "logits_of", lambda name, task: name)
+    monkeypatch.setattr(reports, "parts_of", parts)
+    task = SimpleNamespace(forget={"test": np.zeros(3, bool)})
+    figure = reports.distillation_figure(task, 2, True)
+    assert made[2:] == [(name, True, share) for name in ("gemu_distilled", "gemu") for share in (0.03, 0.06, 0.1)]
+    outputs, labels = (each.lines[0].get_ydata() for each in figure.axes[0].containers)
+    assert list(outputs) == 3 * [50.0] and list(labels) == 3 * [25.0]  # means of 25 and 75, of 25 and 25
+    assert "50 % after the trained model's outputs, 25 % after labels" in figure.alt
+    assert [line.get_ydata()[0] for line in figure.axes[0].lines[:2]] == [62.5, 25.0]
+    assert figure.axes[0].get_ylabel() == "accuracy on the forget set (train), %"

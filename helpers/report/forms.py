@@ -1,6 +1,8 @@
 """What the studies of all methods, and of the forms of GEMU and GeFeU, have found: docs/forms.md, and the ablation in
 the notebooks. All of it is read from the stored studies, which may be older than the code."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown
@@ -8,14 +10,17 @@ from optuna import Study
 from pandas.io.formats.style import Styler
 
 from helpers.data.task import Task
+from helpers.evaluation.distances import accuracy
 from helpers.evaluation.frame import Estimate, t_estimate
+from helpers.evaluation.logits import logits_of, parts_of
+from helpers.models.ensembles import Ensemble, baseline
 from helpers.objective import complete, winner
 from helpers.report.export import markdown
 from helpers.report.style import Figure, colour_of, figure
 from helpers.report.tables import NONE, styled
 from helpers.studies import stored, study_name, to_tune
-from helpers.unlearning import FORMS, METHODS, method_of
-from helpers.unlearning.forms import ABLATION
+from helpers.unlearning import FORMS, METHODS, TITLES, method_of, unlearned
+from helpers.unlearning.forms import PARTS
 
 NO_STUDY = (
     "No finished study of these forms is stored for this data set and request: `python -m helpers tune forms` makes "
@@ -26,6 +31,9 @@ held-out retained samples, plus ten times those lost of the classes touched: mea
 models, which no trial has seen. Goal in the study: of the same trial, on the models of its study; the best of many is
 too good there. The best three trials are measured on fresh models, and the one that is best on both is shown.
 Differences are paired by model, with a 95 % interval.""".replace("\n", " ")
+
+
+DISTILLED = (0.03, 0.06, 0.1)  # budgets
 
 
 def ablation_table(method: str, task: Task) -> Styler | Markdown:
@@ -74,7 +82,43 @@ SAID = {
     "none": "Without any noise",
     "everywhere": "With an impair that moves all layers",
     "redrawn": "With the same layers drawn anew in place of impair",
+    "pictures": "With forgotten pictures to which no noise is added",
+    "alone": "With noise that is not added to forgotten pictures",
+    "outputs": "With all outputs of the trained model as labels",
+    "kept": "Without layers drawn anew",
 }
+
+
+def distillation_figure(task: Task, n: int, stored: bool) -> Figure:
+    """What a model still reads of the forget set after GEMU whose repair learns the labels of retained samples, and
+    after the same whose repair learns the trained model's outputs on them, against the cost: mean and standard
+    deviation over n models. stored: True makes no model (StudyError where some are missing)."""
+    made, axes = figure(1, 1, (6.4, 3.0))
+    axis, part = axes[0, 0], ("test" if task.forget["test"].any() else "train", "forget")
+
+    def read(ensemble: Ensemble) -> np.ndarray:
+        return 100 * accuracy(*parts_of(task, logits_of(ensemble, task))[part])
+
+    for name in ("trained", "retrained"):
+        level = read(baseline(name, task, n, stored=True)).mean()
+        axis.axhline(level, color=colour_of(name), lw=1, ls=":")
+        axis.text(1.01, level, TITLES[name], transform=axis.get_yaxis_transform(), va="center", fontsize=8)
+    last = {}
+    for name, learned, line in (("gemu_distilled", "the trained model's outputs", "--s"), ("gemu", "labels", "-o")):
+        settings = method_of(name).settings
+        models = [unlearned(name, task, n, stored, replace(settings, budget=share)) for share in DISTILLED]
+        found = [read(each) for each in models]
+        means, whiskers = np.mean(found, 1), np.std(found, 1, ddof=1)
+        looks = {"label": f"repair learns {learned}", "color": colour_of("gemu"), "capsize": 3, "ms": 5}
+        axis.errorbar(100 * np.array(DISTILLED), means, whiskers, fmt=line, **looks)
+        last[learned] = means[-1]
+    told = ", ".join(f"{value:.0f} % after {learned}" for learned, value in last.items())
+    axis.set_title(f"At {100 * DISTILLED[-1]:.0f} % of the cost: {told}", fontsize=9, loc="left")
+    axis.set_xlabel("cost: samples, % of retraining's")
+    axis.set_ylabel(f"accuracy on the forget set ({part[0]}), %")
+    axis.legend(fontsize=8, frameon=False)
+    made.alt = f"Accuracy on the forget set after GEMU, against its cost. {axis.get_title(loc='left')}."
+    return made
 
 
 def forms_text(storage: str | None = None) -> str:
@@ -87,7 +131,7 @@ def forms_text(storage: str | None = None) -> str:
         parts += ["## Every method", markdown(_table(rows, "method", "minus Reset"))]
     for method in ("gemu", "gefeu"):
         title, mine = METHODS[method].title, {name: study for name, study in forms.items() if name.startswith(method)}
-        parted = {name: study for name, study in mine.items() if _short(name) in ABLATION}
+        parted = {name: study for name, study in mine.items() if _short(name) in PARTS[method]}
         other = {name: study for name, study in mine.items() if name not in parted}
         if parted:
             rows = {_changed(name): _row(study, parted.get(f"{method}_whole")) for name, study in parted.items()}
@@ -100,7 +144,7 @@ def forms_text(storage: str | None = None) -> str:
 
 def _ablation(method: str, task: Task) -> dict[str, Study]:
     """Form -> its study, the method as it is first; none where that, or every other one, was not measured again."""
-    found = stored([f"{method}_{name}" for name in ABLATION], study_name("", task))
+    found = stored([f"{method}_{name}" for name in PARTS[method]], study_name("", task))
     whole = found.get(f"{method}_whole")
     known = {name: each for name, each in found.items() if whole and np.isfinite(_more(each, whole).low)}
     return known if len(known) > 1 else {}

@@ -3,12 +3,12 @@
 A form is one of the two methods with something changed. It is a method with a study of its own (`python -m helpers tune
 forms`), stands in no table of methods, and is shown by docs/forms.md, written from these studies.
 
-noise: "wrong" is what GEMU and GeFeU learn, pictures that the trained model gets wrong. The others: "untrained", of a
-generator as it was drawn; "gaussian", pixels from N(0, 1); "none"; "likeness", pictures that the trained model reads as
-what is to be forgotten; "features", pictures with the activations of forgotten pictures in the last hidden layer;
-"pictures", the forgotten pictures themselves.
+noise: "wrong" is what GEMU and GeFeU learn, what the trained model gets wrong. The others: "untrained", of a generator
+as it was drawn; "gaussian", pixels from N(0, 1); "none"; "likeness", pictures that the trained model reads as what is
+to be forgotten; "features", pictures with the activations of forgotten pictures in the last hidden layer; "pictures",
+the forgotten pictures themselves. around: whether the first three are added to forgotten pictures, as in GeFeU.
 labels, with which impair shows the noise: "forgotten", the label of a forgotten sample; "outputs", the trained model's
-on one; "others", these without the sample's own label (as DELETE, arXiv:2503.23751); "random", wrong ones.
+on one; "others", these without the sample's own label; "random", wrong ones.
 """
 
 from collections.abc import Callable
@@ -22,8 +22,9 @@ from torch.nn.functional import cross_entropy, one_hot
 from helpers.device import training_precision
 from helpers.models.cnn import CNN, LAYERS
 from helpers.models.training import predict, seeded
+from helpers.unlearning.delete import without_label
 from helpers.unlearning.gefeu import GeFeUSettings
-from helpers.unlearning.generator import generate, maximise_error, new_generator, train_generator
+from helpers.unlearning.generator import GeneratorSettings, generate, maximise_error, new_generator, train_generator
 from helpers.unlearning.impair import impair
 from helpers.unlearning.method import (
     IMAGES,
@@ -49,6 +50,7 @@ class FormSettings(GeFeUSettings):
     noise: str = setting("wrong", "wrong, untrained, gaussian, none, likeness, features or pictures")
     labels: str = setting("forgotten", "forgotten, outputs, others or random")
     centre: float = setting(0.0, "part of the mean picture of D_r with which the generator begins")
+    around: int = setting(0, "1: the noise is added to forgotten pictures")
     redrawn: int = setting(0, "last layers that are drawn anew before impair")
     chosen: float = setting(1.0, "part of the weights that impair moves, those that serve the noise more than D_r")
     rounds: int = setting(1, "of impair and repair, each impairs half as much as the one before and repairs twice")
@@ -79,7 +81,7 @@ def form(model: CNN, data: UnlearningData, settings: FormSettings, seed: int, lo
 def _noise(model: CNN, data: UnlearningData, settings: FormSettings, seed: int, random, log: Log) -> Noise:
     """Where impair takes its pictures and targets from."""
     labels, kind, device = data.forget_labels, settings.noise, data.retain_images.device
-    reads = kind in ("features", "pictures") or settings.labels in ("outputs", "others")
+    reads = settings.around or kind in ("features", "pictures") or settings.labels in ("outputs", "others")
     most = 3 * settings.read_part * data.samples(settings.budget)
     read = forget_sample(data, most, seeded(seed, 1)).to(device) if reads else torch.arange(len(labels), device=device)
     targets = given = one_hot(labels[read], 10).float()
@@ -87,32 +89,33 @@ def _noise(model: CNN, data: UnlearningData, settings: FormSettings, seed: int, 
         logits = predict(model, data.forget_images[read]).to(device)
         log.samples += len(read) / 3
         given = logits.softmax(1)
-        targets = given if settings.labels == "outputs" else logits.masked_fill(targets.bool(), -torch.inf).softmax(1)
+        targets = given if settings.labels == "outputs" else without_label(logits, labels[read])
     if settings.labels == "random":
         targets = one_hot(wrong_labels(labels[read].cpu(), random).to(device), 10).float()
-    if kind == "gaussian":
-        pixels = data.retain_images.shape[1:]
-        return lambda n: (torch.randn(n, *pixels, generator=random).to(device), targets[_which(targets, n, random)])
-    if kind == "pictures":
+    if kind in ("gaussian", "pictures"):
 
         def shown(n: int) -> tuple[Tensor, Tensor]:
-            at = _which(targets, n, random)
-            return data.forget_images[read[at]], targets[at]
+            at, pixels = _which(targets, n, random), torch.zeros(n, *data.retain_images.shape[1:], device=device)
+            if kind == "pictures" or settings.around:
+                pixels += data.forget_images[read[at]]
+            if kind == "gaussian":
+                pixels += torch.randn(pixels.shape, generator=random).to(device)
+            return pixels, targets[at]
 
         return shown
     if kind == "none":
         return lambda n: (data.retain_images[:0], targets[:0])
-    generator = new_generator(settings, data, random)
+    generator, around = new_generator(settings, data, random), data.forget_images[read] if settings.around else None
     if settings.centre:
         some = sample(len(data.retain_labels), 500, random).to(device)
         with torch.no_grad():
             generator.layers[-1].bias += settings.centre * data.retain_images[some].mean(0).flatten()
     if kind == "wrong":
-        maximise_error(model, given, settings, data, random, log, generator)
+        maximise_error(model, given, settings, data, random, log, generator, around)
     elif kind != "untrained":
         pictures = data.forget_images[read] if kind == "features" else None
         _imitate(generator, model, given, pictures, settings, data, random, log)
-    return lambda n: generate(generator, settings, targets, n, random)
+    return lambda n: generate(generator, settings, targets, n, random, around)
 
 
 def _distilled(model: CNN, data: UnlearningData, settings: FormSettings, random, log: Log) -> UnlearningData:
@@ -188,9 +191,9 @@ def forms_of(gemu: Method, gefeu: Method) -> dict[str, Method]:
     """Every form by its name, from the two methods with the settings that they have."""
     found = {}
     for method in (gemu, gefeu):
-        own = asdict(method.settings) | {"labels": "outputs" if method is gefeu else "forgotten"}
+        own = asdict(method.settings) | ({"around": 1, "labels": "others"} if method is gefeu else {})
         redrawn = {"redrawn": method.settings.impair_layers}
-        for name, (title, changes) in (ABLATION | TRIED[method.name]).items():
+        for name, (title, changes) in (PARTS[method.name] | TRIED[method.name]).items():
             settings = FormSettings(**own | changes | (redrawn if name == "redrawn" else {}))
             found[f"{method.name}_{name}"] = replace(
                 method,
@@ -200,12 +203,12 @@ def forms_of(gemu: Method, gefeu: Method) -> dict[str, Method]:
                 settings=settings,
                 reads=IMAGES,
                 tried=(),
-                search=FEW if name in ABLATION else MOST if settings.noise != "pictures" else MOST[:-2],
+                search=FEW if name in PARTS[method.name] else MOST,
             )
     return found
 
 
-ABLATION = {  # name -> in words, what is changed
+EVERY_PART = {  # name -> in words, what is changed
     "whole": ("as it is", {}),
     "untrained": ("generator not trained", {"noise": "untrained"}),
     "gaussian": ("Gaussian pixels", {"noise": "gaussian"}),
@@ -215,6 +218,14 @@ ABLATION = {  # name -> in words, what is changed
     "unimpaired": ("no impair", {"noise": "none", "no_impair": 1}),
     "redrawn": ("the same layers drawn anew in place of impair", {"noise": "none", "no_impair": 1}),
 }
+PARTS = {"gemu": EVERY_PART}  # method -> what its ablation leaves out or replaces
+PARTS["gefeu"] = EVERY_PART | {
+    "pictures": ("forgotten pictures without noise", {"noise": "pictures"}),
+    "alone": ("noise without forgotten pictures", {"around": 0}),
+    "outputs": ("labelled with all outputs", {"labels": "outputs"}),
+    "kept": ("no layers drawn anew", {"redrawn": 0}),
+}
+FORMER = asdict(GeneratorSettings()) | {"around": 0, "redrawn": 0, "labels": "outputs"}  # GeFeU as it was
 PUBLISHED = {"width": 1024, "impair_layers": len(LAYERS)}
 TRIED = {
     "gemu": {
@@ -228,15 +239,11 @@ TRIED = {
         "output": ("output layer drawn anew first", {"redrawn": 1}),
     },
     "gefeu": {
-        "published": ("generator and impaired layers as published", PUBLISHED | {"hidden_layers": 5, "noise_dim": 128}),
-        "features": ("noise with the features of forgotten pictures", {"noise": "features"}),
-        "others": (
-            "noise with the features of forgotten pictures, labelled by outputs without their own label",
-            {"noise": "features", "labels": "others"},
+        "former": ("noise alone, labelled with all outputs, no layers drawn anew", FORMER),
+        "published": (
+            "the same, generator and impaired layers as published",
+            FORMER | PUBLISHED | {"hidden_layers": 5, "noise_dim": 128},
         ),
-        "pictures": (
-            "forgotten pictures in place of noise, labelled by outputs without their own label",
-            {"noise": "pictures", "labels": "others"},
-        ),
+        "features": ("noise with the features of forgotten pictures", {"noise": "features", "around": 0}),
     },
 }

@@ -13,7 +13,7 @@ Where this is not UNSIR: the generator; impair moves the last k layers, not all;
 once; and in 2 and 3 the weights decay (AdamW), which the paper does not have: what was learned fades, and only what D_r
 teaches comes back. lambda = .1, the paper's, is in the range that is searched; the default is a weaker one.
 
-What y is makes the difference between GEMU (`gemu.py`) and GeFeU (`gefeu.py`).
+GEMU (`gemu.py`) is this; GeFeU (`gefeu.py`) adds the noise to forgotten pictures.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from torch.nn.functional import cross_entropy
 from helpers.device import training_precision
 from helpers.models.cnn import CNN
 from helpers.models.training import adam, seeded
-from helpers.unlearning.impair import ImpairSettings, impair_and_repair, noise_setting, sum_of_squares
+from helpers.unlearning.impair import ImpairSettings, noise_setting, sum_of_squares
 from helpers.unlearning.method import Log, UnlearningData, copy_of, decay_setting, layers_setting, setting
 
 SOURCE = "after Tarun et al. 2021, arXiv:2111.08947"
@@ -76,19 +76,6 @@ class Generator(nn.Module):
         return self.layers(z).view(-1, self.channels, 28, 28)
 
 
-def unlearn_by_generator(
-    model: CNN, data: UnlearningData, targets: Tensor, settings: GeneratorSettings, seed: int, log: Log
-) -> CNN:
-    """The three phases. targets: Tensor [k, 10], the distributions with which noise is labelled."""
-    random = seeded(seed)
-    generator = maximise_error(model, targets, settings, data, random, log)
-
-    def noise(n: int) -> tuple[Tensor, Tensor]:
-        return generate(generator, settings, targets, n, random)
-
-    return impair_and_repair(copy_of(model), data, noise, settings, random, log)
-
-
 def maximise_error(
     model: CNN,
     targets: Tensor,
@@ -97,16 +84,18 @@ def maximise_error(
     random: torch.Generator,
     log: Log,
     generator: Generator | None = None,
+    around: Tensor | None = None,
 ) -> Generator:
     """Step 1: trains a generator, a new one where none is given, against the frozen classifier.
 
-    targets: Tensor [k, 10]; each generated sample is paired with one of them, drawn anew at every step.
+    targets: Tensor [k, 10]; each generated sample is paired with one of them, drawn anew at every step; around: Tensor
+    [k, c, 28, 28], the picture of each target, to which the noise is added.
     """
     frozen = copy_of(model).eval().requires_grad_(False)
 
     def wrong(noise: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
         with training_precision(noise.device):
-            logits = frozen(noise)
+            logits = frozen(noise if around is None else around[which] + noise)
         error = cross_entropy(logits.float(), targets[which])
         return -error, error
 
@@ -161,11 +150,17 @@ def draw(settings: GeneratorSettings, k: int, n: int, random: torch.Generator) -
 
 @torch.no_grad()
 def generate(
-    generator: Generator, settings: GeneratorSettings, targets: Tensor, n: int, random: torch.Generator
+    generator: Generator,
+    settings: GeneratorSettings,
+    targets: Tensor,
+    n: int,
+    random: torch.Generator,
+    around: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """n fresh noise samples Tensor [n, c, 28, 28] with their targets Tensor [n, 10]."""
+    """n fresh noise samples Tensor [n, c, 28, 28] with their targets Tensor [n, 10]; around: as `maximise_error`."""
     z, which = (part.to(targets.device) for part in draw(settings, len(targets), n, random))
-    return generator(z).contiguous(memory_format=torch.channels_last), targets[which]
+    noise = generator(z) if around is None else around[which] + generator(z)
+    return noise.contiguous(memory_format=torch.channels_last), targets[which]
 
 
 @torch.no_grad()
