@@ -152,7 +152,7 @@ def pictured(task, readers, committed, monkeypatch):
         "noise_pictures": lambda: pictures.noise_pictures(readers["gemu"], task),
         "prediction_page": lambda: pictures.prediction_page(task, *readers.values()),
         "heat_map": lambda: pictures.heat_map(task, *readers.values()),
-        "phases_picture": lambda: pictures.phases_picture("the trained model's own outputs"),
+        "phases_picture": lambda: pictures.phases_picture("gefeu"),
         "requests_figure": lambda: requests.requests_figure(task),
         "frontier": lambda: frontier.frontier(one),
         "accuracy_figure": lambda: figures.accuracy_figure(one),

@@ -245,9 +245,17 @@ def heat_map(task: Task, *ensembles: Ensemble, split: str = "") -> Figure:
     return made
 
 
-def phases_picture(labels: str = "the labels of the forget set") -> Figure:
-    """The three phases of GEMU and GeFeU as boxes and arrows. labels: what the noise is labelled with: "the labels of
-    the forget set" (GEMU) or "the trained model's own outputs" (GeFeU)."""
+def phases_picture(method: str) -> Figure:
+    """The three phases of GEMU or GeFeU as boxes and arrows."""
+    noise, labels, later = {
+        "gemu": ("noise", "the labels of the forget set", "the labels of the forget set"),
+        "gefeu": (
+            "forgotten\npicture\nwith noise",
+            "the trained model's output for the picture",
+            "this output without the picture's label",
+        ),
+    }[method]
+    moved = "last layers" if method == "gemu" else "last layers,\ndrawn anew"
     made, axes = figure(1, 1, (9.6, 3.3), layout=None)
     axis = axes[0, 0]
     made.subplots_adjust(0, 0, 1, 1)
@@ -273,22 +281,22 @@ def phases_picture(labels: str = "the labels of the forget set") -> Figure:
         axis.axvline(x, 0.1, 0.97, color="0.7", lw=0.8)
     axis.text(0.18, 2.3, "z", fontsize=10, style="italic", ha="center", va="center")
     box(0.92, 2.3, "generator", 0.85, moves=True)
-    box(1.95, 2.3, "noise", 0.62)
+    box(1.99, 2.3, noise, 0.7, 0.46 if method == "gemu" else 0.62)
     box(3.2, 2.3, "classifier,\nfrozen", 1.0)
     arrow((0.28, 2.3), (0.49, 2.3))
     arrow((1.35, 2.3), (1.63, 2.3))
-    arrow((2.27, 2.3), (2.69, 2.3))
+    arrow((2.35, 2.3), (2.69, 2.3))
     box(3.2, 1.3, "error", 0.7)
     arrow((3.2, 2.06), (3.2, 1.54))
     arrow((2.84, 1.3), (0.92, 2.05), bend=-0.25, dashed=True)
     axis.text(1.55, 1.12, "trains the generator\nto make it larger", fontsize=7.5, ha="center", va="center")
-    y = "\n".join(textwrap.wrap(f"y: {labels}", 22))
-    box(3.0, 0.45, y, 1.6)
+    below, beside = ("\n".join(textwrap.wrap(f"y: {words}", 22)) for words in (labels, later))
+    box(3.0, 0.45, below, 1.6)
     arrow((3.2, 0.69), (3.2, 1.06))
     box(4.85, 2.3, "some retained\nsamples", 0.95)
-    box(4.85, 1.4, "noise,\nlabelled y", 0.95)
-    box(4.98, 0.45, y, 1.6)
-    box(6.45, 1.85, "classifier,\nlast layers", 1.0, moves=True)
+    box(4.85, 1.4, "noise,\nlabelled y" if method == "gemu" else "pictures with\nnoise: y", 0.95)
+    box(4.98, 0.45, beside, 1.6)
+    box(6.45, 1.85, f"classifier,\n{moved}", 1.0, 0.46 if method == "gemu" else 0.62, moves=True)
     arrow((4.85, 0.69), (4.85, 1.16))
     arrow((5.34, 2.25), (5.94, 1.95))
     arrow((5.34, 1.45), (5.94, 1.75))
@@ -297,8 +305,9 @@ def phases_picture(labels: str = "the labels of the forget set") -> Figure:
     arrow((8.29, 1.85), (8.51, 1.85))
     axis.text(8.4, 0.45, "grey: what is trained\ndashed: what the error drives", fontsize=7.5, ha="center", va="center")
     made.alt = (
-        "Three phases. 1: a generator turns z into noise; it is trained so that the frozen classifier's error against "
-        f"y, {labels}, grows. 2: noise labelled y and some retained samples train the classifier's last layers. "
+        f"Three phases. 1: a generator turns z into noise; it is trained so that the frozen classifier's error on "
+        f"{' '.join(noise.split())} against y, {labels}, grows. 2: {' '.join(noise.split())}, labelled y, {later}, and "
+        f"some retained samples train the classifier's {' '.join(moved.split())}. "
         "3: retained samples train all layers."
     )
     return made
