@@ -71,8 +71,8 @@ def finalists(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def winner(study: optuna.Study) -> tuple[FrozenTrial | None, dict]:
-    """The finalist that was the best on the models of its study and on fresh ones, and what `told` gives of the latter
-    (studies.confirm); the best trial and nothing where the finalists were not measured again."""
+    """The finalist with the lowest mean goal over the models of its study and fresh ones, and what `told` gives of the
+    latter (studies.confirm); the best trial and nothing where the finalists were not measured again."""
     kept, trials = study.user_attrs.get("confirmed", {}), finalists(study)
     if kept.get("finalists") != [trial.number for trial in trials] or not kept:
         return best_trial(study), {}

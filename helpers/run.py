@@ -152,7 +152,8 @@ def flags_of(names: tuple[str, ...] = STUDY, given: dict | None = None) -> dict:
 def study(
     dataset: str | None = None, forget: str | None = None, models: int | None = None, in_place: bool = False
 ) -> None:
-    """Computes all models and measures, then executes the notebooks, which load them; a flag that is None is as it
+    """Computes all models and measures, then executes the notebooks, which load them (GEMU's makes those of its figure
+    of repair by distillation); a flag that is None is as it
     stands in the notebooks. in_place: the committed notebooks, generator_optim.ipynb included, instead of copies."""
     asked = {"USED_DATASET": dataset, "FORGET": forget, "N_MODELS": models}
     parameters = {key: value for key, value in asked.items() if value is not None}

@@ -213,8 +213,9 @@ def to_tune() -> list[str]:
 
 def confirm(study: optuna.Study, method: str, task: Task) -> dict:
     """The settings of the best trials (`finalists`) on as many fresh tuning models, which no trial has seen: the best
-    of many trials is better on the models of the study than on others. The one that is best over both is the winner.
-    Kept in the study: its number, those of the finalists, and of the fresh models what `objective.told` gives."""
+    of many trials is better on the models of the study than on others. The one with the lowest mean over both is the
+    winner. Kept in the study: its number, those of the finalists, and of the fresh models what `objective.told` gives.
+    """
     with locked(STORAGE.with_name(study.study_name)):  # of two processes one measures
         if not winner(study)[1]:
             fresh, trials = Objective(method, task, FIRST_SEED + SIZES.tuning_models), finalists(study)

@@ -140,7 +140,7 @@ def test_the_best_trials_are_measured_again_on_models_that_no_trial_has_seen(tas
     kept = studies.confirm(study, "tuned_ascent", small(task))
     assert kept["finalists"] == [2, 1] and kept["trial"] == 2 and made == 2 * fresh
     row = chosen_table({"tuned_ascent": study}).data.iloc[0]
-    assert row["best trial"] == f"2, on {N} models"
+    assert row["trial"] == f"2, on {N} models"
     again = study.user_attrs["confirmed"]
     assert row["the same on fresh models"].startswith(f"{np.mean(again['goals']):.1f} (")
     assert row["distance closed, %"] == f"{again['gap']:.1f}"

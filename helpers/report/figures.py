@@ -239,7 +239,7 @@ def _touched(results: pd.DataFrame, subset: str) -> bool:
 
 
 TRAINED_ON = {  # phase -> what its cross-entropy is of
-    "maximise error": "generated noise, classifier frozen",
+    "maximise error": "noise, classifier frozen",
     "impair": "noise and retained samples",
     "repair": "retained samples",
     "ascend": "the forget set",
@@ -258,7 +258,9 @@ def curves_figure(results: pd.DataFrame, kind: str) -> Figure:
         axis.plot(steps, each.value, color=colour_of(kind), marker="." if len(steps) < 20 else None)
         number = f"{place}. " if len(phases) > 1 else ""
         axis.set_title(f"{number}{phase}", fontsize=9, weight="bold", loc="left", pad=16)
-        axis.text(0, 1.03, f"on {TRAINED_ON[phase]}" * (phase in TRAINED_ON), fontsize=7.5, transform=axis.transAxes)
+        below = f"on {TRAINED_ON[phase]}" if phase in TRAINED_ON else ""
+        below = below.replace("on noise", "on pictures with noise") if kind == "gefeu" else below
+        axis.text(0, 1.03, below, fontsize=7.5, transform=axis.transAxes)
         axis.set_xlabel("step")
         axis.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     axes[0, 0].set_ylabel("cross-entropy, nats")

@@ -255,7 +255,8 @@ def phases_picture(method: str) -> Figure:
             "this output without the picture's label",
         ),
     }[method]
-    moved = "last layers" if method == "gemu" else "last layers,\ndrawn anew"
+    y = "y" if method == "gemu" else "y'"
+    moved = "last layers" if method == "gemu" else "last layers,\ntwo drawn anew"
     made, axes = figure(1, 1, (9.6, 3.3), layout=None)
     axis = axes[0, 0]
     made.subplots_adjust(0, 0, 1, 1)
@@ -290,11 +291,11 @@ def phases_picture(method: str) -> Figure:
     arrow((3.2, 2.06), (3.2, 1.54))
     arrow((2.84, 1.3), (0.92, 2.05), bend=-0.25, dashed=True)
     axis.text(1.55, 1.12, "trains the generator\nto make it larger", fontsize=7.5, ha="center", va="center")
-    below, beside = ("\n".join(textwrap.wrap(f"y: {words}", 22)) for words in (labels, later))
+    below, beside = ("\n".join(textwrap.wrap(words, 22)) for words in (f"y: {labels}", f"{y}: {later}"))
     box(3.0, 0.45, below, 1.6)
     arrow((3.2, 0.69), (3.2, 1.06))
     box(4.85, 2.3, "some retained\nsamples", 0.95)
-    box(4.85, 1.4, "noise,\nlabelled y" if method == "gemu" else "pictures with\nnoise: y", 0.95)
+    box(4.85, 1.4, "noise,\nlabelled y" if method == "gemu" else "pictures with\nnoise: y'", 0.95)
     box(4.98, 0.45, beside, 1.6)
     box(6.45, 1.85, f"classifier,\n{moved}", 1.0, 0.46 if method == "gemu" else 0.62, moves=True)
     arrow((4.85, 0.69), (4.85, 1.16))
@@ -306,8 +307,8 @@ def phases_picture(method: str) -> Figure:
     axis.text(8.4, 0.45, "grey: what is trained\ndashed: what the error drives", fontsize=7.5, ha="center", va="center")
     made.alt = (
         f"Three phases. 1: a generator turns z into noise; it is trained so that the frozen classifier's error on "
-        f"{' '.join(noise.split())} against y, {labels}, grows. 2: {' '.join(noise.split())}, labelled y, {later}, and "
-        f"some retained samples train the classifier's {' '.join(moved.split())}. "
+        f"{' '.join(noise.split())} against y, {labels}, grows. 2: {' '.join(noise.split())}, labelled {y}, {later}, "
+        f"and some retained samples train the classifier's {' '.join(moved.split())}. "
         "3: retained samples train all layers."
     )
     return made

@@ -31,8 +31,8 @@ def chosen_table(studies: dict[str, optuna.Study | None]) -> Styler:
     rows = {method_of(method).title: _chosen_row(study, method) for method, study in studies.items()}
     note = (
         "On the tuning models: energy distance on forget samples of their training set, accuracy on held-out "
-        "retained samples. Fresh models: as many others, which no trial has seen; of the best trials the one that is "
-        "best on both is shown."
+        "retained samples. Fresh models: as many others, which no trial has seen; of the best trials the one with the "
+        "lowest mean over both is shown."
     )
     return styled(pd.DataFrame(rows).T.fillna(NONE), note)
 
@@ -47,7 +47,7 @@ def _chosen_row(study: optuna.Study | None, method: str) -> dict[str, str]:
     early = sum(len(trial.user_attrs["measured"]["goals"]) < len(goals) for trial in trials)
     return {
         "finished trials": f"{len(trials)}, {early} of them given up early",
-        "best trial": f"{best.number}, on {len(goals)} models",
+        "trial": f"{best.number}, on {len(goals)} models",
         "goal (standard error)": _goal(found),
         "the same on fresh models": _goal(fresh) if fresh else NONE,
         "distance closed, %": f"{shown['gap']:.1f}",

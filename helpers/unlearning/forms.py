@@ -1,7 +1,8 @@
 """What GEMU and GeFeU might be: what each of their parts adds, and what was tried to make them better.
 
-A form is one of the two methods with something changed. It is a method with a study of its own (`python -m helpers tune
-forms`), stands in no table of methods, and is shown by docs/forms.md, written from these studies.
+A form is one of the two methods with one thing changed, or several where its title says so. It is a method with a study
+of its own (`python -m helpers tune forms`), stands in no table of methods, and is shown by docs/forms.md, written from
+these studies.
 
 noise: "wrong" is what GEMU and GeFeU learn, what the trained model gets wrong. The others: "untrained", of a generator
 as it was drawn; "gaussian", pixels from N(0, 1); "none"; "likeness", pictures that the trained model reads as what is
@@ -81,6 +82,8 @@ def form(model: CNN, data: UnlearningData, settings: FormSettings, seed: int, lo
 def _noise(model: CNN, data: UnlearningData, settings: FormSettings, seed: int, random, log: Log) -> Noise:
     """Where impair takes its pictures and targets from."""
     labels, kind, device = data.forget_labels, settings.noise, data.retain_images.device
+    if kind == "none":
+        return lambda n: (data.retain_images[:0], torch.zeros(0, 10, device=device))
     reads = settings.around or kind in ("features", "pictures") or settings.labels in ("outputs", "others")
     most = 3 * settings.read_part * data.samples(settings.budget)
     read = forget_sample(data, most, seeded(seed, 1)).to(device) if reads else torch.arange(len(labels), device=device)
@@ -103,8 +106,6 @@ def _noise(model: CNN, data: UnlearningData, settings: FormSettings, seed: int, 
             return pixels, targets[at]
 
         return shown
-    if kind == "none":
-        return lambda n: (data.retain_images[:0], targets[:0])
     generator, around = new_generator(settings, data, random), data.forget_images[read] if settings.around else None
     if settings.centre:
         some = sample(len(data.retain_labels), 500, random).to(device)

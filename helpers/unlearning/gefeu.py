@@ -5,13 +5,13 @@ Generator Feature Unlearning. Three things are not as in `generator.py`:
 
 - the noise is added to forgotten pictures: the generator learns what moves a picture x away from f(x), what the trained
   model reads in it, and impair shows x + g_phi(z);
-- y of such a picture is f(x) without the label of x, the outputs over the other classes, scaled to sum to 1 (as in
-  DELETE, Zhou et al. 2025, arXiv:2503.23751). f(x) itself says little: on its training samples a model is nearly
-  certain of the label, so that with it as y GeFeU hardly differed from GEMU;
+- its label in impair is not y = f(x), but y' = f(x) without the label of x, the outputs over the other classes, scaled
+  to sum to 1 (as in DELETE, Zhou et al. 2025, arXiv:2503.23751). y itself says little: on its training samples a model
+  is nearly certain of the label, so that with it GeFeU hardly differed from GEMU;
 - before impair the last `redrawn` layers are drawn anew (as in EU-k, Goel et al. 2022, arXiv:2201.06640).
 
-The forgotten images are read once for their outputs; where reading all of D_f would cost more than a tenth of the
-budget, a random sample of D_f is read. GeFeU as it was, noise alone with f(x) as its label, is a form (`forms.py`).
+Where reading the outputs on all of D_f would cost more than a tenth of the budget, a random sample of D_f stands for
+it. GeFeU as it was, noise alone with f(x) as its label, is a form (`forms.py`).
 """
 
 from dataclasses import dataclass

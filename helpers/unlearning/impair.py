@@ -1,12 +1,12 @@
 """Impair and repair (Tarun et al. 2021, arXiv:2111.08947, section 4), which UNSIR, GEMU and GeFeU share.
 
-Impair trains the last k layers on noise labelled as what is to be forgotten, mixed with class-balanced samples of D_r,
-at a high and constant rate; repair trains all layers on D_r alone, with what is left of the budget: at least half of
-it.
+Impair trains the last k layers on noise labelled as what is to be forgotten (GeFeU: see `gefeu.py`), mixed with
+class-balanced samples of D_r, at a high and constant rate; repair trains all layers on D_r alone, with what is left of
+the budget: at least half of it.
 
-Both ways of making the noise N minimise -CE(f(N), y) + lambda sum N^2, the sum over all pixels and channels of a
-picture, averaged over the pictures of a step (eq. 2, and the authors' code, with lambda = .1). So one lambda weighs
-three times as much on three channels as on one.
+All ways of making the noise N minimise -CE(f(N), y), GeFeU's -CE(f(x + N), y), + lambda sum N^2, the sum over all
+pixels and channels of a picture, averaged over the pictures of a step (eq. 2, and the authors' code, with lambda = .1).
+So one lambda weighs three times as much on three channels as on one.
 """
 
 import math
