@@ -252,7 +252,7 @@ def phases_picture(method: str) -> Figure:
         "gefeu": (
             "forgotten\npicture\nwith noise",
             "the trained model's output for the picture",
-            "this output without the picture's label",
+            "the same without the picture's label",
         ),
     }[method]
     y = "y" if method == "gemu" else "y'"
