@@ -1,5 +1,5 @@
-"""GeFeU: draws the last layers anew, trains on forgotten pictures with generated noise, labelled with what else the
-trained model reads in them, then on the retain set.
+"""GeFeU: draws layers anew, trains on forgotten pictures with generated noise and the trained model's other outputs as
+labels, then on the retain set.
 
 Generator Feature Unlearning. Three things are not as in `generator.py`:
 
