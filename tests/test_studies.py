@@ -62,7 +62,7 @@ def test_a_study_starts_at_the_defaults_and_draws_the_same_in_one_run_as_in_two(
     assert work(workshop, "--trials", "3", storage=other).returncode == 0
     settings = METHODS["tuned_ascent"].settings
     assert trials(url)[0].params == {name: getattr(settings, name) for name in METHODS["tuned_ascent"].searched}
-    assert len(trials(url, "COMPLETE")) == 3 and "trial" in done.stdout
+    assert len(trials(url, "COMPLETE")) == 3 and "\n| trial " in done.stdout
     for a, b in zip(trials(url), trials(other), strict=True):
         assert a.params == b.params and a.values == pytest.approx(b.values)
 

@@ -1,5 +1,6 @@
 """What the studies of all methods, and of the forms of GEMU and GeFeU, have found: docs/forms.md, and the ablation in
-the notebooks. All of it is read from the stored studies, which may be older than the code."""
+the notebooks. All but the figure of repair by distillation is read from the stored studies, which may be older than the
+code."""
 
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from helpers.files import StudyError
 from helpers.models.ensembles import Ensemble, baseline
 from helpers.objective import complete, winner
 from helpers.report.export import markdown
+from helpers.report.studies import NOT_STORED
 from helpers.report.style import Figure, colour_of, figure
 from helpers.report.tables import NONE, styled
 from helpers.studies import stored, study_name, to_tune
@@ -34,8 +36,6 @@ too good there. The best three trials are measured on fresh models; shown is the
 that its goal may still be a little too good.
 Differences are paired by model, with a 95 % interval.""".replace("\n", " ")
 
-
-NOT_STORED = "The models for this figure are not stored: set ALLREADY_TRAINED = False to make them."
 DISTILLED = (0.03, 0.06, 0.1)  # budgets
 
 
