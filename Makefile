@@ -5,7 +5,7 @@
 # make exhaustive  many more kills, other Pythons: by hand before a release
 # make lint      ruff over code and notebooks
 # make refresh   execute the committed notebooks in place
-# make release   collect the stored results in data/report/, then as `make report`
+# make release   compute what the README shows, in parts (hours; goes on where it stopped), then as `make report`
 # make report    write the README's and docs/results.md's numbers and figures from data/report/
 # make bench     measure speed, write the table in docs/speed.md
 
@@ -40,7 +40,7 @@ notebook: setup
 	$(RUN) -m jupyter lab
 
 release: setup
-	$(RUN) -m helpers release $(call flag,MODELS,models)
+	$(RUN) -m helpers release $(call flag,DATASET,dataset) $(call flag,MODELS,models)
 
 report: setup
 	$(RUN) -m helpers report

@@ -29,8 +29,9 @@ def parser(tunes: bool) -> argparse.ArgumentParser:
     data = command("data", "fetches a data set and says what there is")
     data.add_argument("--dataset", default="mnist", help="as USED_DATASET")
     data.add_argument("--forget", help=FORGET)
-    release = command("release", "collects the stored results in data/report/, then as report")
-    release.add_argument("--models", type=int, help="models of each kind; default: as in the notebooks")
+    release = command("release", "computes what the README shows, part by part, in data/report/, then as report")
+    release.add_argument("--models", type=int, help="models of each kind; default: 30 for the crossbar, else 10")
+    release.add_argument("--dataset", help="as USED_DATASET: its requests alone; default: all data sets")
     command("report", "writes the README's and docs/results.md's numbers and figures from data/report/")
     tune = command("tune", "works on an Optuna study; several processes and machines can do so at once")
     what = "a method; all: every method, as many trials as each deserves; forms: those of GEMU and GeFeU"
@@ -98,7 +99,7 @@ def main() -> None:
 
 
 def run(command: str, options: dict) -> None:
-    if command in ("study", "refresh", "tune"):
+    if command in ("study", "refresh", "release", "tune"):
         print("Loading PyTorch and the data ...", flush=True)
     from helpers.files import StudyError  # after the flags were read: torch takes seconds
 
@@ -108,13 +109,14 @@ def run(command: str, options: dict) -> None:
         elif command == "data":
             print(describe(**options))
         else:
-            from helpers import run
+            from helpers.release import release
             from helpers.report.page import report
+            from helpers.run import study
 
             if command in ("report", "release"):
-                {"report": report, "release": run.release}[command](**options)
+                {"report": report, "release": release}[command](**options)
             else:
-                run.study(in_place=command == "refresh", **options)
+                study(in_place=command == "refresh", **options)
     except StudyError as error:
         sys.exit(f"{error}")
 

@@ -1,14 +1,10 @@
-"""Runs the notebooks from the command line, and collects a release (`python -m helpers`).
+"""Runs the notebooks from the command line (`python -m helpers`).
 
 `study` writes executed copies to data/results/notebooks/; `refresh` executes the committed notebooks in place, so that
-they carry the outputs of one complete run; `release` collects the stored results in data/report/, from which
-`report/page.py` writes what the README shows.
+they carry the outputs of one complete run.
 """
 
 import ast
-import importlib.metadata
-import json
-import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -18,22 +14,18 @@ import pandas as pd
 import papermill
 from tqdm import tqdm
 
-from helpers.data.request import folder_of, study_command
-from helpers.data.task import DATASETS, NAMES, Task, load_task
+from helpers.data.task import NAMES, Task, load_task
 from helpers.device import describe, pick_device, return_memory
 from helpers.evaluation.evaluate import measure, to_measure
 from helpers.evaluation.frame import RESULTS, headline, mean, results_folder
-from helpers.files import ROOT, StudyError, save_arrays, save_frame, shown, there, written_whole
+from helpers.files import ROOT, StudyError, shown, written_whole
 from helpers.models.ensembles import AGAIN, BASELINES, baseline, check_count
 from helpers.progress import in_words, progress
 from helpers.report.html import write_page
-from helpers.report.page import ABOUT, REPORT, report
-from helpers.report.summary import EXAMPLES, examples
 from helpers.report.tables import in_short, kinds_in
 from helpers.unlearning import FRONTIER, METHODS, every_ensemble, kind_of, to_make
 
 QUIET = ["--IPKernelApp.log_level=50"]  # else every kernel warns of TCP when it starts, and of its end
-RELEASED = {name: source.request for name, source in DATASETS.items()}
 STUDY = ("netcomp_compare", "netcomp_SimpleAscent", "netcomp_GEMU", "netcomp_GeFeU", "graphics")
 
 
@@ -84,50 +76,6 @@ def tidy(notebook):
         if "outputs" in cell:
             cell.outputs = [output for output in outputs if output.output_type != "stream" or output.text.strip()]
     return notebook
-
-
-def release(models: int | None = None) -> None:
-    """Collects the measures of stored models, as the present code measures them, in data/report/, with a note on what
-    made them; then writes the pages that show them (`report`).
-
-    models: of each kind, the same on every data set; None: as in the notebooks. A data set without results is left out.
-    """
-    models, frames, sources, pictures = models or flags_of()["N_MODELS"], [], {}, {}
-    check_count(models)
-    for dataset, words in RELEASED.items():
-        if not there(RESULTS / dataset / folder_of(words) / "measures.csv"):
-            print(f"{NAMES[dataset]} is left out: `{study_command(dataset, words)}` makes its results.")
-            continue
-        task = load_task(dataset, words)
-        ensembles = every_ensemble(task, models, stored=True)
-        frames.append(rounded(measure(task, *ensembles, probes=True)))
-        pictures = pictures or examples(task, ensembles)  # of the first data set
-        sources[dataset] = task.data.source
-    if not frames:
-        raise StudyError("There are no results yet: run `make study` first.")
-    about = {"version": version(), "date": time.strftime("%Y-%m-%d", time.gmtime())}
-    about |= {"machine": describe(pick_device()), "sources": sources}
-    save_frame(REPORT / "measures.csv.gz", pd.concat(frames, ignore_index=True))
-    save_arrays(REPORT / EXAMPLES, **pictures)
-    with written_whole(ABOUT) as part:
-        part.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-    report()
-
-
-def version() -> str:
-    """Of the package; where this is a clone, the commit too, and whether the code differs from it."""
-    number, git = importlib.metadata.version("feature-unlearning"), ["git", "-C", str(ROOT)]
-    try:
-        commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
-        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "helpers"]).returncode
-    except (OSError, subprocess.CalledProcessError):
-        return number
-    return f"{number}, commit {commit.stdout.strip()}{' with changes' if changed else ''}"
-
-
-def rounded(results: pd.DataFrame) -> pd.DataFrame:
-    """Seven significant digits: more than is shown anywhere, in half the space."""
-    return results.assign(value=[float(f"{value:.7g}") for value in results.value])
 
 
 def flags_of(names: tuple[str, ...] = STUDY, given: dict | None = None) -> dict:

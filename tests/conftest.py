@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import shutil
+import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,11 +21,16 @@ import torch
 
 os.environ.pop("UNLEARNING_QUICK", None)  # which a worker inherits from the process that started it
 
+from helpers import parallel  # noqa: E402
+from helpers import unlearning as unlearning_module  # noqa: E402
 from helpers.data import mnist  # noqa: E402
 from helpers.data.task import load_task  # noqa: E402
+from helpers.evaluation import evaluate  # noqa: E402
 from helpers.files import DOWNLOADS, load_torch  # noqa: E402
+from helpers.models import ensembles  # noqa: E402
 from helpers.models.training import Recipe, seeded, train  # noqa: E402
-from helpers.unlearning import UnlearningData  # noqa: E402
+from helpers.sizes import QUICK  # noqa: E402
+from helpers.unlearning import UnlearningData, unlearning_data  # noqa: E402
 from helpers.unlearning.method import sample  # noqa: E402
 
 # after the import: this process keeps the usual sizes, those that it starts are quick
@@ -58,6 +64,36 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def task():
     return load_task("mnist")
+
+
+@pytest.fixture(scope="session")
+def digits(task):
+    """The first 3,000 and 1,000 digits."""
+    splits = {split: task.split(split).pick(slice(n)) for split, n in (("train", 3_000), ("test", 1_000))}
+    return replace(task.data, source="the first MNIST digits", **splits)
+
+
+@pytest.fixture
+def committed_studies(tmp_path):
+    """The address of the committed studies, whatever was tuned here since."""
+    done = subprocess.run(["git", "show", "HEAD:data/studies/studies.db"], cwd=ROOT, capture_output=True)
+    if done.returncode:
+        pytest.skip("no git repository: the studies may be others than the published ones")
+    (tmp_path / "committed.db").write_bytes(done.stdout)
+    return f"sqlite:///{tmp_path}/committed.db"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """Models and results in a folder of the test's own, a short recipe, one model of each kind probed, all in this
+    process."""
+    monkeypatch.setattr(evaluate, "SIZES", QUICK)
+    for module in (ensembles, unlearning_module):
+        monkeypatch.setattr(module, "RECIPE", SHORT)
+    monkeypatch.setattr(ensembles, "MODELS", tmp_path / "models")
+    monkeypatch.setattr(parallel, "cores", lambda: 1)
+    for cache in (ensembles.training_set, unlearning_data):
+        cache.cache_clear()
 
 
 FEW_PASSES = Recipe(min_passes=3, min_steps=1)

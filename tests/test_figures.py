@@ -116,7 +116,7 @@ def test_figures_for_papers_keep_their_text_and_are_the_same_file_again(committe
     task = SimpleNamespace(data=SimpleNamespace(name="mnist"), folder="crossbar")
     files = {}
     for _ in range(2):
-        style.store(figures.curves_figure(committed[committed.dataset == "mnist"], "gemu"), task, "curves")
+        style.store(figures.curves_figure(page.first_of(committed), "gemu"), task, "curves")
         for path in (tmp_path / "figures").iterdir():
             assert files.setdefault(path.name, path.read_bytes()) == path.read_bytes()
     assert set(files) == {"mnist-crossbar-curves.pdf", "mnist-crossbar-curves.svg"}
@@ -142,7 +142,7 @@ def pictured(task, readers, committed, monkeypatch):
     """Name of a function that a notebook calls -> the figure that it gives."""
     monkeypatch.setattr(pictures, "logits_of", lambda ensemble, task: ensemble.logits)
     monkeypatch.setattr(pictures, "parts_of", lambda task, logits: {("test", "forget"): (logits.test[:, :20], None)})
-    one = committed[committed.dataset == "mnist"]
+    one = page.first_of(committed)
     monkeypatch.setattr(requests, "stored_requests", lambda task: ({"crossbar": one, "plain": one}, []))
     return {
         "forget_and_retain": lambda: pictures.forget_and_retain(task),
@@ -201,7 +201,7 @@ def test_the_summary_shows_what_is_stored(committed, tmp_path, monkeypatch, caps
     assert (COMMITTED.parent / "examples.npz").stat().st_size < 30_000
     assert stored["votes"].shape == (len(summary.KINDS), summary.SHOWN, 10) and len(stored["pictures"]) == 8
     assert (stored["votes"].sum(2) == stored["models"][:, None]).all() and (stored["labels"] == 7).all()
-    made = summary.summary(committed, stored)
+    made = summary.summary(page.first_of(committed), stored)
     words = [text.get_text() for text in made.axes[0].texts]
     at = words.index("GEMU") + 1
     assert words[at : at + 16 : 2] == [str(each.argmax()) for each in stored["votes"][2]]
@@ -224,7 +224,7 @@ def test_figures_are_shown_where_nothing_may_be_written(committed, tmp_path, mon
     monkeypatch.setattr(style, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(export, "results_folder", lambda task: tmp_path / "results" / "mnist")
     one, task = (
-        committed[committed.dataset == "mnist"],
+        page.first_of(committed),
         SimpleNamespace(
             data=SimpleNamespace(name="mnist"), request=SimpleNamespace(name="crossbar"), folder="crossbar"
         ),

@@ -1,6 +1,5 @@
 """Forms of GEMU and GeFeU: each is the method with the one thing changed that its name says."""
 
-import subprocess
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -210,14 +209,15 @@ def test_the_page_has_every_study(shown):
     assert "| a hidden layer in the generator | 1 | 7.0 |" in text and "GeFeU" not in text
 
 
-def test_the_committed_page_is_that_of_the_committed_studies(tmp_path):
-    """Whatever was tuned here since."""
-    done = subprocess.run(["git", "show", "HEAD:data/studies/studies.db"], cwd=ROOT, capture_output=True)
-    if done.returncode:
-        pytest.skip("no git repository: the studies may be others than the published ones")
-    (tmp_path / "studies.db").write_bytes(done.stdout)
+def test_the_committed_page_is_that_of_the_committed_studies(committed_studies):
     page = (ROOT / "docs" / "forms.md").read_text(encoding="utf-8")
-    assert page == page_with({"forms": reports.forms_text(f"sqlite:///{tmp_path}/studies.db")}, "docs/forms.md")
+    assert page == page_with({"forms": reports.forms_text(committed_studies)}, "docs/forms.md")
+
+
+def test_the_line_of_the_readme_has_the_differences_of_the_table(shown):
+    row = reports.ablation_table("gemu", shown).data.loc["generator not trained"]
+    line = reports.parts_line()
+    assert line.endswith(f": GEMU with generator not trained {row['minus as it is']}.") and len(line) < 400
 
 
 def test_studies_that_cannot_be_compared_have_no_difference(found):

@@ -27,7 +27,7 @@ from helpers.evaluation.derived import with_derived
 from helpers.evaluation.frame import COLUMNS, Estimate, Rows, ask, holm, jackknife, mean, null_of, select, values
 from helpers.files import StudyError, load_arrays, load_frame, save_arrays
 from helpers.models.cnn import LAYERS
-from helpers.report import export, figures, frontier, page, tables, words
+from helpers.report import export, figures, frontier, page, requests, tables, words
 from helpers.report.summary import EXAMPLE_PARTS
 from helpers.unlearning import FRONTIER, METHODS
 
@@ -125,7 +125,7 @@ def test_figures_and_tables_stand_for_any_results(what):
 
 def test_a_selection_is_what_pandas_gives(committed):
     for dataset in ("mnist", "cmnist"):
-        one = committed[committed.dataset == dataset]
+        one = page.requests_of(committed)[dataset, "crossbar"]
         plain = one.query("kind == 'gemu' and measure == 'accuracy' and split == 'test' and subset == 'forget'").value
         assert values(one, "gemu", "accuracy", "test", "forget").tolist() == plain.tolist()
         assert len(plain) == tables.models_in(one) >= 10
@@ -134,12 +134,12 @@ def test_a_selection_is_what_pandas_gives(committed):
 
 
 def test_the_committed_frame_is_what_it_says(committed, about):
-    assert COMMITTED.stat().st_size < 1_000_000
+    assert COMMITTED.stat().st_size < 5_000_000
     assert list(committed.columns) == list(COLUMNS)
     assert set(committed.dataset) == set(about["sources"]) >= {"mnist", "cmnist"}
     assert set(committed.split) == {"", "train", "test"}
     assert about["version"] and about["date"] and "torch" in about["machine"]
-    for _, one in committed.groupby("dataset"):
+    for one in page.requests_of(committed).values():
         accuracies = one[one.measure == "accuracy"].groupby(["kind", "split", "subset"]).seed.nunique()
         assert (accuracies == tables.models_in(one)).all()
         assert {*BASE, "gemu", "gefeu", "ascent", "null"} <= set(one.kind)
@@ -156,9 +156,17 @@ def between(page: str, mark: str) -> str:
     return text.split(f"<!-- {mark} -->")[1].split(f"<!-- /{mark} -->")[0].strip()
 
 
-def cells_by_hand(frame, dataset, kind) -> dict[str, str]:
+KL = "KL divergence from retrained models closed, %"
+
+
+def cells_by_hand(frame, dataset, forget, kind) -> dict[str, str]:
     """Column -> cell of the pages' tables, by pandas alone."""
-    one = frame[(frame.dataset == dataset) & (frame.split == "test")]
+    frame = frame[(frame.dataset == dataset) & (frame.forget == forget)]
+    split = "test" if ((frame.split == "test") & (frame.subset == "forget")).any() else "train"
+    tested = frame[frame.split == "test"].pivot_table(
+        index=["kind", "seed"], columns=["measure", "subset"], values="value"
+    )
+    one = frame[frame.split == split]
     table = 100 * one.pivot_table(index=["kind", "seed"], columns=["measure", "subset"], values="value")
     mine = table.loc[kind]
 
@@ -166,14 +174,13 @@ def cells_by_hand(frame, dataset, kind) -> dict[str, str]:
         text = f"{sample.mean() + 0.0:.{digits}f} ± {sample.std():.{digits}f}"
         return text.removeprefix("-") if float(text.split()[0]) == 0 else text
 
-    share = frame[(frame.dataset == dataset) & (frame.kind == kind) & (frame.measure == "samples_share")].value.mean()
+    share = frame[(frame.kind == kind) & (frame.measure == "samples_share")].value.mean()
+    kept = 100 * tested["accuracy", "retain"]
     return {
         "distance to retrained models closed, %": cell(mine["energy_gap", "forget"], 1),
-        "KL divergence from retrained models closed, %": cell(mine["kl_gap", "forget"], 1),
+        KL: cell(mine["kl_gap", "forget"], 1),
         "accuracy on the forgotten samples, %": cell(mine["accuracy", "forget"], 1),
-        "accuracy lost on the rest, points": cell(
-            table.loc["retrained"]["accuracy", "retain"].mean() - mine["accuracy", "retain"], 2
-        ),
+        "accuracy lost on the rest, points": cell(kept["retrained"].mean() - kept[kind], 2),
         "cost: samples, % of retraining": "–" if kind == "trained" else f"{100 * share:.1f}",
     }
 
@@ -185,34 +192,61 @@ def tables_of(text: str) -> list[pd.DataFrame]:
     return [pd.DataFrame([row[1:] for row in rows[2:]], [row[0] for row in rows[2:]], rows[0][1:]) for rows in cells]
 
 
-def test_the_pages_are_made_from_the_committed_frame(committed, about):
+def test_the_pages_are_made_from_the_committed_frame(committed, about, committed_studies):
     """Their tables by pandas alone, and all of what stands between their marks."""
     first, full = between("README.md", "results"), between("docs/results.md", "results")
     frame = pd.read_csv(COMMITTED)
     titles = {"trained": "Trained", "retrained": "Retrained", "gemu": "GEMU", "gefeu": "GeFeU", "reset": "Reset"}
     titles |= {"new": "New model", "ascent": "Gradient Ascent"}
-    whole = tables_of(full)
-    assert len(whole) == len(about["sources"])
-    for dataset, table in zip(about["sources"], whole, strict=True):
+    whole = [table for table in tables_of(full) if "cost: samples, % of retraining" in table.columns]
+    assert len(whole) == len(page.requests_of(committed))
+    for (dataset, forget), table in zip(page.requests_of(committed), whole, strict=True):
         assert {method.title for kind, method in METHODS.items() if kind in set(committed.kind)} < set(table.index)
         for kind, title in titles.items():
-            by_hand = cells_by_hand(frame, dataset, kind)
-            if kind == "ascent" and dataset == "mnist":
-                by_hand["KL divergence from retrained models closed, %"] = "below -1,000"
+            by_hand = cells_by_hand(frame, dataset, forget, kind)
+            if table.loc[title, KL] == "below -1,000":
+                assert float(by_hand.pop(KL).split()[0]) < -1000
             assert table.loc[title, list(by_hand)].to_dict() == by_hand
     (table,) = tables_of(first)
     assert len(table) == 7
+    first_request = next(iter(page.requests_of(committed)))
     for kind, title in titles.items():
         row = table.loc[[name for name in table.index if name.split(" (")[0] == title][0]]
-        assert row.to_dict() == {column: cells_by_hand(frame, "mnist", kind)[column] for column in table.columns}
+        by_hand = cells_by_hand(frame, *first_request, kind)
+        assert row.to_dict() == {column: by_hand[column] for column in table.columns}
     assert first == page.first_screen(committed, about) and full == page.results_text(committed, about)
-    assert between("README.md", "conclusions") == words.conclusions(committed[committed.dataset == "mnist"]).data
+    assert between("README.md", "conclusions") == page.conclusions_text(committed, committed_studies)
+    assert between("README.md", "conclusions").startswith(words.conclusions(page.first_of(committed)).data)
     for text in (first, full):
         assert f"{tables.models_in(committed)} models of each kind" in text and about["version"] in text
 
 
+def test_requests_stand_side_by_side_on_the_pages(about):
+    gaps = {"crossbar": 0.9, "class 7": 0.97, "random 1 %": 0.5, "plain": 0.9}
+    one = pd.concat([made_up(SOME, gap=gap).assign(forget=words) for words, gap in gaps.items()])
+    both = pd.concat([one, made_up(SOME, dataset="cmnist")], ignore_index=True)
+    (line,) = [line for line in page.conclusions_text(both).splitlines() if "harder to forget than" in line]
+    closed = (
+        "90 % of the distance for crossbar, 97 % for class 7 (easier), 50 % for random 1 % (harder), 90 % for plain"
+    )
+    assert f"GEMU closes {closed}; GeFeU closes {closed}." in line and len(line) <= 400
+    text = page.results_text(both, about)
+    beside, *whole = tables_of(text)
+    assert len(whole) == 5 and list(beside.index[:2]) == ["MNIST, crossbar (5 models)"] * 2
+    assert beside["models"].tolist() == ["Retrained", *(METHODS[kind].title for kind in requests.KINDS)] * 5
+    assert [cell.split()[0] for cell in beside[beside.models == "GEMU"]["distance closed, %"]][:3] == [
+        "90.0",
+        "97.0",
+        "50.0",
+    ]
+    assert "requests.png" in text and "## MNIST, forgotten: class 7" in text
+    assert "requests.png" not in page.results_text(made_up(SOME), about)
+    alone = page.conclusions_text(made_up(SOME))
+    assert alone == words.conclusions(made_up(SOME)).data
+
+
 def test_the_first_figure_is_told_in_words_of_the_frame(committed):
-    one = committed[committed.dataset == "mnist"]
+    one = page.first_of(committed)
     words = re.search(r"!\[(.*?)\]\(data/report/summary\.png\)", between("README.md", "results"))[1]
     for kind, title in (("trained", "Trained"), ("retrained", "Retrained"), ("gemu", "GEMU")):
         assert f"{title} {100 * mean(one, kind, 'accuracy', 'test', 'forget'):.0f} %" in words
@@ -253,7 +287,7 @@ def test_the_first_screen_answers():
     table = tables_of(between("README.md", "results"))[0]
     assert len(table) <= 7 and table.shape[1] <= 4  # beside the names
     assert "<!-- /results -->" in first and "<!-- /conclusions -->" in first
-    assert 3 <= len(re.findall(r"^\d\. ", between("README.md", "conclusions"), re.MULTILINE)) <= 4
+    assert 3 <= len(re.findall(r"^\d\. ", between("README.md", "conclusions"), re.MULTILINE)) <= 6
     definitions = first.split("<!-- /results -->")[1].split("<!-- conclusions -->")[0].strip().splitlines()
     assert len(definitions) <= 4
     for line in ("make study ", "make test ", "UNLEARNING_QUICK=1 make study MODELS=6 "):
@@ -376,9 +410,9 @@ def test_only_a_whole_results_frame_is_asked(committed, tmp_path):
         ask(committed[committed.measure != "u_lira"], "u_lira", "train", "forget")
 
 
-def test_a_report_needs_nothing_but_the_committed_frame(tmp_path):
-    """In a copy without data, models and results it leaves both pages as they are."""
-    for part in ("helpers", "data/report", "docs"):
+def test_a_report_needs_nothing_but_what_is_committed(tmp_path):
+    """Frame and studies: in a copy without data, models and results it leaves both pages as they are."""
+    for part in ("helpers", "data/report", "data/studies", "docs"):
         shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__", "*.png"))
     shutil.copy(ROOT / "README.md", tmp_path)
     pages = {name: (tmp_path / name).read_text(encoding="utf-8") for name in ("README.md", "docs/results.md")}
@@ -410,7 +444,7 @@ def test_pictures_that_lack_a_part_are_told(tmp_path, part):
 
 @pytest.mark.parametrize("dataset", ["mnist", "cmnist"])
 def test_words_say_what_the_frame_says(committed, dataset):
-    one = committed[committed.dataset == dataset]
+    one = page.requests_of(committed)[dataset, "crossbar"]
     close, compared, attack, ascent = words.conclusions(one).data.splitlines()
     for kind in ("gemu", "gefeu"):
         assert f"{100 * mean(one, kind, 'energy_gap', 'test', 'forget'):.1f} %" in close
@@ -452,7 +486,7 @@ def test_the_best_rival_is_neither_ours_nor_a_new_model():
 
 def test_words_on_an_attack_that_fails_on_some(committed):
     """U-LiRA of made-up accuracy on one method and on all, beside the null distribution of the frame."""
-    one = committed[committed.dataset == "mnist"]
+    one = page.first_of(committed)
     attack = (one.measure == "u_lira") & (one.kind != "null")
     for kinds, said in (
         (("gefeu", "reset", "new"), "GEMU"),
@@ -491,7 +525,7 @@ def test_the_jackknife_of_a_mean_is_the_t_interval():
 
 
 def test_tables_tex_needs_booktabs_alone(committed, tmp_path):
-    text = export.tables_tex(committed[committed.dataset == "mnist"])
+    text = export.tables_tex(page.first_of(committed))
     assert text.count(r"\toprule") == text.count(r"\bottomrule") == text.count(r"\begin{tabular}") == 2
     for table in text.split(r"\end{tabular}")[:2]:
         body = [line for line in table.splitlines() if line.endswith(r"\\")]
@@ -506,7 +540,7 @@ def test_tables_tex_needs_booktabs_alone(committed, tmp_path):
 
 
 def test_a_name_with_signs_of_latex_stands_in_a_caption(committed):
-    one = committed[committed.dataset == "mnist"].assign(forget=r"100 %, &my_list #1 a^b {x} ~$5\z")
+    one = page.first_of(committed).assign(forget=r"100 %, &my_list #1 a^b {x} ~$5\z")
     escaped = r"100 \%, \&my\_list \#1 a\textasciicircum{}b \{x\} \textasciitilde{}\$5\textbackslash{}z."
     assert f"forgotten: {escaped}" in export.tables_tex(one)
 

@@ -9,27 +9,17 @@ import pytest
 import torch
 from conftest import SHORT
 
-from helpers import parallel
 from helpers import unlearning as unlearning_module
 from helpers.data import request
 from helpers.data.request import folder_of
 from helpers.data.task import task_of, tuning_task
-from helpers.evaluation import evaluate
 from helpers.evaluation.evaluate import measure
 from helpers.evaluation.frame import headline, values
 from helpers.files import DOWNLOADS, StudyError
 from helpers.models import ensembles, training
 from helpers.models.ensembles import BASELINES, baseline
 from helpers.report import figures, frontier, pictures, tables, words
-from helpers.sizes import QUICK
-from helpers.unlearning import impair, method, unlearned, unlearning_data
-
-
-@pytest.fixture(scope="session")
-def digits(task):
-    """The first 3,000 and 1,000 digits."""
-    splits = {split: task.split(split).pick(slice(n)) for split, n in (("train", 3_000), ("test", 1_000))}
-    return replace(task.data, source="the first MNIST digits", **splits)
+from helpers.unlearning import impair, method, unlearned
 
 
 @pytest.fixture(scope="session")
@@ -46,19 +36,6 @@ def colours(digits):
 def lists(tmp_path, monkeypatch):
     monkeypatch.setattr(request, "LISTS", tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    """Models and results in a folder of the test's own, a short recipe, one model of each kind probed, all in this
-    process."""
-    monkeypatch.setattr(evaluate, "SIZES", QUICK)
-    for module in (ensembles, unlearning_module):
-        monkeypatch.setattr(module, "RECIPE", SHORT)
-    monkeypatch.setattr(ensembles, "MODELS", tmp_path / "models")
-    monkeypatch.setattr(parallel, "cores", lambda: 1)
-    for cache in (ensembles.training_set, unlearning_data):
-        cache.cache_clear()
 
 
 def labels_of(split):

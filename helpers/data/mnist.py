@@ -53,7 +53,9 @@ def load(title: str) -> Dataset:
 
 
 MNIST = Source("mnist", "MNIST", functools.partial(load, "MNIST"), request="crossbar", order=0)
-FASHION_MNIST = Source("fmnist", "FashionMNIST", functools.partial(load, "FashionMNIST"), request="class 7", order=2)
+FASHION_MNIST = Source(
+    "fmnist", "FashionMNIST", functools.partial(load, "FashionMNIST"), request="class ankle boot", order=2
+)
 
 
 def read(title: str) -> tuple[str, Pictures]:

@@ -42,7 +42,7 @@ DISTILLED = (0.03, 0.06, 0.1)  # budgets
 def ablation_table(method: str, task: Task) -> Styler | Markdown:
     """What each part of GEMU or GeFeU adds: a row per form, of the same cost, each with the learning rate and weight
     decay that 20 trials found for it."""
-    found = _ablation(method, task)
+    found = _ablation(method, study_name("", task))
     if not found:
         return Markdown(NO_STUDY)
     rows = {_changed(name): _row(study, found[f"{method}_whole"]) for name, study in found.items()}
@@ -51,7 +51,7 @@ def ablation_table(method: str, task: Task) -> Styler | Markdown:
 
 def ablation_figure(method: str, task: Task) -> Figure | Markdown:
     """The goal of each form minus that of the method as it is, with 95 % intervals."""
-    found = _ablation(method, task)
+    found = _ablation(method, study_name("", task))
     if not found:
         return Markdown(NO_STUDY)
     whole = found.pop(f"{method}_whole")
@@ -71,7 +71,7 @@ def ablation_figure(method: str, task: Task) -> Figure | Markdown:
 
 def ablation_words(method: str, task: Task) -> Markdown:
     """What the learned noise adds, and what it adds that impair moves the last layers alone."""
-    found, title, lines = _ablation(method, task), METHODS[method].title, []
+    found, title, lines = _ablation(method, study_name("", task)), METHODS[method].title, []
     for name, said in SAID.items():
         if f"{method}_{name}" in found:
             more = _more(found[f"{method}_{name}"], found[f"{method}_whole"])
@@ -150,9 +150,29 @@ def forms_text(storage: str | None = None) -> str:
     return "\n\n".join([*parts, GOAL_IS]) if parts else ""
 
 
-def _ablation(method: str, task: Task) -> dict[str, Study]:
+IN_SHORT = {"gemu": ("untrained", "everywhere"), "gefeu": ("pictures", "kept", "everywhere")}
+
+
+def parts_line(storage: str | None = None) -> str:
+    """The answer of the ablations in a line, in Markdown; empty where they are not stored."""
+    told = []
+    for method, names in IN_SHORT.items():
+        found = _ablation(method, "mnist-", storage)
+        parts = [
+            f"{_changed(name)} {_signed(_more(found[name], found[f'{method}_whole']))}"
+            for name in (f"{method}_{short}" for short in names)
+            if name in found
+        ]
+        told += [f"{METHODS[method].title} with {', '.join(parts)}"] if parts else []
+    what = (
+        "What do the learned noise and the confinement to the last layers add? [Goal](docs/forms.md), lower is better,"
+    )
+    return f"{what} minus that of the method as it is, 95 % interval: {'; '.join(told)}." if told else ""
+
+
+def _ablation(method: str, prefix: str, storage: str | None = None) -> dict[str, Study]:
     """Form -> its study, the method as it is first; none where that, or every other one, was not measured again."""
-    found = stored([f"{method}_{name}" for name in PARTS[method]], study_name("", task))
+    found = stored([f"{method}_{name}" for name in PARTS[method]], prefix, storage)
     whole = found.get(f"{method}_whole")
     known = {name: each for name, each in found.items() if whole and np.isfinite(_more(each, whole).low)}
     return known if len(known) > 1 else {}

@@ -11,8 +11,9 @@ from helpers.data.task import NAMES
 from helpers.evaluation.frame import COLUMNS, headline, mean
 from helpers.files import DATA, ROOT, StudyError, load_arrays, load_frame, shown, written_whole
 from helpers.report.export import markdown
-from helpers.report.forms import forms_text
-from helpers.report.frontier import frontier
+from helpers.report.forms import forms_text, parts_line
+from helpers.report.frontier import budgets, frontier
+from helpers.report.requests import CELLS, drawn, hardest, side_by_side
 from helpers.report.style import save_figure
 from helpers.report.summary import EXAMPLE_PARTS, EXAMPLES, summary
 from helpers.report.tables import NONE, best_plain, in_short, kinds_in, models_in, overview_table
@@ -29,11 +30,12 @@ def report() -> None:
     """Writes what stands between the marks of README.md and docs/results.md, and the figures, from the release in
     data/report/ alone; and docs/forms.md from data/studies/."""
     results, about = released()
+    mine = first_of(results)
     pages = {
         "README.md": page_with(
             {
                 "results": first_screen(results, about),
-                "conclusions": conclusions(first_of(results, about)).data,
+                "conclusions": conclusions_text(results),
                 "methods": methods_text(),
             }
         ),
@@ -44,9 +46,11 @@ def report() -> None:
             pages["docs/forms.md"] = page_with({"forms": forms}, "docs/forms.md")
     except StudyError as error:  # studies are no part of a release: the page stays as it is
         print(error)
-    save_figure(frontier(results), REPORT / "frontier.png")
+    save_figure(frontier(with_frontier(results)), REPORT / "frontier.png")
+    if found := compared(results):
+        save_figure(drawn(found), REPORT / "requests.png")
     try:
-        shown_above = summary(first_of(results, about), load_arrays(REPORT / EXAMPLES, REMEDY, EXAMPLE_PARTS))
+        shown_above = summary(mine, load_arrays(REPORT / EXAMPLES, REMEDY, EXAMPLE_PARTS))
         for suffix in ("png", "svg"):
             save_figure(shown_above, REPORT / f"summary.{suffix}")
     except StudyError as error:
@@ -58,17 +62,56 @@ def report() -> None:
 
 def released() -> tuple[pd.DataFrame, dict]:
     """The results frame of the release in data/report/, and what made it (release.json)."""
-    results = load_frame(REPORT / "measures.csv.gz", COLUMNS, REMEDY)
+    results, about = load_frame(REPORT / "measures.csv.gz", COLUMNS, REMEDY), about_release()
+    if not {"version", "date", "machine", "sources"} <= set(about):
+        raise StudyError(f"{shown(ABOUT)} is missing or damaged: {REMEDY}")
+    return results, about
+
+
+def about_release() -> dict:
+    """What release.json holds; empty where it is missing or damaged."""
     try:
-        about = json.loads(ABOUT.read_text(encoding="utf-8"))
-        return results, {key: about[key] for key in ("version", "date", "machine", "sources")}
-    except (OSError, ValueError, KeyError, TypeError):
-        raise StudyError(f"{shown(ABOUT)} is missing or damaged: {REMEDY}") from None
+        found = json.loads(ABOUT.read_text(encoding="utf-8"))
+        return found if isinstance(found, dict) else {}
+    except (OSError, ValueError):
+        return {}
 
 
-def first_of(results: pd.DataFrame, about: dict) -> pd.DataFrame:
-    """The results on the release's first data set, which the README shows."""
-    return results[results.dataset == next(iter(about["sources"]))]
+def requests_of(results: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
+    """(data set, request) -> its results, in the order of the frame."""
+    return dict(list(results.groupby(["dataset", "forget"], sort=False)))
+
+
+def first_of(results: pd.DataFrame) -> pd.DataFrame:
+    """The results on the release's first data set and request, which the README shows."""
+    return next(iter(requests_of(results).values()))
+
+
+def with_frontier(results: pd.DataFrame) -> pd.DataFrame:
+    """The results on the requests whose frontier was measured."""
+    return pd.concat([mine for mine in requests_of(results).values() if budgets(set(mine.kind), "new")] or [results])
+
+
+def compared(results: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Data set and request in words -> its results; empty where no data set has several requests."""
+    found = requests_of(results)
+    several = len(found) > results.dataset.nunique()
+    return {f"{NAMES[name]}, {words}": mine for (name, words), mine in found.items()} if several else {}
+
+
+def conclusions_text(results: pd.DataFrame, storage: str | None = None) -> str:
+    """What was found on the first request, what the others add, and what stored studies say on the methods' parts."""
+    mine = first_of(results)
+    lines = conclusions(mine).data.splitlines()
+    found = {words: each for (name, words), each in requests_of(results).items() if name == mine.iloc[0].dataset}
+    if answer := hardest(found):
+        lines.append(f"{len(lines) + 1}. {answer}")
+    try:
+        if told := parts_line(storage):
+            lines.append(f"{len(lines) + 1}. {told}")
+    except StudyError as error:
+        print(error)
+    return "\n".join(lines)
 
 
 def title_of(dataset: str, about: dict) -> str:
@@ -79,7 +122,7 @@ def title_of(dataset: str, about: dict) -> str:
 
 def first_screen(results: pd.DataFrame, about: dict) -> str:
     """Figure and table of the README, in Markdown: the first data set alone, seven rows, four columns."""
-    mine = first_of(results, about)
+    mine = first_of(results)
     table = in_short(mine).iloc[:-1]
     others = ", ".join(NAMES[dataset] for dataset in about["sources"] if dataset != mine.iloc[0].dataset)
     note = (
@@ -109,13 +152,16 @@ def results_text(results: pd.DataFrame, about: dict) -> str:
     """Frontier, and for each data set what was found and a table of all methods, in Markdown. about: of the release, as
     data/report/release.json."""
     parts = ["![Cost of every method against distance closed, attack and accuracy lost](../data/report/frontier.png)"]
-    for dataset in about["sources"]:
-        mine = results[results.dataset == dataset]
+    if found := compared(results):
+        parts += ["## What is hard to forget", "![Requests side by side](../data/report/requests.png)"]
+        table = side_by_side(found).reset_index("models").rename_axis("forgotten")
+        parts += [markdown(table), CELLS]
+    for (dataset, words), mine in requests_of(results).items():
         note = (
-            f"Forgotten: {mine.iloc[0].forget}; {models_in(mine)} models of each kind. The distances and the accuracy "
-            f"on the forgotten samples are of the {headline(mine)} split."
+            f"{models_in(mine)} models of each kind. The distances and the accuracy on the forgotten samples are of "
+            f"the {headline(mine)} split."
         )
-        parts += [f"## {title_of(dataset, about)}", note, conclusions(mine).data]
+        parts += [f"## {title_of(dataset, about)}, forgotten: {words}", note, conclusions(mine).data]
         parts += [markdown(overview_table(mine, kinds_in(mine)).data)]
     made = f"Release {about['version']} of {about['date']}; {about['machine']}."
     return "\n\n".join([*parts, f"Mean ± standard deviation over the models. {made}"])

@@ -10,7 +10,7 @@ from pandas.io.formats.style import Styler
 from helpers.data.request import study_command
 from helpers.data.task import NAMES, Task, task_of
 from helpers.evaluation.evaluate import measure
-from helpers.evaluation.frame import COLUMNS, headline, mean, results_folder
+from helpers.evaluation.frame import COLUMNS, estimate, headline, results_folder
 from helpers.files import StudyError, load_frame, there
 from helpers.report.frontier import PANELS, point
 from helpers.report.style import Figure, colour_of, figure, marker_of
@@ -19,6 +19,9 @@ from helpers.unlearning import OURS, TITLES, unlearned
 
 REQUESTS = ("crossbar", "plain", "class 7", "random 1 %", "red")
 KINDS = (*OURS, "reset", "new")  # ours and the plain rivals
+CELLS = """Mean (95 % interval; of U-LiRA the range of 95 % of 20 random halves), accuracy with its standard deviation
+over the models; on the forget set of the test split, or of the training split where that has none."""
+CELLS = CELLS.replace("\n", " ")
 
 
 def stored_results(task: Task) -> pd.DataFrame:
@@ -52,23 +55,24 @@ def stored_requests(task: Task) -> tuple[dict[str, pd.DataFrame], list[str]]:
 
 
 def requests_table(task: Task) -> Styler:
-    """One row per request and method."""
+    """One row per request and method, of what is stored."""
     found, missing = stored_requests(task)
+    notes = [f"{words}: {no_gap(results)}" for words, results in found.items() if no_gap(results)]
+    note = f"{NAMES[task.data.name]}. {CELLS}"
+    if missing:
+        note += f" Not stored: {', '.join(missing).replace('`', '')}."
+    return styled(side_by_side(found), " ".join([note, *notes]))
+
+
+def side_by_side(found: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Request, models -> a column per measure, as CELLS says. found: request -> its frame."""
     rows = {}
     for words, results in found.items():
         for kind in (kind for kind in ("retrained", *KINDS) if kind in set(results.kind)):
             cells = {title: _cell(results, kind, title) for title in PANELS}
             cells["accuracy on forget, %"] = cell(results, kind, "accuracy", headline(results), "forget")
             rows[f"{words} ({models_in(results)} models)", TITLES[kind]] = cells
-    notes = [f"{words}: {no_gap(results)}" for words, results in found.items() if no_gap(results)]
-    note = (
-        "Mean (95 % interval; of U-LiRA the range of 95 % of 20 random halves), accuracy with its standard deviation "
-        "over the models; on the forget set of the test split, or of the training split where the test split has none."
-    )
-    if missing:
-        note += f" Not stored: {', '.join(missing).replace('`', '')}."
-    table = pd.DataFrame(rows).T.rename_axis(index=["forgotten", "models"]) if rows else pd.DataFrame()
-    return styled(table, " ".join([f"{NAMES[task.data.name]}. {note}", *notes]))
+    return pd.DataFrame(rows).T.rename_axis(index=["forgotten", "models"]) if rows else pd.DataFrame()
 
 
 def _cell(results: pd.DataFrame, kind: str, title: str) -> str:
@@ -79,11 +83,11 @@ def _cell(results: pd.DataFrame, kind: str, title: str) -> str:
 
 def requests_figure(task: Task) -> Figure:
     """The same as dots with 95 % intervals, of the attack with the range of random halves, one panel per measure."""
-    return drawn(stored_requests(task)[0], NAMES[task.data.name])
+    return drawn(stored_requests(task)[0])
 
 
-def drawn(found: dict[str, pd.DataFrame], name: str) -> Figure:
-    """One row for each request and method. found: request -> its frame; name: of the data set."""
+def drawn(found: dict[str, pd.DataFrame]) -> Figure:
+    """One row for each request and method. found: request -> its frame."""
     rows = [(words, kind) for words, results in found.items() for kind in KINDS if kind in set(results.kind)]
     made, axes = figure(1, len(PANELS), (9.6, 0.8 + 0.17 * (len(rows) + len(found))), sharey=True)
     heights, ticks = {}, {}
@@ -112,26 +116,33 @@ def drawn(found: dict[str, pd.DataFrame], name: str) -> Figure:
     gaps = {pair: point(found[pair[0]], pair[1], "distance closed, %")[0] for pair in heights}
     said = ", ".join(f"{words}, {TITLES[kind]} {gap:.0f} %" for (words, kind), gap in gaps.items() if np.isfinite(gap))
     made.alt = (
-        f"{name}: distance to retrained models closed, accuracy of an attack and accuracy lost on the rest, for each "
-        "request and method, with 95 % intervals (attack: range of random halves). Distance closed: "
-        f"{said or 'not measured'}."
+        "Distance to retrained models closed, accuracy of an attack and accuracy lost on the rest, for each request "
+        f"and method, with 95 % intervals (attack: range of random halves). Distance closed: {said or 'not measured'}."
     )
     return made
 
 
 def what_is_hard(task: Task) -> Markdown:
-    """For GEMU and GeFeU: for which request most of the gap is closed, and for which least."""
-    found = {words: results for words, results in stored_requests(task)[0].items() if not no_gap(results)}
+    """The answer of `hardest` from what is stored for this data set."""
+    return Markdown(hardest(stored_requests(task)[0]) or "Fewer than two requests are stored: nothing to compare yet.")
+
+
+def hardest(found: dict[str, pd.DataFrame]) -> str:
+    """Whether the first request is harder to forget than the others: which share of its own distance GEMU and GeFeU
+    close for each. Empty with fewer than two. found: request -> its frame, all of one data set.
+
+    "easier", "harder": the 95 % interval of the difference, from those of the two shares, excludes 0."""
+    found = {words: results for words, results in found.items() if not no_gap(results)}
     if len(found) < 2:
-        return Markdown("Fewer than two requests are stored: there is nothing to compare yet.")
-    lines = []
+        return ""
+    told = []
     for kind in ("gemu", "gefeu"):
-        gaps = {
-            words: 100 * mean(frame, kind, "energy_gap", headline(frame), "forget") for words, frame in found.items()
-        }
-        best, worst = max(gaps, key=gaps.get), min(gaps, key=gaps.get)
-        lines.append(
-            f"On {NAMES[task.data.name]} {TITLES[kind]} comes closest to retraining where it forgets *{best}* "
-            f"({gaps[best]:.0f} % of the distance) and stays farthest from it at *{worst}* ({gaps[worst]:.0f} %)."
-        )
-    return Markdown("\n".join(f"{place}. {line}" for place, line in enumerate(lines, 1)))
+        first, *others = [estimate(mine, kind, "energy_gap", headline(mine), "forget") for mine in found.values()]
+        parts = [f"{100 * first.mean:.0f} % of the distance for {next(iter(found))}"]
+        for words, other in zip([*found][1:], others, strict=True):
+            apart, half = other.mean - first.mean, np.hypot(other.high - other.mean, first.high - first.mean)
+            word = " (easier)" if apart > half else " (harder)" if apart < -half else ""
+            parts.append(f"{100 * other.mean:.0f} % for {words}{word}")
+        told.append(f"{TITLES[kind]} closes {', '.join(parts)}")
+    rest = "In brackets: where the 95 % interval of the difference excludes 0."
+    return f"Is a feature harder to forget than a class or a random part? {'; '.join(told)}. {rest}"

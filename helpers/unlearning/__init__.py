@@ -6,6 +6,7 @@ import importlib
 import json
 import math
 import pkgutil
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -186,9 +187,10 @@ def every_ensemble(task: Task, n: int, stored: bool) -> list[Ensemble]:
         return known + [unlearned(name, task, n, stored) for name in METHODS | FRONTIER]
 
 
-def to_make(task: Task, n: int) -> list[Work]:
-    """The models of every kind that are not stored, those of requests that are unlearned before included."""
-    kinds = [*BASELINES, *METHODS, *FRONTIER]
+def to_make(task: Task, n: int, kinds: Iterable[str] = ()) -> list[Work]:
+    """The models that are not stored, those of requests that are unlearned before included. kinds: none stands for
+    every kind."""
+    kinds = list(kinds) or [*BASELINES, *METHODS, *FRONTIER]
     lacking = {kind: len(missing_of(Ensemble(kind_of(kind, task), task, seeds_of(kind, n)))) for kind in kinds}
     found = [making(models, foreseen(kind, task)) for kind, models in lacking.items()]
-    return found + (to_make(task.before, n) if task.before else [])
+    return found + (to_make(task.before, n, kinds) if task.before else [])

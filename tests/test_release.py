@@ -1,0 +1,101 @@
+"""A release is computed part by part, goes on where it stopped, and is the same however often it was stopped."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from pandas.testing import assert_frame_equal
+
+from helpers import release as release_module
+from helpers import unlearning as unlearning_module
+from helpers.data.task import DATASETS, task_of
+from helpers.evaluation.evaluate import measure
+from helpers.evaluation.frame import COLUMNS
+from helpers.files import StudyError, load_frame
+from helpers.models.ensembles import BASELINES, baseline
+from helpers.release import release, rounded
+from helpers.report import export, page
+from helpers.unlearning import unlearned
+
+FEW = {"baselines": tuple(BASELINES), "methods": ("ascent", "finetune"), "frontier": ("new_02",)}
+
+
+@pytest.fixture
+def small(digits, here, tmp_path, monkeypatch):
+    """Two requests, a few kinds; whatever is written lies in the test's folder."""
+    monkeypatch.setattr(release_module, "load_data", lambda name: digits)
+    monkeypatch.setattr(release_module, "MODELS", {("mnist", "crossbar"): 2, ("mnist", "class 7"): 2})
+    monkeypatch.setattr(release_module, "GROUPS", FEW)
+    for name, path in {"REPORT": tmp_path, "PARTS": tmp_path / "parts", "ABOUT": tmp_path / "release.json"}.items():
+        monkeypatch.setattr(release_module, name, path)
+    monkeypatch.setattr(page, "ABOUT", tmp_path / "release.json")
+    monkeypatch.setattr(export, "results_folder", lambda task: tmp_path / "results" / task.folder)
+    monkeypatch.setattr(release_module, "report", lambda: None)  # which test_report.py tests
+    return tmp_path
+
+
+def test_a_release_goes_on_where_it_stopped(small, digits, monkeypatch, capsys):
+    computed, real = [], release_module._compute
+
+    def noted(part):
+        if len(computed) == 2:
+            raise KeyboardInterrupt
+        computed.append(part.name)
+        real(part)
+
+    monkeypatch.setattr(release_module, "_compute", noted)
+    with pytest.raises(KeyboardInterrupt):
+        release()
+    assert len(list((small / "parts").glob("*.csv.gz"))) == 2 and not (small / "measures.csv.gz").exists()
+    monkeypatch.setattr(release_module, "_compute", lambda part: (computed.append(part.name), real(part)))
+    release()
+    assert computed == [f"mnist-crossbar-{group}" for group in FEW] + [
+        "mnist-class-7-baselines",
+        "mnist-class-7-methods",
+    ]
+    said = capsys.readouterr().out
+    assert "0 of 5 parts are there" in said and "2 of 5 parts are there" in said and "5 of 5: MNIST, class 7" in said
+    found = load_frame(small / "measures.csv.gz", COLUMNS, "")
+    for words in ("crossbar", "class 7"):
+        task, n = task_of(digits, words), 2
+        kinds = ("ascent", "finetune") + ("new_02",) * (words == "crossbar")
+        ensembles = [baseline(kind, task, n, stored=True) for kind in BASELINES]
+        whole = measure(task, *ensembles, *(unlearned(kind, task, n, stored=True) for kind in kinds), probes=True)
+        keys = [column for column in COLUMNS if column != "value"]
+        one, other = (each.sort_values(keys).reset_index(drop=True) for each in (found, rounded(whole)))
+        one = one[one.forget == words].reset_index(drop=True)
+        assert_frame_equal(one, other.astype(COLUMNS))
+        assert len(one) > 1_000
+    about = json.loads((small / "release.json").read_text(encoding="utf-8"))
+    assert about["sources"] == {"mnist": digits.source} and about["version"] and "torch" in about["machine"]
+    assert not (small / "parts").exists() and (small / "examples.npz").exists()
+    assert (small / "results" / "class-7" / "measures.csv").exists()
+
+    computed.clear()
+    release()
+    assert not computed and load_frame(small / "measures.csv.gz", COLUMNS, "").equals(found)
+    ascent = unlearning_module.METHODS["ascent"]
+    changed = replace(ascent, settings=replace(ascent.settings, lr=ascent.settings.lr / 2))
+    monkeypatch.setitem(unlearning_module.METHODS, "ascent", changed)
+    release()
+    assert computed == ["mnist-crossbar-methods", "mnist-class-7-methods"]
+    other = load_frame(small / "measures.csv.gz", COLUMNS, "")
+    same = found[~found.kind.isin(FEW["methods"])]
+    assert other[~other.kind.isin(FEW["methods"])].reset_index(drop=True).equals(same.reset_index(drop=True))
+    assert len(other) == len(found) and not other.equals(found)
+
+
+@pytest.mark.parametrize("asked, told", [({"models": 1}, "N_MODELS must be"), ({"dataset": "mnits"}, "did you mean")])
+def test_what_cannot_be_released_is_told_first(small, asked, told):
+    with pytest.raises(StudyError, match=told):
+        release(**asked)
+    assert not (small / "parts").exists()
+
+
+def test_the_release_has_what_the_readme_speaks_of():
+    assert next(iter(release_module.MODELS.items())) == (("mnist", "crossbar"), 30)
+    assert (
+        release_module.MODELS["cmnist", "crossbar"] == 30 and release_module.MODELS["fmnist", "class ankle boot"] == 10
+    )
+    assert {("mnist", "class 7"), ("mnist", "random 1 %"), ("cmnist", "red 7")} <= set(release_module.MODELS)
+    assert {name for name, _ in release_module.MODELS} == set(DATASETS)
