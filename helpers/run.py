@@ -19,11 +19,12 @@ from helpers.device import describe, pick_device, return_memory
 from helpers.evaluation.evaluate import measure, to_measure
 from helpers.evaluation.frame import RESULTS, headline, mean, results_folder
 from helpers.files import ROOT, StudyError, shown, written_whole
-from helpers.models.ensembles import AGAIN, BASELINES, baseline, check_count
-from helpers.progress import in_words, progress
+from helpers.models.ensembles import AGAIN, BASELINES, Ensemble, baseline, check_count, missing_of
+from helpers.progress import in_words, making, progress
+from helpers.report.forms import distillation
 from helpers.report.html import write_page
 from helpers.report.tables import in_short, kinds_in
-from helpers.unlearning import FRONTIER, METHODS, every_ensemble, kind_of, to_make
+from helpers.unlearning import FRONTIER, METHODS, every_ensemble, foreseen, kind_of, to_make, unlearned
 
 QUIET = ["--IPKernelApp.log_level=50"]  # else every kernel warns of TCP when it starts, and of its end
 STUDY = ("netcomp_compare", "netcomp_SimpleAscent", "netcomp_GEMU", "netcomp_GeFeU", "graphics")
@@ -100,8 +101,7 @@ def flags_of(names: tuple[str, ...] = STUDY, given: dict | None = None) -> dict:
 def study(
     dataset: str | None = None, forget: str | None = None, models: int | None = None, in_place: bool = False
 ) -> None:
-    """Computes all models and measures, then executes the notebooks, which load them (GEMU's makes those of its figure
-    of repair by distillation); a flag that is None is as it
+    """Computes all models and measures, then executes the notebooks, which load them; a flag that is None is as it
     stands in the notebooks. in_place: the committed notebooks, generator_optim.ipynb included, instead of copies."""
     asked = {"USED_DATASET": dataset, "FORGET": forget, "N_MODELS": models}
     parameters = {key: value for key, value in asked.items() if value is not None}
@@ -140,9 +140,16 @@ def for_terminal(table: pd.DataFrame) -> str:
 def compute_all(task: Task, n: int) -> pd.DataFrame:
     """Makes and measures all models that are not stored, under one bar; returns the frame of the whole comparison."""
     kinds = [kind_of(name, task) for name in (*BASELINES, *METHODS, *FRONTIER)]
-    with progress(to_make(task, n) + to_measure(task, kinds, n, probes=True), tell=True):
+    lacking = to_make(task, n) + to_measure(task, kinds, n, probes=True)
+    more = [(name, settings) for name, budgets in distillation().items() for settings in budgets]
+    for name, settings in more:
+        missing = missing_of(Ensemble(kind_of(name, task, settings), task, range(n)))
+        lacking.append(making(len(missing), foreseen(name, task, settings)))
+    with progress(lacking, tell=True):
         for name in BASELINES:
             baseline(name, task, n, stored=False)
+        for name, settings in more:
+            unlearned(name, task, n, False, settings)
         return measure(task, *every_ensemble(task, n, stored=False), probes=True)
 
 

@@ -53,7 +53,7 @@ def ablation_figure(method: str, task: Task) -> Figure | Markdown:
     """The goal of each form minus that of the method as it is, with 95 % intervals."""
     found = _ablation(method, study_name("", task))
     if not found:
-        return Markdown(NO_STUDY)
+        return Markdown("")  # the table says why
     whole = found.pop(f"{method}_whole")
     more = {_changed(name): _more(study, whole) for name, study in found.items()}
     made, axes = figure(1, 1, (6.8, 0.6 + 0.32 * len(more)))
@@ -77,7 +77,7 @@ def ablation_words(method: str, task: Task) -> Markdown:
             more = _more(found[f"{method}_{name}"], found[f"{method}_whole"])
             word = "worse" if more.low > 0 else "better" if more.high < 0 else "neither clearly worse nor better"
             lines.append(f"{said}, {title} is {word}: its goal changes by {_signed(more)}.")
-    return Markdown(" ".join(lines) or NO_STUDY)
+    return Markdown(" ".join(lines))
 
 
 SAID = {
@@ -90,6 +90,12 @@ SAID = {
     "outputs": "With all outputs of the trained model as labels",
     "kept": "Without layers drawn anew",
 }
+
+
+def distillation() -> dict[str, list]:
+    """GEMU, and GEMU whose repair learns the trained model's outputs -> settings for each budget of the figure."""
+    names = ("gemu_distilled", "gemu")
+    return {name: [replace(method_of(name).settings, budget=share) for share in DISTILLED] for name in names}
 
 
 def distillation_figure(task: Task, n: int, stored: bool) -> Figure | Markdown:
@@ -107,18 +113,19 @@ def distillation_figure(task: Task, n: int, stored: bool) -> Figure | Markdown:
         axis.axhline(level, color=colour_of(name), lw=1, ls=":")
         axis.text(1.01, level, TITLES[name], transform=axis.get_yaxis_transform(), va="center", fontsize=8)
     last = {}
-    for name, learned, line in (("gemu_distilled", "the trained model's outputs", "--s"), ("gemu", "labels", "-o")):
-        settings = method_of(name).settings
+    looks = (("the trained model's outputs", "--s"), ("labels", "-o"))
+    for (name, budgets), (learned, line) in zip(distillation().items(), looks, strict=True):
         try:
-            models = [unlearned(name, task, n, stored, replace(settings, budget=share)) for share in DISTILLED]
+            models = [unlearned(name, task, n, stored, settings) for settings in budgets]
         except StudyError:
             if stored:
                 return Markdown(NOT_STORED)
             raise
         found = [read(each) for each in models]
         means, whiskers = np.mean(found, 1), np.std(found, 1, ddof=1)
-        looks = {"label": f"repair learns {learned}", "color": colour_of("gemu"), "capsize": 3, "ms": 5}
-        axis.errorbar(100 * np.array(DISTILLED), means, whiskers, fmt=line, **looks)
+        label = f"repair learns {learned}"
+        shares = 100 * np.array(DISTILLED)
+        axis.errorbar(shares, means, whiskers, fmt=line, label=label, color=colour_of("gemu"), capsize=3, ms=5)
         last[learned] = means[-1]
     told = ", ".join(f"{value:.0f} % after {learned}" for learned, value in last.items())
     axis.set_title(f"At {100 * DISTILLED[-1]:.0f} % of the cost: {told}", fontsize=9, loc="left")

@@ -256,7 +256,7 @@ def phases_picture(method: str) -> Figure:
         ),
     }[method]
     y = "y" if method == "gemu" else "y'"
-    moved = "last layers" if method == "gemu" else "last layers,\ntwo drawn anew"
+    moved = "last layers" if method == "gemu" else "last layers,\nsome drawn anew"
     made, axes = figure(1, 1, (9.6, 3.3), layout=None)
     axis = axes[0, 0]
     made.subplots_adjust(0, 0, 1, 1)
