@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from tqdm import tqdm
 
 from helpers.data.request import DEFAULT
 from helpers.data.task import DATASETS, NAMES, Task, check_name, load_data, task_of
@@ -37,7 +38,7 @@ MODELS = {  # data set, request -> models of each kind; the README shows the fir
     for words in (source.request, *BESIDE.get(name, ()))
 }
 GROUPS = {"baselines": tuple(BASELINES), "methods": tuple(METHODS), "frontier": tuple(FRONTIER)}
-PARTS = REPORT / "parts"
+FRAME, PARTS = REPORT / "measures.csv.gz", REPORT / "parts"
 DIGITS = 6  # significant, of the values in the frame
 REMEDY = "delete it, and run `make release` again."
 
@@ -89,15 +90,15 @@ def release(models: int | None = None, dataset: str | None = None) -> None:
     if dataset is not None:
         check_name(dataset)
     asked = parts_of({each: models or n for each, n in MODELS.items() if dataset in (None, each[0])})
-    old = about_release().get("parts", {})
+    old = about_release().get("parts", {}) if there(FRAME) else {}
     missing = [part for part in asked if not there(part.path) and old.get(part.name) != part.key]
     print(f"{len(asked) - len(missing)} of {len(asked)} parts are there.", flush=True)
     start = time.perf_counter()
     with progress(_work(missing), tell=True):
         for place, part in enumerate(missing, len(asked) - len(missing) + 1):
-            _compute(part)
+            _compute(part, pictures=part.task is asked[0].task)
             spent = in_words(time.perf_counter() - start)
-            print(f"{place} of {len(asked)}: {part.title}, after {spent}: {shown(part.path)}", flush=True)
+            tqdm.write(f"{place} of {len(asked)}: {part.title}, after {spent}: {shown(part.path)}")
     _finish(asked, old)
     report()
 
@@ -125,15 +126,15 @@ def _work(parts: list[Part]) -> list[Work]:
     return found
 
 
-def _compute(part: Part) -> None:
-    """Makes and measures the models of a part, and writes its rows."""
+def _compute(part: Part, pictures: bool) -> None:
+    """Makes and measures the models of a part, and writes its rows; pictures: and what they read in some pictures."""
     task, n = part.task, part.n
     ensembles = [baseline(name, task, n, stored=False) for name in BASELINES]
     ensembles += [unlearned(name, task, n, stored=False) for name in part.kinds if name not in BASELINES]
     results = measure(task, *ensembles, probes=True)
     if part.group == "methods":
         export(results, task)  # as a run leaves it: the notebooks set such requests side by side
-        if (task.data.name, task.request.name) == next(iter(MODELS)):
+        if pictures:
             save_arrays(PARTS / EXAMPLES, **examples(task, ensembles))
     for path in PARTS.glob(f"{part.name}-*.csv.gz"):  # of other settings or code
         path.unlink()
@@ -143,14 +144,14 @@ def _compute(part: Part) -> None:
 
 def _finish(asked: list[Part], old: dict[str, str]) -> None:
     """Puts the parts together. old: name -> key of those that the present frame holds."""
-    before = load_frame(REPORT / "measures.csv.gz", COLUMNS, REMEDY) if old else None
+    before = load_frame(FRAME, COLUMNS, REMEDY) if old else None
     frames = [load_frame(each.path, COLUMNS, REMEDY) if there(each.path) else each.rows_of(before) for each in asked]
     frame = pd.concat(frames, ignore_index=True)
     machines = frame[frame.measure == "seconds"]["at"].unique()
     about = {"version": version(), "date": time.strftime("%Y-%m-%d", time.gmtime()), "machine": "; ".join(machines)}
     about["sources"] = {part.task.data.name: part.task.data.source for part in asked}
     about["parts"] = {part.name: part.key for part in asked}
-    save_frame(REPORT / "measures.csv.gz", frame)
+    save_frame(FRAME, frame)
     if there(PARTS / EXAMPLES):
         (PARTS / EXAMPLES).replace(REPORT / EXAMPLES)
     with written_whole(ABOUT) as part:

@@ -213,7 +213,8 @@ def test_a_release_takes_what_is_stored_and_says_what_made_it(workshop, executed
     assert "2 models of each kind" in page and about["version"] in page
     assert "Is a feature harder to forget" in page
     assert "forgotten: red 7" in (workshop / "docs" / "results.md").read_text(encoding="utf-8")
-    assert (workshop / "data" / "report" / "requests.png").stat().st_size > 10_000
+    for name in ("requests", "summary", "frontier"):
+        assert (workshop / "data" / "report" / f"{name}.png").stat().st_size > 10_000
 
 
 def test_stored_work_is_loaded_without_computing(workshop, executed):

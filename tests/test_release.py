@@ -26,8 +26,9 @@ def small(digits, here, tmp_path, monkeypatch):
     monkeypatch.setattr(release_module, "load_data", lambda name: digits)
     monkeypatch.setattr(release_module, "MODELS", {("mnist", "crossbar"): 2, ("mnist", "class 7"): 2})
     monkeypatch.setattr(release_module, "GROUPS", FEW)
-    for name, path in {"REPORT": tmp_path, "PARTS": tmp_path / "parts", "ABOUT": tmp_path / "release.json"}.items():
-        monkeypatch.setattr(release_module, name, path)
+    places = {"REPORT": "", "PARTS": "parts", "ABOUT": "release.json", "FRAME": "measures.csv.gz"}
+    for name, place in places.items():
+        monkeypatch.setattr(release_module, name, tmp_path / place)
     monkeypatch.setattr(page, "ABOUT", tmp_path / "release.json")
     monkeypatch.setattr(export, "results_folder", lambda task: tmp_path / "results" / task.folder)
     monkeypatch.setattr(release_module, "report", lambda: None)  # which test_report.py tests
@@ -35,19 +36,19 @@ def small(digits, here, tmp_path, monkeypatch):
 
 
 def test_a_release_goes_on_where_it_stopped(small, digits, monkeypatch, capsys):
-    computed, real = [], release_module._compute
+    computed, real, stop = [], release_module._compute, 2
 
-    def noted(part):
-        if len(computed) == 2:
+    def noted(part, pictures):
+        if len(computed) == stop:
             raise KeyboardInterrupt
         computed.append(part.name)
-        real(part)
+        real(part, pictures)
 
     monkeypatch.setattr(release_module, "_compute", noted)
     with pytest.raises(KeyboardInterrupt):
         release()
     assert len(list((small / "parts").glob("*.csv.gz"))) == 2 and not (small / "measures.csv.gz").exists()
-    monkeypatch.setattr(release_module, "_compute", lambda part: (computed.append(part.name), real(part)))
+    stop = None
     release()
     assert computed == [f"mnist-crossbar-{group}" for group in FEW] + [
         "mnist-class-7-baselines",
