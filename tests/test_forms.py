@@ -209,6 +209,13 @@ def test_the_page_has_every_study(shown):
     assert "| a hidden layer in the generator | 1 | 7.0 |" in text and "GeFeU" not in text
 
 
+def test_methods_stand_in_the_order_of_their_goals(committed_studies):
+    section = reports.forms_text(committed_studies).split("## ")[1]
+    cells = [line.split(" | ") for line in section.splitlines() if line.startswith("| ")][2:]
+    goals = [float((fresh if fresh != "–" else value).split()[0]) for _, _, value, fresh, *_ in cells]
+    assert len(goals) >= 6 and goals == sorted(goals)
+
+
 def test_the_committed_page_is_that_of_the_committed_studies(committed_studies):
     page = (ROOT / "docs" / "forms.md").read_text(encoding="utf-8")
     assert page == page_with({"forms": reports.forms_text(committed_studies)}, "docs/forms.md")

@@ -141,8 +141,8 @@ def forms_text(storage: str | None = None) -> str:
     tuned, forms = (stored(names, "mnist-", storage) for names in (to_tune(), list(FORMS)))
     parts = []
     if tuned:
-        reset = tuned.get("reset")
-        rows = {method_of(name).title: _row(study, reset) for name, study in tuned.items()}
+        reset, ordered = tuned.get("reset"), sorted(tuned, key=lambda name: _goal(tuned[name]))
+        rows = {method_of(name).title: _row(tuned[name], reset) for name in ordered}
         parts += ["## Every method", markdown(_table(rows, "method", "minus Reset"))]
     for method in ("gemu", "gefeu"):
         title, mine = METHODS[method].title, {name: study for name, study in forms.items() if name.startswith(method)}
@@ -196,6 +196,12 @@ def _changed(name: str) -> str:
 
 def _table(rows: dict[str, dict], title: str, against: str = "minus as it is") -> pd.DataFrame:
     return pd.DataFrame(rows).T.rename_axis(title).rename(columns={"difference": against}).fillna(NONE)
+
+
+def _goal(study: Study) -> float:
+    """The mean goal on fresh models; in the study, where there is none yet."""
+    best, fresh = winner(study)
+    return float(np.mean(fresh["goals"])) if fresh else best.value
 
 
 def _row(study: Study, against: Study | None) -> dict[str, str]:
