@@ -6,7 +6,7 @@
 # make lint      ruff over code and notebooks
 # make refresh   execute the committed notebooks in place
 # make release   compute what the README shows, in parts (hours; goes on where it stopped), then as `make report`
-# make report    write the README's and docs/results.md's numbers and figures from data/report/
+# make report    write the numbers and figures of README and docs from data/report/ and data/studies/
 # make bench     measure speed, write the table in docs/speed.md
 
 WINDOWS = $(filter Windows_NT,$(OS))

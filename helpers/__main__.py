@@ -31,8 +31,8 @@ def parser(tunes: bool) -> argparse.ArgumentParser:
     data.add_argument("--forget", help=FORGET)
     release = command("release", "computes what the README shows, part by part, in data/report/, then as report")
     release.add_argument("--models", type=int, help="models of each kind; default: 30 for the crossbar, else 10")
-    release.add_argument("--dataset", help="as USED_DATASET: its requests alone; default: all data sets")
-    command("report", "writes the README's and docs/results.md's numbers and figures from data/report/")
+    release.add_argument("--dataset", help="as USED_DATASET: computes its parts alone")
+    command("report", "writes the numbers and figures of README and docs from data/report/ and data/studies/")
     tune = command("tune", "works on an Optuna study; several processes and machines can do so at once")
     what = "a method; all: every method, as many trials as each deserves; forms: those of GEMU and GeFeU"
     tune.add_argument("method", choices=_methods() if tunes else None, help=what)

@@ -2,12 +2,12 @@
 
 A part is a data set, a request and a group of kinds: baselines, methods, frontier. When it is measured its rows are
 written to data/report/parts/, where they can be committed; once all parts are there they become measures.csv.gz. So a
-release can be interrupted, and go on on another machine, which makes the baselines again for what it lacks.
+release can be interrupted, and go on on another machine, which has to train the baselines again for every request of
+which it lacks a part.
 """
 
 import importlib.metadata
 import json
-import shutil
 import subprocess
 import time
 from dataclasses import dataclass
@@ -17,18 +17,28 @@ import pandas as pd
 from tqdm import tqdm
 
 from helpers.data.request import DEFAULT
-from helpers.data.task import DATASETS, NAMES, Task, check_name, load_data, task_of
+from helpers.data.task import DATASETS, Task, check_name, load_data, task_of
 from helpers.device import return_memory
-from helpers.evaluation.evaluate import PROBES, STORED, measure, to_measure
+from helpers.evaluation.evaluate import measure, to_measure
 from helpers.evaluation.frame import COLUMNS
 from helpers.evaluation.measures import MEASURES
-from helpers.files import ROOT, fingerprint, load_frame, save_arrays, save_frame, shown, there, written_whole
+from helpers.files import (
+    ROOT,
+    StudyError,
+    fingerprint,
+    load_frame,
+    locked,
+    save_arrays,
+    save_frame,
+    shown,
+    there,
+    written_whole,
+)
 from helpers.models.ensembles import BASELINES, baseline, check_count
 from helpers.progress import Work, in_words, progress
-from helpers.report.export import export
 from helpers.report.page import ABOUT, REPORT, about_release, report
 from helpers.report.summary import EXAMPLES, examples
-from helpers.sizes import SIZES
+from helpers.sizes import QUICK, SIZES
 from helpers.unlearning import FRONTIER, METHODS, kind_of, to_make, unlearned
 
 BESIDE = {"mnist": ("plain", "class 7", "random 1 %"), "cmnist": ("red 7",), "fmnist": ("random 1 %",)}
@@ -40,7 +50,7 @@ MODELS = {  # data set, request -> models of each kind; the README shows the fir
 GROUPS = {"baselines": tuple(BASELINES), "methods": tuple(METHODS), "frontier": tuple(FRONTIER)}
 FRAME, PARTS = REPORT / "measures.csv.gz", REPORT / "parts"
 DIGITS = 6  # significant, of the values in the frame
-REMEDY = "delete it, and run `make release` again."
+REMEDY = "take the published one (`git checkout data/report`), or delete it: then it is computed again."
 
 
 @dataclass(frozen=True)
@@ -63,7 +73,7 @@ class Part:
     def key(self) -> str:
         """Fingerprint of all that decides its rows, but for the machine: models, their number, measures."""
         made = [kind_of(kind, self.task).identity for kind in ("trained", "retrained", *self.kinds)]
-        versions = {name: MEASURES[name].version for name in (*STORED, *PROBES)}
+        versions = {name: about.version for name, about in MEASURES.items()}
         return fingerprint([self.n, made, versions, SIZES.probed, SIZES.relearn_steps, SIZES.resurgence])
 
     @property
@@ -78,28 +88,38 @@ class Part:
 
     @property
     def title(self) -> str:
-        return f"{NAMES[self.task.data.name]}, {self.task.request.name}, {self.group}, {self.n} models"
+        return f"{self.task.data.source}, {self.task.request.title}: {self.group}, {self.n} models"
 
 
 def release(models: int | None = None, dataset: str | None = None) -> None:
-    """Computes the parts that are not there, and once they all are, writes data/report/ and the pages that show it
-    (`report`). models: of each kind, for every request; None: as MODELS says; dataset: only the requests on this one.
-    """
+    """Computes the parts that are not there. Once all of them are, writes data/report/ and the pages that show it
+    (`report`).
+
+    models: of each kind, for every request; None: as MODELS says; dataset: computes only the parts of this one, for
+    example on one of several machines. StudyError with UNLEARNING_QUICK: its numbers mean nothing."""
+    if SIZES == QUICK:
+        raise StudyError("A release is not made of tiny models: unset UNLEARNING_QUICK.")
     if models is not None:
         check_count(models)
     if dataset is not None:
         check_name(dataset)
-    asked = parts_of({each: models or n for each, n in MODELS.items() if dataset in (None, each[0])})
-    old = about_release().get("parts", {}) if there(FRAME) else {}
-    missing = [part for part in asked if not there(part.path) and old.get(part.name) != part.key]
-    print(f"{len(asked) - len(missing)} of {len(asked)} parts are there.", flush=True)
-    start = time.perf_counter()
-    with progress(_work(missing), tell=True):
-        for place, part in enumerate(missing, len(asked) - len(missing) + 1):
-            _compute(part, pictures=part.task is asked[0].task)
-            spent = in_words(time.perf_counter() - start)
-            tqdm.write(f"{place} of {len(asked)}: {part.title}, after {spent}: {shown(part.path)}")
-    _finish(asked, old)
+    with locked(PARTS):
+        every = parts_of({each: models or n for each, n in MODELS.items()})
+        found = _stored(every)
+        wanted = [each for each in every if each.name not in found and dataset in (None, each.task.data.name)]
+        print(f"{len(found)} of {len(every)} parts are there, {len(wanted)} are to be computed.", flush=True)
+        start = time.perf_counter()
+        with progress(_work(wanted), tell=True):
+            for place, part in enumerate(wanted, 1):
+                if others := [path for path in PARTS.glob(f"{part.name}-*.csv.gz") if path != part.path]:
+                    tqdm.write(f"{shown(others[0])} is of other settings, data or code: computed anew.")
+                found[part.name] = _compute(part, pictures=part.task is every[0].task)
+                spent = in_words(time.perf_counter() - start)
+                tqdm.write(f"{place} of {len(wanted)} after {spent}: {part.title}, {shown(part.path)}")
+        if len(found) < len(every):
+            print(f"{len(every) - len(found)} parts of other data sets are missing: `make release` computes them.")
+            return
+        _finish(every, found)
     report()
 
 
@@ -107,56 +127,71 @@ def parts_of(models: dict[tuple[str, str], int]) -> list[Part]:
     """The parts of a release. models: as MODELS."""
     known, found = {}, []
     for (name, words), n in models.items():
-        known[name] = known.get(name) or load_data(name)
-        first = name not in {part.task.data.name for part in found}  # of a data set: its frontier too
+        first = name not in known  # of a data set: its frontier too
+        if first:
+            known[name] = load_data(name)
         task = task_of(known[name], words)
         found += [Part(task, n, group) for group in GROUPS if first or group != "frontier"]
     return found
 
 
-def _work(parts: list[Part]) -> list[Work]:
-    """What is to be made and measured for them."""
-    kinds = {}  # of each task
+def _stored(parts: list[Part]) -> dict[str, pd.DataFrame]:
+    """Name of a part -> its rows, of those that lie in a file of their own or in the last release."""
+    old = about_release().get("parts", {}) if there(FRAME) else {}
+    before = load_frame(FRAME, COLUMNS, REMEDY) if old else None
+    found = {}
     for part in parts:
-        kinds.setdefault((part.task, part.n), list(BASELINES)).extend(part.kinds)
-    found = []
-    for (task, n), names in kinds.items():
-        names = list(dict.fromkeys(names))
-        found += to_make(task, n, names) + to_measure(task, [kind_of(name, task) for name in names], n, probes=True)
+        pictures = part.group != "methods" or part.task is not parts[0].task or there(PARTS / EXAMPLES)
+        if there(part.path) and pictures:
+            found[part.name] = load_frame(part.path, COLUMNS, REMEDY)
+        elif old.get(part.name) == part.key:
+            found[part.name] = part.rows_of(before)
     return found
 
 
-def _compute(part: Part, pictures: bool) -> None:
-    """Makes and measures the models of a part, and writes its rows; pictures: and what they read in some pictures."""
+def _work(parts: list[Part]) -> list[Work]:
+    """What is to be made and measured for them; trained models serve all requests on a data set."""
+    kinds, found, served = {}, [], set()
+    for part in parts:
+        kinds.setdefault((part.task, part.n), dict.fromkeys(BASELINES)).update(dict.fromkeys(part.kinds))
+    for (task, n), names in kinds.items():
+        served_by_others = ("untrained", "trained") if task.data.name in served else ()
+        served.add(task.data.name)
+        found += to_make(task, n, [name for name in names if name not in served_by_others])
+        found += to_measure(task, [kind_of(name, task) for name in names], n, probes=True)
+    return found
+
+
+def _compute(part: Part, pictures: bool) -> pd.DataFrame:
+    """Makes and measures the models of a part, writes its rows and returns them; pictures: with its methods also writes
+    what they read in some pictures."""
     task, n = part.task, part.n
     ensembles = [baseline(name, task, n, stored=False) for name in BASELINES]
     ensembles += [unlearned(name, task, n, stored=False) for name in part.kinds if name not in BASELINES]
-    results = measure(task, *ensembles, probes=True)
-    if part.group == "methods":
-        export(results, task)  # as a run leaves it: the notebooks set such requests side by side
-        if pictures:
-            save_arrays(PARTS / EXAMPLES, **examples(task, ensembles))
-    for path in PARTS.glob(f"{part.name}-*.csv.gz"):  # of other settings or code
-        path.unlink()
-    save_frame(part.path, rounded(part.rows_of(results)))
+    rows = rounded(part.rows_of(measure(task, *ensembles, probes=True)))
+    if pictures and part.group == "methods":
+        save_arrays(PARTS / EXAMPLES, **examples(task, ensembles))
+    save_frame(part.path, rows)
     return_memory()
+    return rows
 
 
-def _finish(asked: list[Part], old: dict[str, str]) -> None:
-    """Puts the parts together. old: name -> key of those that the present frame holds."""
-    before = load_frame(FRAME, COLUMNS, REMEDY) if old else None
-    frames = [load_frame(each.path, COLUMNS, REMEDY) if there(each.path) else each.rows_of(before) for each in asked]
-    frame = pd.concat(frames, ignore_index=True)
+def _finish(parts: list[Part], found: dict[str, pd.DataFrame]) -> None:
+    """Puts the parts together in data/report/, and deletes their files. found: name -> rows."""
+    frame = pd.concat([found[part.name] for part in parts], ignore_index=True)
     machines = frame[frame.measure == "seconds"]["at"].unique()
     about = {"version": version(), "date": time.strftime("%Y-%m-%d", time.gmtime()), "machine": "; ".join(machines)}
-    about["sources"] = {part.task.data.name: part.task.data.source for part in asked}
-    about["parts"] = {part.name: part.key for part in asked}
+    about["sources"] = {part.task.data.name: part.task.data.source for part in parts}
+    about["titles"] = {f"{part.task.data.name}, {part.task.request.name}": part.task.request.title for part in parts}
+    about["parts"] = {part.name: part.key for part in parts}
     save_frame(FRAME, frame)
     if there(PARTS / EXAMPLES):
         (PARTS / EXAMPLES).replace(REPORT / EXAMPLES)
-    with written_whole(ABOUT) as part:
-        part.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-    shutil.rmtree(PARTS, ignore_errors=True)
+    with written_whole(ABOUT) as file:
+        file.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    for part in parts:
+        for path in PARTS.glob(f"{part.name}-*.csv.gz"):
+            path.unlink()
 
 
 def version() -> str:

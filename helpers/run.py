@@ -142,6 +142,7 @@ def compute_all(task: Task, n: int) -> pd.DataFrame:
     kinds = [kind_of(name, task) for name in (*BASELINES, *METHODS, *FRONTIER)]
     lacking = to_make(task, n) + to_measure(task, kinds, n, probes=True)
     more = [(name, settings) for name, budgets in distillation().items() for settings in budgets]
+    more = [(name, settings) for name, settings in more if name not in METHODS or settings != METHODS[name].settings]
     for name, settings in more:
         missing = missing_of(Ensemble(kind_of(name, task, settings), task, range(n)))
         lacking.append(making(len(missing), foreseen(name, task, settings)))

@@ -198,23 +198,10 @@ def test_without_studies_the_notebook_of_studies_says_so_and_goes_on(workshop, e
     assert not (workshop / "data" / "studies").exists()
 
 
-def test_a_release_takes_what_is_stored_and_says_what_made_it(workshop, executed):
-    """Its other request is computed; the pages show both."""
-    (workshop / "data" / "report").mkdir(exist_ok=True)
-    made = {path: path.stat().st_mtime_ns for path in (workshop / "data" / "models" / "cmnist").rglob("*.pt")}
-    done = run_python(workshop, command("release", "--models", "2", "--dataset", "cmnist"))
-    assert done.returncode == 0 and "5 of 5: Colored MNIST, red 7, methods" in done.stdout, done.stderr[-1000:]
-    assert made and made == {path: path.stat().st_mtime_ns for path in made}
-    about = json.loads((workshop / "data" / "report" / "release.json").read_text())
-    frame = pd.read_csv(workshop / "data" / "report" / "measures.csv.gz", keep_default_na=False)
-    assert list(about["sources"]) == ["cmnist"] and set(frame.dataset) == {"cmnist"}
-    assert set(frame.forget) == {"crossbar", "red 7"} and len(set(frame.seed) - {""}) == 2
-    page = (workshop / "README.md").read_text(encoding="utf-8")
-    assert "2 models of each kind" in page and about["version"] in page
-    assert "Is a feature harder to forget" in page
-    assert "forgotten: red 7" in (workshop / "docs" / "results.md").read_text(encoding="utf-8")
-    for name in ("requests", "summary", "frontier"):
-        assert (workshop / "data" / "report" / f"{name}.png").stat().st_size > 10_000
+def test_a_release_of_tiny_models_is_refused(workshop):
+    done = run_python(workshop, command("release", "--models", "2"))
+    assert done.returncode == 1 and "unset UNLEARNING_QUICK" in done.stderr.splitlines()[-1]
+    assert not (workshop / "data" / "report").exists()
 
 
 def test_stored_work_is_loaded_without_computing(workshop, executed):

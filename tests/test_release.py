@@ -14,7 +14,8 @@ from helpers.evaluation.frame import COLUMNS
 from helpers.files import StudyError, load_frame
 from helpers.models.ensembles import BASELINES, baseline
 from helpers.release import release, rounded
-from helpers.report import export, page
+from helpers.report import page
+from helpers.sizes import QUICK
 from helpers.unlearning import unlearned
 
 FEW = {"baselines": tuple(BASELINES), "methods": ("ascent", "finetune"), "frontier": ("new_02",)}
@@ -30,7 +31,6 @@ def small(digits, here, tmp_path, monkeypatch):
     for name, place in places.items():
         monkeypatch.setattr(release_module, name, tmp_path / place)
     monkeypatch.setattr(page, "ABOUT", tmp_path / "release.json")
-    monkeypatch.setattr(export, "results_folder", lambda task: tmp_path / "results" / task.folder)
     monkeypatch.setattr(release_module, "report", lambda: None)  # which test_report.py tests
     return tmp_path
 
@@ -42,7 +42,7 @@ def test_a_release_goes_on_where_it_stopped(small, digits, monkeypatch, capsys):
         if len(computed) == stop:
             raise KeyboardInterrupt
         computed.append(part.name)
-        real(part, pictures)
+        return real(part, pictures)
 
     monkeypatch.setattr(release_module, "_compute", noted)
     with pytest.raises(KeyboardInterrupt):
@@ -55,7 +55,8 @@ def test_a_release_goes_on_where_it_stopped(small, digits, monkeypatch, capsys):
         "mnist-class-7-methods",
     ]
     said = capsys.readouterr().out
-    assert "0 of 5 parts are there" in said and "2 of 5 parts are there" in said and "5 of 5: MNIST, class 7" in said
+    assert "0 of 5 parts are there" in said and "2 of 5 parts are there, 3 are to be computed" in said
+    assert "3 of 3 after" in said and "class 7: methods, 2 models" in said
     found = load_frame(small / "measures.csv.gz", COLUMNS, "")
     for words in ("crossbar", "class 7"):
         task, n = task_of(digits, words), 2
@@ -69,8 +70,8 @@ def test_a_release_goes_on_where_it_stopped(small, digits, monkeypatch, capsys):
         assert len(one) > 1_000
     about = json.loads((small / "release.json").read_text(encoding="utf-8"))
     assert about["sources"] == {"mnist": digits.source} and about["version"] and "torch" in about["machine"]
-    assert not (small / "parts").exists() and (small / "examples.npz").exists()
-    assert (small / "results" / "class-7" / "measures.csv").exists()
+    assert about["titles"]["mnist, crossbar"] == "sevens with a crossbar" and len(about["parts"]) == 5
+    assert not list((small / "parts").glob("*")) and (small / "examples.npz").exists()
 
     computed.clear()
     release()
@@ -84,6 +85,29 @@ def test_a_release_goes_on_where_it_stopped(small, digits, monkeypatch, capsys):
     same = found[~found.kind.isin(FEW["methods"])]
     assert other[~other.kind.isin(FEW["methods"])].reset_index(drop=True).equals(same.reset_index(drop=True))
     assert len(other) == len(found) and not other.equals(found)
+
+
+def test_a_data_set_can_be_computed_elsewhere(small, digits, monkeypatch, capsys):
+    """On one machine, whose files another one has; nothing of them is computed again or lost."""
+    other = replace(digits, name="cmnist", source="others")
+    monkeypatch.setattr(release_module, "load_data", {"mnist": digits, "cmnist": other}.get)
+    monkeypatch.setattr(release_module, "MODELS", {("mnist", "class 7"): 2, ("cmnist", "class 7"): 2})
+    monkeypatch.setattr(release_module, "GROUPS", {"baselines": tuple(BASELINES)})
+    release(dataset="cmnist")
+    (stale := small / "parts" / "mnist-class-7-baselines-0123456789.csv.gz").write_bytes(b"of other settings")
+    assert "1 parts of other data sets are missing" in capsys.readouterr().out and not (small / "release.json").exists()
+    (path,) = (small / "parts").glob("cmnist*")
+    release()
+    said = capsys.readouterr().out
+    assert "1 of 2 parts are there, 1 are to be computed" in said and "is of other settings, data or code" in said
+    assert set(load_frame(small / "measures.csv.gz", COLUMNS, "").dataset) == {"mnist", "cmnist"}
+    assert not path.exists() and not stale.exists()
+
+
+def test_a_release_is_not_made_of_tiny_models(small, monkeypatch):
+    monkeypatch.setattr(release_module, "SIZES", QUICK)
+    with pytest.raises(StudyError, match="unset UNLEARNING_QUICK"):
+        release()
 
 
 @pytest.mark.parametrize("asked, told", [({"models": 1}, "N_MODELS must be"), ({"dataset": "mnits"}, "did you mean")])

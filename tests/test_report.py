@@ -24,7 +24,19 @@ from helpers.__main__ import parser
 from helpers.data.request import study_command
 from helpers.data.task import SUBSETS
 from helpers.evaluation.derived import with_derived
-from helpers.evaluation.frame import COLUMNS, Estimate, Rows, ask, holm, jackknife, mean, null_of, select, values
+from helpers.evaluation.frame import (
+    COLUMNS,
+    Estimate,
+    Rows,
+    ask,
+    holm,
+    jackknife,
+    mean,
+    null_of,
+    select,
+    time_share,
+    values,
+)
 from helpers.files import StudyError, load_arrays, load_frame, save_arrays
 from helpers.models.cnn import LAYERS
 from helpers.report import export, figures, frontier, page, requests, tables, words
@@ -133,6 +145,15 @@ def test_a_selection_is_what_pandas_gives(committed):
     assert list(select(committed, "seconds", at=None, kinds=["gemu", "trained"]).kind.unique()) == ["gemu", "trained"]
 
 
+def test_times_on_two_machines_are_not_compared():
+    """Parts of a release may come from several."""
+    results = made_up(SOME)
+    assert time_share(results, "gemu") == pytest.approx(0.1)
+    results.loc[(results.measure == "seconds") & (results.kind == "gemu"), "at"] = "a faster one"
+    assert np.isnan(time_share(results, "gemu")) and time_share(results, "gefeu") == pytest.approx(0.1)
+    assert tables.overview_table(results, ["gemu"]).data["cost: time, % of retraining"].tolist()[0] == tables.NONE
+
+
 def test_the_committed_frame_is_what_it_says(committed, about):
     assert COMMITTED.stat().st_size < 5_000_000
     assert list(committed.columns) == list(COLUMNS)
@@ -223,23 +244,27 @@ def test_the_pages_are_made_from_the_committed_frame(committed, about, committed
 
 def test_requests_stand_side_by_side_on_the_pages(about):
     gaps = {"crossbar": 0.9, "class 7": 0.97, "random 1 %": 0.5, "plain": 0.9}
-    one = pd.concat([made_up(SOME, gap=gap).assign(forget=words) for words, gap in gaps.items()])
+    one = pd.concat([made_up(SOME, 6, gap).assign(forget=words) for words, gap in gaps.items()])
+    about = about | {"titles": {"mnist, class 7": "class 7 (seven)"}}
     both = pd.concat([one, made_up(SOME, dataset="cmnist")], ignore_index=True)
     (line,) = [line for line in page.conclusions_text(both).splitlines() if "harder to forget than" in line]
     closed = (
         "90 % of the distance for crossbar, 97 % for class 7 (easier), 50 % for random 1 % (harder), 90 % for plain"
     )
-    assert f"GEMU closes {closed}; GeFeU closes {closed}." in line and len(line) <= 400
+    assert f"GEMU closes {closed}; GeFeU closes {closed} (marked" in line and len(line) <= 400
+    few = pd.concat([made_up(SOME, 5, gap).assign(forget=words) for words, gap in gaps.items()], ignore_index=True)
+    assert "(easier)" not in page.conclusions_text(few)
+    assert "harder" not in page.conclusions_text(one[one.forget != "crossbar"])
     text = page.results_text(both, about)
     beside, *whole = tables_of(text)
-    assert len(whole) == 5 and list(beside.index[:2]) == ["MNIST, crossbar (5 models)"] * 2
+    assert len(whole) == 5 and list(beside.index[:2]) == ["MNIST, crossbar (6 models)"] * 2
     assert beside["models"].tolist() == ["Retrained", *(METHODS[kind].title for kind in requests.KINDS)] * 5
     assert [cell.split()[0] for cell in beside[beside.models == "GEMU"]["distance closed, %"]][:3] == [
         "90.0",
         "97.0",
         "50.0",
     ]
-    assert "requests.png" in text and "## MNIST, forgotten: class 7" in text
+    assert "requests.png" in text and "## MNIST, forgotten: class 7 (seven)" in text
     assert "requests.png" not in page.results_text(made_up(SOME), about)
     alone = page.conclusions_text(made_up(SOME))
     assert alone == words.conclusions(made_up(SOME)).data

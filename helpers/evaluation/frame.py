@@ -133,8 +133,10 @@ def mean(results: pd.DataFrame, kind: str, measure: str, split="", subset="", at
 
 def time_share(results: pd.DataFrame, kind: str) -> float:
     """Seconds of one model of a kind over those of one retrained model, medians over the models (the first model of a
-    process takes longer); nan where these took none."""
-    own, whole = (values(results, name, "seconds", at=None) for name in (kind, "retrained"))
+    process takes longer); nan where these took none, or were made on other machines."""
+    own, whole = (select(results, "seconds", at=None, kinds=[name]) for name in (kind, "retrained"))
+    machines = set(own["at"]) & set(whole["at"])
+    own, whole = (each[each["at"].isin(machines)].value for each in (own, whole))
     return float(np.median(own) / np.median(whole)) if len(own) and len(whole) and np.median(whole) else np.nan
 
 

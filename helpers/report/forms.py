@@ -157,7 +157,7 @@ def forms_text(storage: str | None = None) -> str:
     return "\n\n".join([*parts, GOAL_IS]) if parts else ""
 
 
-IN_SHORT = {"gemu": ("untrained", "everywhere"), "gefeu": ("pictures", "kept", "everywhere")}
+IN_SHORT = {"gemu": ("untrained", "everywhere"), "gefeu": ("pictures", "everywhere")}
 
 
 def parts_line(storage: str | None = None) -> str:
@@ -165,16 +165,12 @@ def parts_line(storage: str | None = None) -> str:
     told = []
     for method, names in IN_SHORT.items():
         found = _ablation(method, "mnist-", storage)
-        parts = [
-            f"{_changed(name)} {_signed(_more(found[name], found[f'{method}_whole']))}"
-            for name in (f"{method}_{short}" for short in names)
-            if name in found
-        ]
-        told += [f"{METHODS[method].title} with {', '.join(parts)}"] if parts else []
-    what = (
-        "What do the learned noise and the confinement to the last layers add? [Goal](docs/forms.md), lower is better,"
-    )
-    return f"{what} minus that of the method as it is, 95 % interval: {'; '.join(told)}." if told else ""
+        mine = [name for name in (f"{method}_{short}" for short in names) if name in found]
+        parts = [f"{_changed(name)} {_signed(_more(found[name], found[f'{method}_whole']))}" for name in mine]
+        told += [f"{METHODS[method].title}: {', '.join(parts)}"] if parts else []
+    what = "What do the learned noise, and training only the last layers on it, add? Change of the studies'"
+    what += " [goal](docs/forms.md) (lower is better, 95 % interval) with another part in their place"
+    return f"{what}. {'; '.join(told)}." if told else ""
 
 
 def _ablation(method: str, prefix: str, storage: str | None = None) -> dict[str, Study]:

@@ -1,5 +1,5 @@
-"""What README.md and docs/results.md show of a release, written between their marks from the files in data/report/
-alone, and what docs/forms.md shows of the stored studies."""
+"""What README.md and docs/results.md show of a release, written between their marks from the files in data/report/, and
+what docs/forms.md and a line of the README show of the stored studies."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from helpers.report.frontier import budgets, frontier
 from helpers.report.requests import CELLS, drawn, hardest, side_by_side
 from helpers.report.style import save_figure
 from helpers.report.summary import EXAMPLE_PARTS, EXAMPLES, summary
-from helpers.report.tables import NONE, best_plain, in_short, kinds_in, models_in, overview_table
+from helpers.report.tables import NONE, best_plain, in_short, kinds_in, models_in, no_gap, overview_table
 from helpers.report.words import conclusions
 from helpers.unlearning import METHODS, TITLES
 from helpers.unlearning.method import Method
@@ -28,7 +28,7 @@ REMEDY = "take the published one, or run `make release`."
 
 def report() -> None:
     """Writes what stands between the marks of README.md and docs/results.md, and the figures, from the release in
-    data/report/ alone; and docs/forms.md from data/studies/."""
+    data/report/; docs/forms.md, and a line of the README, from data/studies/."""
     results, about = released()
     mine = first_of(results)
     pages = {
@@ -47,7 +47,7 @@ def report() -> None:
     except StudyError as error:  # studies are no part of a release: the page stays as it is
         print(error)
     save_figure(frontier(with_frontier(results)), REPORT / "frontier.png")
-    if found := compared(results):
+    if found := compared(results, about):
         save_figure(drawn(found), REPORT / "requests.png")
     try:
         shown_above = summary(mine, load_arrays(REPORT / EXAMPLES, REMEDY, EXAMPLE_PARTS))
@@ -89,14 +89,22 @@ def first_of(results: pd.DataFrame) -> pd.DataFrame:
 
 def with_frontier(results: pd.DataFrame) -> pd.DataFrame:
     """The results on the requests whose frontier was measured."""
-    return pd.concat([mine for mine in requests_of(results).values() if budgets(set(mine.kind), "new")] or [results])
+    return pd.concat(
+        [mine for mine in requests_of(results).values() if budgets(set(mine.kind), "new")] or [first_of(results)]
+    )
 
 
-def compared(results: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def compared(results: pd.DataFrame, about: dict) -> dict[str, pd.DataFrame]:
     """Data set and request in words -> its results; empty where no data set has several requests."""
     found = requests_of(results)
     several = len(found) > results.dataset.nunique()
-    return {f"{NAMES[name]}, {words}": mine for (name, words), mine in found.items()} if several else {}
+    return {f"{NAMES[name]}, {called(name, words, about)}": mine for (name, words), mine in found.items() if several}
+
+
+def called(dataset: str, words: str, about: dict) -> str:
+    """A request as it is called: "class 9 (ankle boot)" where a class has a name."""
+    title = about.get("titles", {}).get(f"{dataset}, {words}", words)
+    return title if title.startswith(f"{words} (") else words
 
 
 def conclusions_text(results: pd.DataFrame, storage: str | None = None) -> str:
@@ -104,13 +112,12 @@ def conclusions_text(results: pd.DataFrame, storage: str | None = None) -> str:
     mine = first_of(results)
     lines = conclusions(mine).data.splitlines()
     found = {words: each for (name, words), each in requests_of(results).items() if name == mine.iloc[0].dataset}
-    if answer := hardest(found):
-        lines.append(f"{len(lines) + 1}. {answer}")
+    more, numbered = [hardest(found)], sum(line[:1].isdigit() for line in lines)
     try:
-        if told := parts_line(storage):
-            lines.append(f"{len(lines) + 1}. {told}")
+        more.append(parts_line(storage))
     except StudyError as error:
         print(error)
+    lines += [f"{place}. {line}" for place, line in enumerate(filter(None, more), numbered + 1)]
     return "\n".join(lines)
 
 
@@ -149,19 +156,24 @@ def summary_words(results: pd.DataFrame) -> str:
 
 
 def results_text(results: pd.DataFrame, about: dict) -> str:
-    """Frontier, and for each data set what was found and a table of all methods, in Markdown. about: of the release, as
-    data/report/release.json."""
+    """Frontier, requests side by side, and of each what was found and a table of all methods, in Markdown. about: of
+    the release, as data/report/release.json."""
     parts = ["![Cost of every method against distance closed, attack and accuracy lost](../data/report/frontier.png)"]
-    if found := compared(results):
+    if found := compared(results, about):
         parts += ["## What is hard to forget", "![Requests side by side](../data/report/requests.png)"]
         table = side_by_side(found).reset_index("models").rename_axis("forgotten")
-        parts += [markdown(table), CELLS]
+        notes = [f"{words}: {no_gap(mine)}" for words, mine in found.items() if no_gap(mine)]
+        parts += [markdown(table), " ".join([CELLS, *notes])]
     for (dataset, words), mine in requests_of(results).items():
         note = (
             f"{models_in(mine)} models of each kind. The distances and the accuracy on the forgotten samples are of "
             f"the {headline(mine)} split."
         )
-        parts += [f"## {title_of(dataset, about)}, forgotten: {words}", note, conclusions(mine).data]
+        parts += [
+            f"## {title_of(dataset, about)}, forgotten: {called(dataset, words, about)}",
+            note,
+            conclusions(mine).data,
+        ]
         parts += [markdown(overview_table(mine, kinds_in(mine)).data)]
     made = f"Release {about['version']} of {about['date']}; {about['machine']}."
     return "\n\n".join([*parts, f"Mean ± standard deviation over the models. {made}"])

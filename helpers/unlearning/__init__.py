@@ -187,10 +187,8 @@ def every_ensemble(task: Task, n: int, stored: bool) -> list[Ensemble]:
         return known + [unlearned(name, task, n, stored) for name in METHODS | FRONTIER]
 
 
-def to_make(task: Task, n: int, kinds: Iterable[str] = ()) -> list[Work]:
-    """The models that are not stored, those of requests that are unlearned before included. kinds: none stands for
-    every kind."""
-    kinds = list(kinds) or [*BASELINES, *METHODS, *FRONTIER]
+def to_make(task: Task, n: int, kinds: Iterable[str] = (*BASELINES, *METHODS, *FRONTIER)) -> list[Work]:
+    """The models of these kinds that are not stored, those of requests that are unlearned before included."""
     lacking = {kind: len(missing_of(Ensemble(kind_of(kind, task), task, seeds_of(kind, n)))) for kind in kinds}
     found = [making(models, foreseen(kind, task)) for kind, models in lacking.items()]
     return found + (to_make(task.before, n, kinds) if task.before else [])
