@@ -75,7 +75,7 @@ def ablation_words(method: str, task: Task) -> Markdown:
     for name, said in SAID.items():
         if f"{method}_{name}" in found:
             more = _more(found[f"{method}_{name}"], found[f"{method}_whole"])
-            word = "worse" if more.low > 0 else "better" if more.high < 0 else "neither clearly worse nor better"
+            word = _verdict(more, "neither clearly worse nor better")
             lines.append(f"{said}, {title} is {word}: its goal changes by {_signed(more)}.")
     return Markdown(" ".join(lines))
 
@@ -166,11 +166,13 @@ def parts_line(storage: str | None = None) -> str:
     for method, names in IN_SHORT.items():
         found = _ablation(method, "mnist-", storage)
         mine = [name for name in (f"{method}_{short}" for short in names) if name in found]
-        parts = [f"{_changed(name)} {_signed(_more(found[name], found[f'{method}_whole']))}" for name in mine]
-        told += [f"{METHODS[method].title}: {', '.join(parts)}"] if parts else []
-    what = "What do the learned noise, and training only the last layers on it, add? Change of the studies'"
-    what += " [goal](docs/forms.md) (lower is better, 95 % interval) with another part in their place"
-    return f"{what}. {'; '.join(told)}." if told else ""
+        more = {_changed(name): _more(found[name], found[f"{method}_whole"]) for name in mine}
+        parts = [f"{name} {_signed(each)}, {_verdict(each, 'no clear change')}" for name, each in more.items()]
+        told += [f"{METHODS[method].title}: {'; '.join(parts)}."] if parts else []
+    what = (
+        "What do learned noise and impairing the last layers alone add? [Goal](docs/forms.md) without (lower: better)"
+    )
+    return f"{what}, minus with. {' '.join(told)}" if told else ""
 
 
 def _ablation(method: str, prefix: str, storage: str | None = None) -> dict[str, Study]:
@@ -231,6 +233,10 @@ def _more(study: Study, against: Study) -> Estimate:
 
 
 SAME_MODELS = ("number of tuning models", "request, split or data", "training recipe")  # of a study's identity
+
+
+def _verdict(more: Estimate, neither: str) -> str:
+    return "worse" if more.low > 0 else "better" if more.high < 0 else neither
 
 
 def _signed(more: Estimate) -> str:
