@@ -170,9 +170,9 @@ def parts_line(storage: str | None = None) -> str:
         parts = [f"{name} {_signed(each)}, {_verdict(each, 'no clear change')}" for name, each in more.items()]
         told += [f"{METHODS[method].title}: {'; '.join(parts)}."] if parts else []
     what = (
-        "What do learned noise and impairing the last layers alone add? [Goal](docs/forms.md) without (lower: better)"
+        "What do learned noise and impairing the last layers alone add? How the [goal](docs/forms.md) (lower is better)"
     )
-    return f"{what}, minus with. {' '.join(told)}" if told else ""
+    return f"{what} changes without them. {' '.join(told)}" if told else ""
 
 
 def _ablation(method: str, prefix: str, storage: str | None = None) -> dict[str, Study]:
