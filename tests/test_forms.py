@@ -223,8 +223,12 @@ def test_the_committed_page_is_that_of_the_committed_studies(committed_studies):
 
 def test_the_line_of_the_readme_has_the_differences_of_the_table(shown):
     row = reports.ablation_table("gemu", shown).data.loc["generator not trained"]
-    line = reports.parts_line()
-    assert line.endswith(f" GEMU: generator not trained {row['minus as it is']}, worse.") and len(line) < 400
+    none = reports.ablation_table("gemu", shown).data.loc["no noise"]
+    (line,) = reports.parts_lines()
+    assert (
+        f": generator not trained {row['minus as it is']}, worse; no noise {none['minus as it is']}, no clear" in line
+    )
+    assert len(line) < 400
 
 
 def test_studies_that_cannot_be_compared_have_no_difference(found):

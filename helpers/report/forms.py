@@ -157,22 +157,23 @@ def forms_text(storage: str | None = None) -> str:
     return "\n\n".join([*parts, GOAL_IS]) if parts else ""
 
 
-IN_SHORT = {"gemu": ("untrained", "everywhere"), "gefeu": ("pictures", "everywhere")}
+IN_SHORT = {
+    "gemu": ("untrained", "none", "unimpaired", "everywhere"),
+    "gefeu": ("untrained", "pictures", "outputs", "everywhere"),
+}
 
 
-def parts_line(storage: str | None = None) -> str:
-    """The answer of the ablations in a line, in Markdown; empty where they are not stored."""
-    told = []
+def parts_lines(storage: str | None = None) -> list[str]:
+    """What the ablation of each method says, in a line, in Markdown; none where it is not stored."""
+    lines = []
     for method, names in IN_SHORT.items():
-        found = _ablation(method, "mnist-", storage)
+        found, title = _ablation(method, "mnist-", storage), METHODS[method].title
         mine = [name for name in (f"{method}_{short}" for short in names) if name in found]
         more = {_changed(name): _more(found[name], found[f"{method}_whole"]) for name in mine}
         parts = [f"{name} {_signed(each)}, {_verdict(each, 'no clear change')}" for name, each in more.items()]
-        told += [f"{METHODS[method].title}: {'; '.join(parts)}."] if parts else []
-    what = (
-        "What do learned noise and impairing the last layers alone add? How the [goal](docs/forms.md) (lower is better)"
-    )
-    return f"{what} changes without them. {' '.join(told)}" if told else ""
+        what = f"What do the parts of {title} add? Change of the [goal](docs/forms.md), lower is better"
+        lines += [f"{what}: {'; '.join(parts)}."] if parts else []
+    return lines
 
 
 def _ablation(method: str, prefix: str, storage: str | None = None) -> dict[str, Study]:

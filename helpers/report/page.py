@@ -11,7 +11,7 @@ from helpers.data.task import NAMES
 from helpers.evaluation.frame import COLUMNS, headline, mean
 from helpers.files import DATA, ROOT, StudyError, load_arrays, load_frame, shown, written_whole
 from helpers.report.export import markdown
-from helpers.report.forms import forms_text, parts_line
+from helpers.report.forms import forms_text, parts_lines
 from helpers.report.frontier import budgets, frontier
 from helpers.report.requests import CELLS, drawn, hardest, side_by_side
 from helpers.report.style import save_figure
@@ -114,7 +114,7 @@ def conclusions_text(results: pd.DataFrame, storage: str | None = None) -> str:
     found = {words: each for (name, words), each in requests_of(results).items() if name == mine.iloc[0].dataset}
     more, numbered = [hardest(found)], sum(line[:1].isdigit() for line in lines)
     try:
-        more.append(parts_line(storage))
+        more += parts_lines(storage)
     except StudyError as error:
         print(error)
     lines += [f"{place}. {line}" for place, line in enumerate(filter(None, more), numbered + 1)]
