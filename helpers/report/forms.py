@@ -83,6 +83,7 @@ def ablation_words(method: str, task: Task) -> Markdown:
 SAID = {
     "untrained": "With a generator that is not trained",
     "none": "Without any noise",
+    "unimpaired": "Without any impair",
     "everywhere": "With an impair that moves all layers",
     "redrawn": "With the same layers drawn anew in place of impair",
     "pictures": "With forgotten pictures to which no noise is added",
