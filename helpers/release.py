@@ -55,11 +55,12 @@ REMEDY = "take the published one (`git checkout data/report`), or delete it: the
 
 @dataclass(frozen=True)
 class Part:
-    """n models of each kind of a group, on a task."""
+    """n models of each kind of a group, on a task; pictures: what they read in some pictures is stored too."""
 
     task: Task
     n: int
     group: str
+    pictures: bool = False
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -107,17 +108,17 @@ def release(models: int | None = None, dataset: str | None = None) -> None:
         every = parts_of({each: models or n for each, n in MODELS.items()})
         found = _stored(every)
         wanted = [each for each in every if each.name not in found and dataset in (None, each.task.data.name)]
-        print(f"{len(found)} of {len(every)} parts are there, {len(wanted)} are to be computed.", flush=True)
+        print(f"Parts: {len(every)}, of which {len(found)} are there; to be computed: {len(wanted)}.", flush=True)
         start = time.perf_counter()
         with progress(_work(wanted), tell=True):
             for place, part in enumerate(wanted, 1):
                 if others := [path for path in PARTS.glob(f"{part.name}-*.csv.gz") if path != part.path]:
                     tqdm.write(f"{shown(others[0])} is of other settings, data or code: computed anew.")
-                found[part.name] = _compute(part, pictures=part.task is every[0].task)
+                found[part.name] = _compute(part)
                 spent = in_words(time.perf_counter() - start)
                 tqdm.write(f"{place} of {len(wanted)} after {spent}: {part.title}, {shown(part.path)}")
         if len(found) < len(every):
-            print(f"{len(every) - len(found)} parts of other data sets are missing: `make release` computes them.")
+            print(f"Still missing, of other data sets: {len(every) - len(found)}. `make release` computes them.")
             return
         _finish(every, found)
     report()
@@ -131,7 +132,8 @@ def parts_of(models: dict[tuple[str, str], int]) -> list[Part]:
         if first:
             known[name] = load_data(name)
         task = task_of(known[name], words)
-        found += [Part(task, n, group) for group in GROUPS if first or group != "frontier"]
+        groups = [group for group in GROUPS if first or group != "frontier"]
+        found += [Part(task, n, group, pictures=not found and group == "methods") for group in groups]
     return found
 
 
@@ -141,8 +143,7 @@ def _stored(parts: list[Part]) -> dict[str, pd.DataFrame]:
     before = load_frame(FRAME, COLUMNS, REMEDY) if old else None
     found = {}
     for part in parts:
-        pictures = part.group != "methods" or part.task is not parts[0].task or there(PARTS / EXAMPLES)
-        if there(part.path) and pictures:
+        if there(part.path) and (there(PARTS / EXAMPLES) or not part.pictures):
             found[part.name] = load_frame(part.path, COLUMNS, REMEDY)
         elif old.get(part.name) == part.key:
             found[part.name] = part.rows_of(before)
@@ -162,14 +163,13 @@ def _work(parts: list[Part]) -> list[Work]:
     return found
 
 
-def _compute(part: Part, pictures: bool) -> pd.DataFrame:
-    """Makes and measures the models of a part, writes its rows and returns them; pictures: with its methods also writes
-    what they read in some pictures."""
+def _compute(part: Part) -> pd.DataFrame:
+    """Makes and measures the models of a part, writes its rows and returns them."""
     task, n = part.task, part.n
     ensembles = [baseline(name, task, n, stored=False) for name in BASELINES]
     ensembles += [unlearned(name, task, n, stored=False) for name in part.kinds if name not in BASELINES]
     rows = rounded(part.rows_of(measure(task, *ensembles, probes=True)))
-    if pictures and part.group == "methods":
+    if part.pictures:
         save_arrays(PARTS / EXAMPLES, **examples(task, ensembles))
     save_frame(part.path, rows)
     return_memory()

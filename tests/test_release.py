@@ -38,11 +38,11 @@ def small(digits, here, tmp_path, monkeypatch):
 def test_a_release_goes_on_where_it_stopped(small, digits, monkeypatch, capsys):
     computed, real, stop = [], release_module._compute, 2
 
-    def noted(part, pictures):
+    def noted(part):
         if len(computed) == stop:
             raise KeyboardInterrupt
         computed.append(part.name)
-        return real(part, pictures)
+        return real(part)
 
     monkeypatch.setattr(release_module, "_compute", noted)
     with pytest.raises(KeyboardInterrupt):
@@ -55,7 +55,7 @@ def test_a_release_goes_on_where_it_stopped(small, digits, monkeypatch, capsys):
         "mnist-class-7-methods",
     ]
     said = capsys.readouterr().out
-    assert "0 of 5 parts are there" in said and "2 of 5 parts are there, 3 are to be computed" in said
+    assert "Parts: 5, of which 0 are there" in said and "of which 2 are there; to be computed: 3" in said
     assert "3 of 3 after" in said and "class 7: methods, 2 models" in said
     found = load_frame(small / "measures.csv.gz", COLUMNS, "")
     for words in ("crossbar", "class 7"):
@@ -95,11 +95,11 @@ def test_a_data_set_can_be_computed_elsewhere(small, digits, monkeypatch, capsys
     monkeypatch.setattr(release_module, "GROUPS", {"baselines": tuple(BASELINES)})
     release(dataset="cmnist")
     (stale := small / "parts" / "mnist-class-7-baselines-0123456789.csv.gz").write_bytes(b"of other settings")
-    assert "1 parts of other data sets are missing" in capsys.readouterr().out and not (small / "release.json").exists()
+    assert "Still missing, of other data sets: 1" in capsys.readouterr().out and not (small / "release.json").exists()
     (path,) = (small / "parts").glob("cmnist*")
     release()
     said = capsys.readouterr().out
-    assert "1 of 2 parts are there, 1 are to be computed" in said and "is of other settings, data or code" in said
+    assert "Parts: 2, of which 1 are there; to be computed: 1" in said and "is of other settings, data or code" in said
     assert set(load_frame(small / "measures.csv.gz", COLUMNS, "").dataset) == {"mnist", "cmnist"}
     assert not path.exists() and not stale.exists()
 
