@@ -10,7 +10,7 @@ import importlib.metadata
 import json
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -25,6 +25,7 @@ from helpers.evaluation.measures import MEASURES
 from helpers.files import (
     ROOT,
     StudyError,
+    code_fingerprint,
     fingerprint,
     load_frame,
     locked,
@@ -39,7 +40,7 @@ from helpers.progress import Work, in_words, progress
 from helpers.report.page import ABOUT, REPORT, about_release, report
 from helpers.report.summary import EXAMPLES, examples
 from helpers.sizes import QUICK, SIZES
-from helpers.unlearning import FRONTIER, METHODS, kind_of, to_make, unlearned
+from helpers.unlearning import FRONTIER, METHODS, kind_of, method_of, to_make, unlearned
 
 BESIDE = {"mnist": ("plain", "class 7", "random 1 %"), "cmnist": ("red 7",), "fmnist": ("random 1 %",)}
 MODELS = {  # data set, request -> models of each kind; the README shows the first
@@ -75,17 +76,18 @@ class Part:
         """Fingerprint of all that decides its rows, but for the machine: models, their number, measures."""
         made = [kind_of(kind, self.task).identity for kind in ("trained", "retrained", *self.kinds)]
         versions = {name: about.version for name, about in MEASURES.items()}
-        return fingerprint([self.n, made, versions, SIZES.probed, SIZES.relearn_steps, SIZES.resurgence])
+        follows = code_fingerprint("helpers.evaluation.derived")
+        return fingerprint([self.n, made, versions, follows, SIZES.probed, SIZES.relearn_steps, SIZES.resurgence])
 
     @property
     def path(self) -> Path:
         return PARTS / f"{self.name}-{self.key}.csv.gz"
 
     def rows_of(self, results: pd.DataFrame) -> pd.DataFrame:
-        """Its rows among those of all that is measured."""
+        """Its rows among those of all that is measured; without the curves, which no page shows."""
         kinds = [*self.kinds, *(["null"] if self.group == "baselines" else [])]
         mine = (results.dataset == self.task.data.name) & (results.forget == self.task.request.name)
-        return results[mine & results.kind.isin(kinds)]
+        return results[mine & results.kind.isin(kinds) & (results.measure != "curve")]
 
     @property
     def title(self) -> str:
@@ -105,9 +107,9 @@ def release(models: int | None = None, dataset: str | None = None) -> None:
     if dataset is not None:
         check_name(dataset)
     with locked(PARTS):
-        every = parts_of({each: models or n for each, n in MODELS.items()})
+        every = parts_of({each: models or n for each, n in MODELS.items() if dataset in (None, each[0])})
         found = _stored(every)
-        wanted = [each for each in every if each.name not in found and dataset in (None, each.task.data.name)]
+        wanted = [each for each in every if each.name not in found]
         print(f"Parts: {len(every)}, of which {len(found)} are there; to be computed: {len(wanted)}.", flush=True)
         start = time.perf_counter()
         with progress(_work(wanted), tell=True):
@@ -117,8 +119,8 @@ def release(models: int | None = None, dataset: str | None = None) -> None:
                 found[part.name] = _compute(part)
                 spent = in_words(time.perf_counter() - start)
                 tqdm.write(f"{place} of {len(wanted)} after {spent}: {part.title}, {shown(part.path)}")
-        if len(found) < len(every):
-            print(f"Still missing, of other data sets: {len(every) - len(found)}. `make release` computes them.")
+        if dataset is not None:
+            print("`make release` computes those of the other data sets, and puts all together.")
             return
         _finish(every, found)
     report()
@@ -133,7 +135,8 @@ def parts_of(models: dict[tuple[str, str], int]) -> list[Part]:
             known[name] = load_data(name)
         task = task_of(known[name], words)
         groups = [group for group in GROUPS if first or group != "frontier"]
-        found += [Part(task, n, group, pictures=not found and group == "methods") for group in groups]
+        shown_first = (name, words) == next(iter(MODELS))
+        found += [Part(task, n, group, pictures=shown_first and group == "methods") for group in groups]
     return found
 
 
@@ -184,6 +187,8 @@ def _finish(parts: list[Part], found: dict[str, pd.DataFrame]) -> None:
     about["sources"] = {part.task.data.name: part.task.data.source for part in parts}
     about["titles"] = {f"{part.task.data.name}, {part.task.request.name}": part.task.request.title for part in parts}
     about["parts"] = {part.name: part.key for part in parts}
+    every = (*METHODS, *FRONTIER)
+    about["settings"] = {name: asdict(method_of(name).settings) for name in every}
     save_frame(FRAME, frame)
     if there(PARTS / EXAMPLES):
         (PARTS / EXAMPLES).replace(REPORT / EXAMPLES)

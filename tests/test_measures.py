@@ -28,7 +28,7 @@ from helpers.evaluation.relearning import forget_loss
 from helpers.files import StudyError, save_frame
 from helpers.models import ensembles
 from helpers.models.cnn import new_model
-from helpers.models.ensembles import BASELINES, baseline, state_of
+from helpers.models.ensembles import BASELINES, baseline, baseline_kind, state_of
 
 N = 20
 SIZES = {
@@ -220,6 +220,18 @@ def test_the_null_of_probes_is_of_as_many_models_as_were_probed_of_a_method(meas
     orders = [np.concatenate(both) for both in splits(10)]
     by_hand = [of(probed) + of(probed[order[:5]]) - of(probed[order[5:]]) for order in orders]
     assert evaluate._null_of_probes(TASK, frame).value.to_numpy() == pytest.approx(by_hand)
+
+
+def test_probes_are_stored_apart_for_every_number_of_models(monkeypatch, task):
+    """Of 6 models number 6 is one retrained again, of 10 it is a retrained one."""
+    monkeypatch.setattr(evaluate, "SIZES", replace(evaluate.SIZES, probed=5))
+    kinds = {kind: baseline_kind(kind, task) for kind in ("trained", *HALVES)}
+    what, again = {}, {}
+    for n in (6, 10):
+        for (kind, place), path in evaluate._probe_paths(task, kinds, n).items():
+            assert what.setdefault(path, (kind, place)) == (kind, place)
+            again[n] = again.get(n, 0) + (kind == "again")
+    assert again == {6: 6, 10: 10}
 
 
 HALVES = ("retrained", "again")

@@ -111,11 +111,16 @@ def test_its_cost_is_counted_given_or_measured(tmp_path, trained_model, small_da
         run(lambda model, data, seed: [model], "77", trained_model, small_data)
 
 
+def null(model, data, seed):
+    return model
+
+
 @pytest.mark.parametrize(
     "function, options, sentence",
     [
         (lambda model, data, seed: model, {}, "this one has no name"),
         (METHODS["gemu"].run, {}, "the name gemu is taken"),
+        (null, {}, "the name null is taken"),
         (print, {}, "source of print cannot be read"),
         (SHORT.lr_at, {"samples": "none"}, "give a number above 0"),
         (SHORT.lr_at, {"samples": -3}, "give a number above 0"),

@@ -19,7 +19,7 @@ from helpers.evaluation.measures import MEASURES, View
 from helpers.evaluation.nulls import splits
 from helpers.evaluation.privacy import halves, u_lira
 from helpers.files import StudyError
-from helpers.report import figures, tables, words
+from helpers.report import figures, frontier, tables, words
 
 WHERE = ("test", "forget")
 
@@ -114,6 +114,35 @@ def test_a_diverged_model_is_said_in_every_table_and_never_makes_a_kind_best_or_
     assert best == []
 
 
+def test_gradient_ascent_that_diverged_is_not_called_harmless():
+    usual = made_up((*BASE, "gemu", "gefeu", "ascent"), n=8)
+    lost = pd.concat([usual, frame_of("ascent", diverged=np.arange(8) < 3)], ignore_index=True)
+    assert "3 of 8 models of Gradient Ascent diverged" in words.conclusions(lost).data
+    assert "than retraining: it classifies" in words.conclusions(usual).data
+    assert "than retraining: it classifies" not in words.conclusions(lost).data
+
+
+@pytest.mark.parametrize("apart, undefined", [(0.3, False), (0.5, True)])
+def test_a_gap_that_its_null_distribution_spans_is_undefined(apart, undefined):
+    """Trained models are at distance 1.6; a method as good as retraining would be at -apart to +apart."""
+    kinds = (*BASE, "gemu", "gefeu", "reset")
+    usual = made_up(kinds)
+    raw = usual[~usual.measure.str.contains("_gap|_root|_share")]
+    rows = Rows()
+    rows.add("energy", np.linspace(-apart, apart, 201), *WHERE, by="step")
+    found = with_derived(pd.concat([raw, rows.frame(TASK, "null")], ignore_index=True).assign(forget="crossbar"))
+    assert bool(tables.no_gap(found)) == undefined and not tables.no_gap(usual)
+    table = tables.overview_table(found, ["gemu"]).data
+    assert (table.loc["GEMU", "distance to retrained models closed, %"] == tables.NONE) == undefined
+    assert table.loc["GEMU", "KL divergence from retrained models closed, %"] != tables.NONE
+    assert (tables.paired_table(found, "gefeu", "gemu").data.iloc[0, -1] == tables.NONE) == undefined
+    assert (tables.best_plain(found) is None) == undefined
+    assert np.isfinite(frontier.point(found, "gemu", "distance closed, %")[0]) != undefined
+    assert ("undefined" in words.conclusions(found).data) == undefined
+    null = "as good as retraining:"
+    assert (null in words.conclusions(found).data) != undefined and null not in words.conclusions(usual).data
+
+
 def test_a_diverged_model_is_named_where_it_is_measured(monkeypatch):
     said = []
     monkeypatch.setattr(evaluate.tqdm, "write", said.append)
@@ -168,8 +197,10 @@ def test_the_verdicts_of_the_conclusions_are_corrected_for_their_number(monkeypa
     )
     assert holm([0.03] * 4) == [pytest.approx(0.12)] * 4
     assert "closer to" not in words.conclusions(results).data
+    assert "neither clearly more nor less" in words.what_was_learned(results, "gemu").data
     monkeypatch.setattr(words, "holm", lambda ps: ps)
     assert "closer to" in words.conclusions(results).data
+    assert "neither" not in words.what_was_learned(results, "gemu").data
 
 
 def test_the_null_of_attacks_is_the_mean_over_the_halves(diverged):

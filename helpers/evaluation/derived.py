@@ -6,13 +6,14 @@ import pandas as pd
 from helpers.evaluation.distances import gap_closed
 from helpers.evaluation.frame import WITHOUT, select
 
+WIDEST = 0.5  # of the distance: where the null distribution of a gap closed is wider, the gap is undefined
 FORGOTTEN = ("forget", "memorised")  # subsets on which a model that diverged has forgotten nothing
 
 
 def with_derived(results: pd.DataFrame) -> pd.DataFrame:
     """Adds the gap closed in energy distance, joint energy distance and KL divergence, from the floor (retrained
     models; 0 for the energy distances) to the ceiling (trained ones), each also without the models of one seed; the
-    energy distance in units of its root; and `samples_share`."""
+    energy distance in units of its root; and `samples_share`. A gap is nan where it is undefined (`_defined`)."""
     results = _with_diverged(results)
     frames = [results]
     for name in ("energy", "joint", "kl"):
@@ -20,18 +21,30 @@ def with_derived(results: pd.DataFrame) -> pd.DataFrame:
             left = select(results, name + WITHOUT, *where)
             ends = {kind: full[full.kind == kind].value.to_numpy().mean() for kind in ("trained", "retrained")}
             floor = ends["retrained"] if name == "kl" else 0.0
-            frames.append(_as(full, f"{name}_gap", gap_closed(full.value, floor, ends["trained"])))
+            gaps = _as(full, f"{name}_gap", gap_closed(full.value, floor, ends["trained"]))
+            if not _defined(gaps, floor, ends["trained"]):
+                frames.append(gaps.assign(value=np.nan))
+                continue
+            frames.append(gaps)
             if len(left):
                 by_seed = {kind: left[left.kind == kind].set_index("seed").value for kind in ends}
                 ceilings, floors = (_of_seeds(left, by_seed[kind]) for kind in ("trained", "retrained"))
                 floors = floors if name == "kl" else 0.0
                 frames.append(_as(left, f"{name}_gap{WITHOUT}", (ceilings - left.value) / (ceilings - floors)))
-            if name == "energy" and ends["trained"] > 0:
+            if name == "energy":
                 frames += _roots(full, left, ends["trained"])
     samples = results[results.measure == "samples"]
     whole = samples[samples.kind == "retrained"].value.mean()
     frames.append(_as(samples, "samples_share", samples.value / whole))
     return pd.concat([frame for frame in frames if len(frame)], ignore_index=True)
+
+
+def _defined(gaps: pd.DataFrame, floor: float, ceiling: float) -> bool:
+    """Whether trained models differ from retrained ones by so much more than these from each other that a share of it
+    says something: a method as good as retraining closes 100 % of it but for at most WIDEST (95 % of the null
+    distribution, where there is one)."""
+    draws = gaps.value[gaps.kind == "null"].dropna()
+    return ceiling > floor and (draws.empty or np.ptp(np.quantile(draws, [0.025, 0.975])) <= WIDEST)
 
 
 def _with_diverged(results: pd.DataFrame) -> pd.DataFrame:

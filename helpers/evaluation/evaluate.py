@@ -8,6 +8,7 @@ retained, the measures on `neighbours` and the linear probe are left out.
 """
 
 import functools
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -211,7 +212,8 @@ def _of_models(task: Task, kind: str, contents: list[dict], trained: list[dict])
     for layer in LAYERS:
         rows.add("activation_change", [each[layer] for each in changes], "test", "all", layer)
     records = [content["record"] for content in contents]
-    rows.add("seconds", [each["seconds"] for each in records], at=[content["made"]["device"] for content in contents])
+    machines = [re.sub(r"\d+ threads, ", "", content["made"]["device"]) for content in contents]  # each ran on one
+    rows.add("seconds", [each["seconds"] for each in records], at=machines)
     rows.add("samples", [each["samples"] for each in records])
     for phase in records[0].get("curves", {}):
         curves = torch.stack([each["curves"][phase] for each in records])
@@ -302,8 +304,9 @@ def _probe(task: Task, every: dict[str, Ensemble], stored: bool) -> list[pd.Data
                 for measured, split, at, value in found:
                     rows.add(measured, value, split, "forget", at, by="")
                 advance(f"{every[name].kind.title}: copies of model {place} trained further", Work(1, _trains()))
-                _store(paths[name, place], rows.frame(task, name).assign(seed=place).astype(COLUMNS))
-    frame = pd.concat([_load(path, name) for (name, _), path in paths.items()], ignore_index=True)
+                _store(paths[name, place], rows.frame(task, name))
+    found = [_load(path, name).assign(seed=place) for (name, place), path in paths.items()]
+    frame = pd.concat(found, ignore_index=True).astype(COLUMNS)
     return [frame, _null_of_probes(task, frame)]
 
 
@@ -324,11 +327,18 @@ def _probe_paths(task: Task, kinds: dict[str, Kind], n: int) -> dict[tuple[str, 
     versions, trained = [MEASURES[name].version for name in PROBES], baseline_kind("trained", task).identity
     key = fingerprint([versions, SIZES.relearn_steps, SIZES.resurgence, trained])
     return {
-        (name, place): outputs_folder(kind, task) / f"{seeds_of(name, n)[place]:03d}-probes-{key}.csv.gz"
+        (name, place): outputs_folder(kind, task)
+        / f"{seeds_of(name, n)[place]:03d}-{_probes_of(name, place)}-{key}.csv.gz"
         for place in range(min(2 * SIZES.probed, n))  # of retrained models twice as many: for the null distribution
         for name, kind in kinds.items()
         if place < SIZES.probed or name in ("retrained", AGAIN)
     }
+
+
+def _probes_of(name: str, place: int) -> str:
+    """Retrained models and those retrained "again" lie in one folder; which of the two a seed is, and in which place,
+    depends on N."""
+    return f"probes-again-{place}" if name == AGAIN else "probes"
 
 
 def probe(task: Task, state: dict, trained: dict, seed: int) -> list[tuple[str, str, str, float]]:

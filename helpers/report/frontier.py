@@ -74,8 +74,8 @@ def frontier(results: pd.DataFrame, width: float = 9.6) -> Figure:
     """Cost in samples against gap closed, attack and accuracy lost, one row of three panels per data set in the frame.
 
     Lines: a new model, and one whose upper layers were drawn anew, trained on D_r with so many samples; bands and
-    whiskers: 95 % intervals; grey: null distribution, retrained against retrained. What lies beyond a panel stands at
-    its edge.
+    whiskers: 95 % intervals; grey: null distribution, retrained against retrained. Lines may leave a panel; methods
+    beyond it stand at its edge, with their value.
     """
     frames = {name: results[results.dataset == name] for name in NAMES if name in set(results.dataset)}
     found = {name: {title: dots(mine, title) for title in PANELS} for name, mine in frames.items()}
@@ -239,9 +239,9 @@ def _lines(axis, results: pd.DataFrame, title: str, found: list[Dot], beside: fl
         x = sorted(at for at, ends in every.items() if np.isfinite(at) and np.isfinite(ends[0]))
         if x:
             ends = np.array([every[at] for at in x])
-            y, looks = ends[:, 0].clip(low, high), {"color": colour_of(base), "marker": marker_of(base)}
-            axis.plot(x, y, lw=1.4, ms=3, zorder=2, **looks)
-            axis.fill_between(x, *ends[:, 1:].T.clip(low, high), color=colour_of(base), alpha=0.2, lw=0, zorder=1)
+            looks = {"color": colour_of(base), "marker": marker_of(base)}
+            axis.plot(x, ends[:, 0], lw=1.4, ms=3, zorder=2, **looks)
+            axis.fill_between(x, *ends[:, 1:].T, color=colour_of(base), alpha=0.2, lw=0, zorder=1)
             costs += x
     for dot in found:
         costs.append(dot.cost)
@@ -304,5 +304,5 @@ def _methods(axis, found: list[Dot], slots: list[int], title: str, sizes: tuple[
         axis.text(name, place, dot.words, transform=across, va="center_baseline", **dot.text)
     if found:
         middle = 1 + (GAP + beside / 2) / width
-        under = f"most at\n{_usual(found):.2g} %"
+        under = f"all, most\nat {_usual(found):.2g} %"
         axis.text(middle, -0.02, under, fontsize=TEXT, ha="center", va="top", transform=axis.transAxes)

@@ -41,11 +41,8 @@ def report() -> None:
         ),
         "docs/results.md": page_with({"results": results_text(results, about)}, "docs/results.md"),
     }
-    try:
-        if forms := forms_text():
-            pages["docs/forms.md"] = page_with({"forms": forms}, "docs/forms.md")
-    except StudyError as error:  # studies are no part of a release: the page stays as it is
-        print(error)
+    if forms := forms_text():
+        pages["docs/forms.md"] = page_with({"forms": forms}, "docs/forms.md")
     save_figure(frontier(with_frontier(results)), REPORT / "frontier.png")
     if found := compared(results, about):
         save_figure(drawn(found), REPORT / "requests.png")
@@ -112,11 +109,7 @@ def conclusions_text(results: pd.DataFrame, storage: str | None = None) -> str:
     mine = first_of(results)
     lines = conclusions(mine).data.splitlines()
     found = {words: each for (name, words), each in requests_of(results).items() if name == mine.iloc[0].dataset}
-    more, numbered = [hardest(found)], sum(line[:1].isdigit() for line in lines)
-    try:
-        more += parts_lines(storage)
-    except StudyError as error:
-        print(error)
+    more, numbered = [hardest(found), *parts_lines(storage)], sum(line[:1].isdigit() for line in lines)
     lines += [f"{place}. {line}" for place, line in enumerate(filter(None, more), numbered + 1)]
     return "\n".join(lines)
 

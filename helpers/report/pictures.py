@@ -162,8 +162,9 @@ def votes_of(task: Task, *ensembles: Ensemble, k: int) -> dict[str, np.ndarray]:
     at, votes = task.forget[split].nonzero().flatten()[:k].numpy(), []
     for ensemble in ensembles:
         outputs = logits_of(ensemble, task)
-        read = (outputs.test[:, at] if split == "test" else outputs.forget_train[:, :k]).argmax(-1)
-        votes.append((read[:, :, None] == np.arange(10)).sum(0))
+        shown = outputs.test[:, at] if split == "test" else outputs.forget_train[:, :k]
+        sound = np.isfinite(shown).all(-1, keepdims=True)  # a model that diverged reads nothing
+        votes.append(((shown.argmax(-1)[:, :, None] == np.arange(10)) & sound).sum(0))
     pictures = (255 * task.data.pictures(images)).round().to(torch.uint8).permute(0, 2, 3, 1)
     pictures = 255 - pictures[..., 0] if pictures.shape[-1] == 1 else pictures  # ink is dark
     return {

@@ -69,14 +69,16 @@ def _goal(measured: dict) -> str:
 
 
 def compare_settings(method: str, study: optuna.Study | None, task: Task, n: int, stored: bool) -> Styler | Markdown:
-    """What `chosen` gives beside the defaults, on n models of the reported ensemble, which no study has seen.
+    """What `chosen` gives beside the settings in use, on n models of the reported ensemble, which no study has seen;
+    one row where these are the same.
 
     stored: True trains nothing; where models are missing, or there is no trial, a sentence says what to do."""
     check_stored(stored)
     if study is None or best_trial(study) is None:
         return Markdown(NO_TRIAL)
-    rows = {}
-    for label, settings in (("best trial", chosen(study, method)), ("defaults", METHODS[method].settings)):
+    rows, found, used = {}, chosen(study, method), METHODS[method].settings
+    wanted = {"winner of the study, in use": used} if found == used else {"winner of the study": found, "in use": used}
+    for label, settings in wanted.items():
         try:
             models = unlearned(method, task, n, stored, settings)
         except StudyError:
@@ -107,6 +109,9 @@ def optuna_figure(draw: Callable, study: optuna.Study | None, **options) -> Imag
         warnings.simplefilter("ignore")
         made = draw(study, **options).figure
     made.set_size_inches(8, 3.6)
+    if draw.__name__ == "plot_optimization_history":  # the worst trials would press all others into one line
+        goals = [trial.value for trial in complete(study)]
+        made.axes[0].set_ylim(top=max(2 * np.median(goals), 1.1 * min(goals)))
     pyplot.close(made)
     alt = draw.__name__.removeprefix("plot_").replace("_", " ")
     return Image(png(made), alt=f"Optuna's plot of the study {study.study_name}: {alt}.")

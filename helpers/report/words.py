@@ -8,9 +8,20 @@ from IPython.display import Markdown
 
 from helpers.data.task import NAMES, Task
 from helpers.device import STARTED, describe, pick_device
-from helpers.evaluation.frame import Estimate, difference, diverged, forgets_more, headline, holm, mean, null_of, values
+from helpers.evaluation.frame import (
+    Estimate,
+    difference,
+    diverged,
+    forgets_more,
+    headline,
+    holm,
+    mean,
+    null_of,
+    time_share,
+    values,
+)
 from helpers.report.tables import BESIDE, FEWEST_FOR_VERDICTS, best_plain, models_in, no_gap
-from helpers.unlearning import TITLES
+from helpers.unlearning import OURS, TITLES
 
 KEPT = ("accuracy", "test", "retain")
 
@@ -41,16 +52,22 @@ def conclusions(results: pd.DataFrame) -> Markdown:
         return f"{100 * mean(results, kind, measure, *where):.{digits}f} %"
 
     costs = list(dict.fromkeys(percent(kind, "samples_share") for kind in ("gemu", "gefeu")))
+    times = [time_share(results, kind) for kind in ("gemu", "gefeu")]
+    times = f", {_listed([f'{100 * share:.0f} %' for share in times])} in time" if np.isfinite(times).all() else ""
+    null = ""
+    if len(values(results, "null", "energy_gap", split, "forget")):
+        low, high = (100 * end for end in null_of(results, "energy_gap", split, "forget"))
+        null = f" (as good as retraining: {low:.1f} to {high:.1f} %)"
     lines = [
         f"On {name} GEMU closes {gap['gemu'].mean():.1f} % and GeFeU {gap['gefeu'].mean():.1f} % of the distance to "
-        f"retrained models, at {' and '.join(costs)} of retraining's cost in samples. They still classify "
+        f"retrained models{null}, at {' and '.join(costs)} of retraining's cost in samples{times}. They still classify "
         f"{percent('gemu', 'accuracy', split, 'forget')} and {percent('gefeu', 'accuracy', split, 'forget')} of the "
         f"forgotten samples correctly, retrained models {percent('retrained', 'accuracy', split, 'forget')}."
     ]
     n = models_in(results)
     lines += [
         f"{k} of {n} models of {TITLES[kind]} diverged and count as having closed nothing; it is not called closer."
-        for kind in ("gemu", "gefeu")
+        for kind in OURS
         if (k := diverged(results, kind))
     ]
     pairs = [(kind, other) for other in others * (n >= FEWEST_FOR_VERDICTS) for kind in ("gemu", "gefeu")]
@@ -63,11 +80,12 @@ def conclusions(results: pd.DataFrame) -> Markdown:
     for other in others * (n >= FEWEST_FOR_VERDICTS):
         known = f"the best rival, {TITLES[other]}"
         if other == "new":
-            known = f"a new model trained at {percent(other, 'samples_share')} of that cost"
+            known = f"a new model at {percent(other, 'samples_share')} of that cost"
         both = [(apart[kind, other], adjusted[kind, other]) for kind in ("gemu", "gefeu")]
-        compared.append(_compared(both, known, gap[other].mean()))
+        compared.append(_compared(both, known, gap[other].mean(), again=bool(compared)))
     if compared:
-        lines.append(f"{' '.join(compared)[:-1]} (paired by seed, Holm's correction, rival chosen on these models).")
+        how = "paired by seed, verdicts after Holm"
+        lines.append(f"{' '.join(compared)[:-1]} ({how}).")
     else:
         lines.append(f"Whether that is closer than a rival, {n} models of each kind cannot tell: 6 are needed.")
     attack = {kind: mean(results, kind, "u_lira", "train", "forget") for kind in gap}
@@ -76,15 +94,15 @@ def conclusions(results: pd.DataFrame) -> Markdown:
         names = {kind: "a new model" if kind == "new" else TITLES[kind] for kind in attack}
         told, parts = [names[kind] for kind, right in attack.items() if right > high], []
         for kind, right in attack.items():
-            parts.append(f"{100 * right:.0f} %{' of cases' * (not parts)} for {names[kind]}")
+            parts.append(f"{100 * right:.1f} %{' of models and samples' * (not parts)} for {names[kind]}")
         lines.append(
-            f"A membership inference attack (U-LiRA with {models_in(results)} models of each kind; it grows with their "
-            "number) guesses whether a model was unlearned or retrained. It is right in "
-            f"{_listed(parts)}; retrained models against each other give {100 * low:.0f} to {100 * high:.0f} %. So it "
+            f"An attack (U-LiRA, {models_in(results)} models of each kind) guesses from "
+            "what a model reads in one forgotten sample whether it was unlearned or retrained. It is right for "
+            f"{_listed(parts)}; retrained models against each other give {100 * low:.1f} to {100 * high:.1f} %. So it "
             f"distinguishes {'all of them' if len(told) == len(attack) else _listed(told) or 'none of them'} from "
             "retrained models."
         )
-    if "ascent" in set(results.kind):
+    if "ascent" in set(results.kind) and not diverged(results, "ascent"):
         too_far = forgets_more(results, "ascent")
         kept = (mean(results, kind, "accuracy", "test", "retain") for kind in ("retrained", "ascent"))
         lines.append(
@@ -127,32 +145,33 @@ def what_was_learned(results: pd.DataFrame, kind: str) -> Markdown:
         + f" {diverged(results, kind)} of {models_in(results)} models diverged and count as having closed nothing."
         * bool(diverged(results, kind))
     ]
-    for other in (name for name in BESIDE if name != kind and len(closed[name])):
-        more = difference(results, kind, other, "energy_gap", split, "forget")
-        word = "less" if more.low > 0 else "more" if more.high < 0 else "neither clearly more nor less"
+    others = [name for name in BESIDE if name != kind and len(closed[name])]
+    apart = [difference(results, kind, other, "energy_gap", split, "forget") for other in others]
+    for other, more, p in zip(others, apart, holm([each.p for each in apart]), strict=True):
+        word = "neither clearly more nor less" if not p < 0.05 else "less" if more.mean > 0 else "more"
         word = word if models_in(results) >= FEWEST_FOR_VERDICTS else "too few models to tell"
         lost = diverged(results, kind if more.mean > 0 else other)
         word = f"no verdict, {lost} of {models_in(results)} models diverged" if lost else word
         lines.append(
             f"- {TITLES[other]}, at {100 * mean(results, other, 'samples_share'):.1f} % of that cost, closes "
             f"{closed[other].mean():.1f} %: {word} ({TITLES[kind]} minus {TITLES[other]}: {100 * more.mean:+.1f} "
-            f"points, 95 % interval {100 * more.low:+.1f} to {100 * more.high:+.1f})."
+            f"points, 95 % interval {100 * more.low:+.1f} to {100 * more.high:+.1f}; verdict after Holm's correction)."
         )
     return Markdown("\n".join(lines))
 
 
-def _compared(both: list[tuple[Estimate, float]], other: str, closed: float) -> str:
+def _compared(both: list[tuple[Estimate, float]], other: str, closed: float, again: bool) -> str:
     """A sentence on both methods. both: what GEMU and GeFeU close more than `other` does, as shares, each with its
-    adjusted p-value; closed: by `other`, in percent."""
+    adjusted p-value; closed: by `other`, in percent; again: a sentence like it stands before."""
     words = []
     for more, p in both:
         closer, further = ("closer to retraining", "than"), ("further from retraining", "than")
-        words.append(("not distinguishable", "from") if not p < 0.05 else closer if more.mean > 0 else further)
+        words.append(("not clearly apart", "from") if not p < 0.05 else closer if more.mean > 0 else further)
     (first, link), (second, _) = words
-    who = f"GEMU and GeFeU are {first}" if first == second else f"GEMU is {first}"
+    who = f"{'Both' if again else 'GEMU and GeFeU'} are {first}" if first == second else f"GEMU is {first}"
     also = "" if first == second else f", GeFeU is {second}"
     ends = [f"{100 * more.low:+.1f} to {100 * more.high:+.1f}" for more, _ in both]
-    found = [f"{100 * both[0][0].mean:+.1f} points (95 % interval {ends[0]})"]
+    found = [f"{100 * both[0][0].mean:+.1f} points ({'95 % interval ' * (not again)}{ends[0]})"]
     found.append(f"{100 * both[1][0].mean:+.1f} ({ends[1]})")
     return f"{who} {link} {other} ({closed:.1f} % closed){also}: {' and '.join(found)}."
 

@@ -210,10 +210,10 @@ def forms_of(gemu: Method, gefeu: Method) -> dict[str, Method]:
 
 
 EVERY_PART = {  # name -> in words, what is changed
-    "whole": ("as it is", {}),
+    "whole": ("as it is, tuned anew", {}),
     "untrained": ("generator not trained", {"noise": "untrained"}),
     "gaussian": ("Gaussian pixels", {"noise": "gaussian"}),
-    "none": ("no noise", {"noise": "none", "impair_noise": 0.0}),
+    "none": ("impair on retained samples alone", {"noise": "none", "impair_noise": 0.0}),
     "random": ("forgotten pictures with random labels", {"noise": "pictures", "labels": "random"}),
     "everywhere": ("impair on all layers", {"impair_layers": len(LAYERS)}),
     "unimpaired": ("no impair", {"noise": "none", "no_impair": 1}),
