@@ -48,11 +48,14 @@ def kinds_in(results: pd.DataFrame) -> list[str]:
 
 
 def spread(sample, scale: float = 1.0, digits: int = 2) -> str:
-    """`mean ± standard deviation` over the models; a dash where nothing was measured."""
+    """`mean ± standard deviation` over the models; a dash where nothing was measured. A share far below 0, of a method
+    that makes confident mistakes, without its digits."""
     sample = scale * np.asarray(sample, float)
     sample = sample[np.isfinite(sample)]
     if not len(sample):
         return NONE
+    if sample.mean() < -1000:
+        return "below -1,000"
     deviation = sample.std(ddof=int(len(sample) > 1))
     return f"{round(sample.mean(), digits) + 0.0:.{digits}f} ± {deviation:.{digits}f}"  # + 0.0: no "-0.0"
 
@@ -256,8 +259,7 @@ def overview_table(results: pd.DataFrame, kinds: list[str] | None = None) -> Sty
         cells, method = {}, kind in METHODS
         for column, measure in shown.items():
             found = 100 * values(results, kind, measure, split, "forget")
-            one = f"{found[0]:.1f}" if len(found) == 1 else spread(found, digits=1)
-            cells[column] = "below -1,000" if len(found) and found.mean() < -1000 else one
+            cells[column] = f"{found[0]:.1f}" if len(found) == 1 else spread(found, digits=1)
         if lost := diverged(results, kind):
             cells[next(iter(shown))] += f", {lost} of {models_in(results)} diverged"
         lost = 100 * (oracle - values(results, kind, "accuracy", "test", "retain"))
