@@ -143,7 +143,6 @@ def pictured(task, readers, committed, monkeypatch):
     monkeypatch.setattr(pictures, "logits_of", lambda ensemble, task: ensemble.logits)
     monkeypatch.setattr(pictures, "parts_of", lambda task, logits: {("test", "forget"): (logits.test[:, :20], None)})
     one = page.first_of(committed)
-    monkeypatch.setattr(requests, "stored_requests", lambda task: ({"crossbar": one, "plain": one}, []))
     return {
         "forget_and_retain": lambda: pictures.forget_and_retain(task),
         "contact_sheet": lambda: pictures.contact_sheet(task),
@@ -153,7 +152,7 @@ def pictured(task, readers, committed, monkeypatch):
         "prediction_page": lambda: pictures.prediction_page(task, *readers.values()),
         "heat_map": lambda: pictures.heat_map(task, *readers.values()),
         "phases_picture": lambda: pictures.phases_picture("gefeu"),
-        "requests_figure": lambda: requests.requests_figure(task),
+        "requests_figure": lambda: requests.requests_figure({"crossbar": one, "plain": one}),
         "frontier": lambda: frontier.frontier(one),
         "accuracy_figure": lambda: figures.accuracy_figure(one),
         "gap_figure": lambda: figures.gap_figure(one),

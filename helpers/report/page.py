@@ -13,7 +13,7 @@ from helpers.files import DATA, ROOT, StudyError, load_arrays, load_frame, shown
 from helpers.report.export import markdown
 from helpers.report.forms import forms_text, parts_lines
 from helpers.report.frontier import budgets, frontier
-from helpers.report.requests import CELLS, drawn, hardest, side_by_side
+from helpers.report.requests import CELLS, hardest, requests_figure, side_by_side
 from helpers.report.style import save_figure
 from helpers.report.summary import EXAMPLE_PARTS, EXAMPLES, summary
 from helpers.report.tables import NONE, best_plain, in_short, kinds_in, models_in, no_gap, overview_table
@@ -45,7 +45,7 @@ def report() -> None:
         pages["docs/forms.md"] = page_with({"forms": forms}, "docs/forms.md")
     save_figure(frontier(with_frontier(results)), REPORT / "frontier.png")
     if found := compared(results, about):
-        save_figure(drawn(found), REPORT / "requests.png")
+        save_figure(requests_figure(found), REPORT / "requests.png")
     try:
         shown_above = summary(mine, load_arrays(REPORT / EXAMPLES, REMEDY, EXAMPLE_PARTS))
         for suffix in ("png", "svg"):

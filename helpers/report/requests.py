@@ -56,14 +56,11 @@ def stored_requests(task: Task) -> tuple[dict[str, pd.DataFrame], list[str]]:
     return found, missing
 
 
-def requests_table(task: Task) -> Styler:
-    """One row per request and method, of what is stored."""
-    found, missing = stored_requests(task)
+def requests_table(found: dict[str, pd.DataFrame], missing: list[str]) -> Styler:
+    """One row per request and method. found, missing: as `stored_requests` gives them."""
     notes = [f"{words}: {no_gap(results)}" for words, results in found.items() if no_gap(results)]
-    note = f"{NAMES[task.data.name]}. {CELLS}"
-    if missing:
-        note += f" Not stored: {', '.join(missing).replace('`', '')}."
-    return styled(side_by_side(found), " ".join([note, *notes]))
+    lost = f"Not stored: {', '.join(missing).replace('`', '')}." if missing else ""
+    return styled(side_by_side(found), " ".join([CELLS, *notes, lost]).strip())
 
 
 def side_by_side(found: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -83,13 +80,9 @@ def _cell(results: pd.DataFrame, kind: str, title: str) -> str:
     return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})" if np.isfinite(value) else NONE
 
 
-def requests_figure(task: Task) -> Figure:
-    """The same as dots with 95 % intervals, of the attack with the range of random halves, one panel per measure."""
-    return drawn(stored_requests(task)[0])
-
-
-def drawn(found: dict[str, pd.DataFrame]) -> Figure:
-    """One row for each request and method. found: request -> its frame."""
+def requests_figure(found: dict[str, pd.DataFrame]) -> Figure:
+    """The same as dots with 95 % intervals, of the attack with the range of random halves: one row for each request and
+    method, one panel per measure. found: request -> its frame."""
     rows = [(words, kind) for words, results in found.items() for kind in KINDS if kind in set(results.kind)]
     made, axes = figure(1, len(PANELS), (9.6, 0.8 + 0.17 * (len(rows) + len(found))), sharey=True)
     heights, ticks = {}, {}
@@ -124,11 +117,9 @@ def drawn(found: dict[str, pd.DataFrame]) -> Figure:
     return made
 
 
-def what_is_hard(task: Task) -> Markdown:
-    """The answer of `hardest` from what is stored for this data set."""
-    return Markdown(
-        hardest(stored_requests(task)[0]) or "The crossbar and another request are not stored yet: nothing to compare."
-    )
+def what_is_hard(found: dict[str, pd.DataFrame]) -> Markdown:
+    """The answer of `hardest` where it has one."""
+    return Markdown(hardest(found) or "The crossbar and another request are not stored yet: nothing to compare.")
 
 
 def hardest(found: dict[str, pd.DataFrame]) -> str:
