@@ -26,7 +26,7 @@ print(json.dumps({
     "task": task.describe(),
     "first": list(METHODS)[:3],
     "table": tables.measures_table(results).data.to_markdown(),
-    "labels": [text.get_text() for text in figure.axes[0].texts],
+    "labels": [text.get_text() for axis in figure.axes for text in axis.texts],
     "settings": list(tables.all_settings().data.index),
     "trials": [trial.params for trial in studies.complete(study)],
     "share": float(results.query("kind == 'mine' and measure == 'samples_share'").value.mean()),

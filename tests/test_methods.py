@@ -151,7 +151,7 @@ def test_scrub_has_a_temperature_in_both_kl_terms_and_none_in_ce(trained_model, 
         return original(teacher, logits, images, *rest)
 
     monkeypatch.setattr(teachers, "divergence", spy)
-    options = {"temperature": temperature, "ce_part": 0.25, "ascent_passes": 1}
+    options = {"temperature": temperature, "ce_part": 0.25, "ascent_passes": 1, "ascent_lr": 0.2}
     _, log = run("scrub", trained_model, small_data, **options)
     labels = {x.numpy().tobytes(): y for x, y in zip(small_data.retain_images, small_data.retain_labels, strict=True)}
     expected = {"maximise KL": [], "minimise": []}
