@@ -10,7 +10,7 @@ import inspect
 import textwrap
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from types import CodeType, FunctionType, ModuleType
 
 import cloudpickle
@@ -113,11 +113,14 @@ def _samples_per_second(data: UnlearningData) -> float:
 
 def _source_of(function: Callable, known: set) -> list:
     """What the function does, and what it names: functions and classes of the same notebook or file by their source,
-    imported ones by their names, other values by their content."""
+    imported ones by their names, objects of such classes by class and attributes, other values by their content."""
     known.add(function)
     if isinstance(function, type):  # of a class that was defined in a cell Python knows the methods' source alone
         inside = {name: value for name, value in vars(function).items() if not name.startswith("__") or callable(value)}
-        methods = [_source_of(value, known) for value in inside.values() if isinstance(value, FunctionType)]
+        written = [value for value in inside.values() if isinstance(value, FunctionType)]
+        if is_dataclass(function):  # which makes methods that have no source
+            written = [value for value in written if inspect.unwrap(value).__code__.co_filename != "<string>"]
+        methods = [_source_of(value, known) for value in written]
         rest = {name: repr(value) for name, value in inside.items() if not callable(value)}
         return [function.__qualname__, [base.__qualname__ for base in function.__bases__], methods, rest]
     try:
@@ -134,9 +137,18 @@ def _source_of(function: Callable, known: set) -> list:
         elif isinstance(value, FunctionType | type):
             mine = value not in known and not of_a_library
             found.append([name, _source_of(value, known) if mine else f"{value.__module__}.{value.__qualname__}"])
+        elif not of_a_library and hasattr(value, "__dict__"):
+            what = "" if type(value) in known else _source_of(type(value), known)
+            found.append([name, what, {key: _content(each) for key, each in sorted(vars(value).items())}])
         else:
-            found.append([name, fingerprint(cloudpickle.dumps(value).hex())])
+            found.append([name, _content(value)])
     return found
+
+
+def _content(value) -> str:
+    """Fingerprint of a value; of a set whatever the order in which Python goes through it."""
+    value = sorted(value, key=repr) if isinstance(value, set | frozenset) else value
+    return fingerprint(cloudpickle.dumps(value).hex())
 
 
 def _names_in(function: Callable) -> dict[str, object]:

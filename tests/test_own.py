@@ -2,6 +2,9 @@
 
 import importlib.util
 import json
+import os
+import subprocess
+import sys
 
 import nbformat
 import pytest
@@ -109,6 +112,42 @@ def test_its_cost_is_counted_given_or_measured(tmp_path, trained_model, small_da
         run(nothing, "counted", trained_model, small_data)
     with pytest.raises(StudyError, match="returned list: it must return a model"):
         run(lambda model, data, seed: [model], "77", trained_model, small_data)
+
+
+CONFIGURED = """
+import sys
+from dataclasses import dataclass
+from helpers import own
+
+@dataclass
+class Config:
+    rate: float = 0.5
+
+class Plain:
+    def __init__(self):
+        self.names = {"conv1", "conv2", "dense", "output"}
+
+config, plain, layers = Config(), Plain(), {"conv1", "conv2", "dense", "output"}
+
+def two_steps(model, data, seed):
+    return model if config.rate and plain.names and layers else Config(0.1)
+
+if __name__ == "__main__":
+    print(own.fingerprint(own._source_of(two_steps, set())))
+"""
+
+
+def test_objects_and_sets_name_the_same_models_in_every_kernel(tmp_path):
+    """Python orders a set of texts anew in each process."""
+    found = []
+    for place, text in enumerate((CONFIGURED, CONFIGURED, CONFIGURED.replace("Config(), Pl", "Config(0.4), Pl"))):
+        path = tmp_path / f"configured{place > 1:d}.py"
+        path.write_text(text, encoding="utf-8")
+        environment = os.environ | {"PYTHONHASHSEED": str(place), "PYTHONPATH": str(ROOT)}
+        done = subprocess.run([sys.executable, path], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        found.append(done.stdout)
+    assert found[0] == found[1] != found[2]
 
 
 def null(model, data, seed):
