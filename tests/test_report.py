@@ -556,6 +556,9 @@ def test_words_on_two_methods_that_differ():
     assert mixed.startswith(
         "GEMU is not clearly apart from X (80.0 % closed), GeFeU is further from retraining: +0.1 points"
     )
+    assert words._compared([none, none], "X", 80, again=True).startswith(
+        "Neither is clearly apart from X (80.0 % closed)"
+    )
     unsure = (Estimate(0.032, 0.001, 0.063, 0.04), 0.12)  # significant alone, not among several comparisons
     assert words._compared([unsure, unsure], "X", 80, False).startswith("GEMU and GeFeU are not clearly apart from X")
 

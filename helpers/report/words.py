@@ -168,7 +168,8 @@ def _compared(both: list[tuple[Estimate, float]], other: str, closed: float, aga
         closer, further = ("closer to retraining", "than"), ("further from retraining", "than")
         words.append(("not clearly apart", "from") if not p < 0.05 else closer if more.mean > 0 else further)
     (first, link), (second, _) = words
-    who = f"{'Both' if again else 'GEMU and GeFeU'} are {first}" if first == second else f"GEMU is {first}"
+    both_are = f"{'Both' if again else 'GEMU and GeFeU'} are {first}".replace("Both are not", "Neither is")
+    who = both_are if first == second else f"GEMU is {first}"
     also = "" if first == second else f", GeFeU is {second}"
     ends = [f"{100 * more.low:+.1f} to {100 * more.high:+.1f}" for more, _ in both]
     found = [f"{100 * both[0][0].mean:+.1f} points ({'95 % interval ' * (not again)}{ends[0]})"]
