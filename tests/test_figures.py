@@ -195,6 +195,15 @@ def test_what_models_read_is_counted_as_it_was(task, readers, pictured):
     assert summary.examples(task, list(readers.values()))["kinds"].tolist() == ["trained", "gemu"]
 
 
+def test_a_method_that_is_far_worse_than_nothing_does_not_hide_the_others(committed):
+    one = page.first_of(committed)
+    far = (one.kind == "ascent") & one.measure.isin(["energy_gap", "energy_gap_without"])
+    made = requests.requests_figure({"crossbar": one.assign(value=one.value.mask(far, -300.0))})
+    axis = made.axes[0]
+    assert axis.get_xlim()[0] > -150 and [text.get_text() for text in axis.texts] == ["\N{MINUS SIGN}30,000"]
+    assert "Gradient Ascent -30000 %" in made.alt
+
+
 def test_a_model_that_diverged_reads_nothing(task, readers, monkeypatch):
     outputs = readers["gemu"].logits
     lost = SimpleNamespace(test=np.where(np.arange(3)[:, None, None] == 1, np.nan, outputs.test))

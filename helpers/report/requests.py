@@ -20,6 +20,7 @@ from helpers.unlearning import OURS, TITLES, unlearned
 
 REQUESTS = ("crossbar", "plain", "class 7", "random 1 %", "red")
 KINDS = (*OURS, "reset", "new")  # ours and the plain rivals
+FURTHEST = -100.0  # %, of the distance closed in the figure: what lies below stands there, with its value
 CELLS = """Mean (95 % interval; of U-LiRA the range of 95 % of 20 random halves), accuracy with its standard deviation
 over the models; on the forget set of the test split, or of the training split where that has none. The
 attack grows with the number of models: compare it between requests of as many."""
@@ -77,6 +78,8 @@ def side_by_side(found: dict[str, pd.DataFrame]) -> pd.DataFrame:
 def _cell(results: pd.DataFrame, kind: str, title: str) -> str:
     value, low, high = point(results, kind, title)
     digits = 1 if PANELS[title][0] == "energy_gap" else 2
+    if value < -1000:
+        return "below -1,000"
     return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})" if np.isfinite(value) else NONE
 
 
@@ -95,8 +98,12 @@ def requests_figure(found: dict[str, pd.DataFrame]) -> Figure:
             value, *ends = point(found[words], kind, title)
             if not np.isfinite(value):
                 continue
-            axis.hlines(y, *ends, color=colour_of(kind), lw=1)
-            axis.plot(value, y, marker_of(kind), ms=5, color=colour_of(kind), clip_on=False)
+            least = FURTHEST if PANELS[title][0] == "energy_gap" else -np.inf
+            axis.plot(max(value, least), y, marker_of(kind), ms=5, color=colour_of(kind), clip_on=False)
+            if value >= least:
+                axis.hlines(y, *np.maximum(ends, least), color=colour_of(kind), lw=1)
+            else:
+                axis.text(least + 6, y, f"{value:,.0f}".replace("-", "\N{MINUS SIGN}"), fontsize=7, va="center")
         axis.set_title(title, fontsize=9)
         if PANELS[title][0] == "accuracy" and axis.get_xlim()[1] > 10:  # one that loses much would hide the others
             axis.set_xscale("symlog", linthresh=1)
