@@ -2,7 +2,7 @@
 
 Data flows one way, and the modules stand in that order; each imports only from those before it:
 files, device, sizes, progress, parallel -> data -> models -> unlearning, own -> evaluation -> objective, studies
--> report -> run.
+-> report -> run, release.
 """
 
 from pathlib import Path

@@ -229,7 +229,7 @@ def test_the_line_of_the_readme_has_the_differences_of_the_table(shown):
         for each in ("as it is, tuned anew", "the same layers drawn anew in place of impair")
     )
     (line,) = reports.parts_lines()
-    assert line.startswith("Does training its generator help GEMU? Yes: untrained, the [goal]")
+    assert line.startswith("Does training its generator help GEMU? Yes: untrained, the [tuning goal]")
     assert f"({whole['goal'].split()[0]} on 20 fresh tuning models" in line and len(line) < 400
     assert f"changes by {row['minus as it is']}. Better: the same layers drawn anew in place of impair" in line
     assert line.endswith(f" {better['minus as it is'].split()[0]}. No clear change: 1 more.")

@@ -293,7 +293,7 @@ def test_the_readme_says_in_a_line_what_each_method_does():
     for method in METHODS.values():
         assert f"\n{method.title}: " in "\n" + sys.modules[method.run.__module__].__doc__, method.name
         assert method.source.split(", arXiv:")[0] in table.loc[method.title, "paper"]
-        assert table.loc[method.title, "reads of the forget set"] == method.reads
+        assert table.loc[method.title, "access to the forget set"] == method.reads
     said = table["what it does"]
     assert said.is_unique and said.str.len().between(30, 150).all() and not said.str.contains("D_|et al").any()
 

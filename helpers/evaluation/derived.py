@@ -41,8 +41,8 @@ def with_derived(results: pd.DataFrame) -> pd.DataFrame:
 
 def _defined(gaps: pd.DataFrame, floor: float, ceiling: float) -> bool:
     """Whether trained models differ from retrained ones by so much more than these from each other that a share of it
-    says something: a method as good as retraining closes 100 % of it but for at most WIDEST (95 % of the null
-    distribution, where there is one)."""
+    says something: what a method as good as retraining closes of it (95 % of the null distribution, where there is
+    one) spans at most WIDEST."""
     draws = gaps.value[gaps.kind == "null"].dropna()
     return ceiling > floor and (draws.empty or np.ptp(np.quantile(draws, [0.025, 0.975])) <= WIDEST)
 

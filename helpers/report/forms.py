@@ -22,21 +22,20 @@ from helpers.report.studies import NOT_STORED
 from helpers.report.style import Figure, colour_of, figure
 from helpers.report.tables import NONE, styled
 from helpers.studies import stored, study_name, to_tune
-from helpers.unlearning import FORMS, METHODS, TITLES, method_of, unlearned
+from helpers.unlearning import ELSEWHERE, FORMS, METHODS, TITLES, method_of, name_at, unlearned
 from helpers.unlearning.forms import PARTS
 
 NO_STUDY = (
     "No finished study of these forms is stored for this data set and request: `python -m helpers tune forms` makes "
     "them, after `tune all --adopt`."
 )
-GOAL_IS = """Goal, lower is better: energy gap left open in %, plus ten times the percentage points of accuracy lost on
-held-out retained samples, plus ten times those lost of the classes touched (less than nothing is lost where a method
-keeps more than retrained models do): mean (standard error) over fresh tuning models, which no trial has seen. Worst: of
-one of them. Goal in the study: of the same trial, on the models of its study; the best of many is too good there. The
-best three trials are measured on fresh models; shown is the one with the lowest mean over both, so that its goal may
-still be a little too good. Differences are paired by model, with a 95 % interval, each for itself.""".replace(
-    "\n", " "
-)
+GOAL_IS = """Goal, lower is better: energy distance left open on the forgotten training samples in %, plus ten times
+the percentage points of accuracy lost on held-out retained samples, plus ten times those lost of the classes touched
+(less than nothing is lost where a method keeps more than retrained models do): mean (standard error) over fresh
+tuning models, which no trial has seen. Worst: of one of them. Goal in the study: of the same trial, on the models of
+its study; the best of many is too good there. The best three trials are measured on fresh models; shown is the one
+with the lowest mean over both, so that its goal may still be a little too good. Differences are paired by model, with
+a 95 % interval, each for itself.""".replace("\n", " ")
 
 DISTILLED = (0.03, 0.06, 0.1)  # budgets
 
@@ -77,7 +76,8 @@ def ablation_words(method: str, task: Task) -> Markdown:
     if not found:
         return Markdown("")
     lines = [
-        f"{SAID[name]}, {title} is {word or 'neither clearly worse nor better'}: its goal changes by {_signed(more)}."
+        f"{SAID[name].format(LEFT[method])}, {title} is {word or 'neither clearly worse nor better'}: its goal changes "
+        f"by {_signed(more)}."
         for name, (more, word) in _verdicts(found).items()
         if name in SAID
     ]
@@ -87,7 +87,7 @@ def ablation_words(method: str, task: Task) -> Markdown:
 SAID = {
     "untrained": "With a generator that is not trained",
     "none": "With an impair on retained samples alone",
-    "unimpaired": "Without any impair",
+    "unimpaired": "Without any impair, so that {} remains",
     "random": "With randomly labelled forgotten pictures in place of noise",
     "everywhere": "With an impair that moves all layers",
     "redrawn": "With the same layers drawn anew in place of impair",
@@ -96,6 +96,9 @@ SAID = {
     "outputs": "With all outputs of the trained model as labels",
     "kept": "Without layers drawn anew",
 }
+
+
+LEFT = {"gemu": "fine-tuning", "gefeu": "Reset"}  # what there is of a method that does not impair
 
 
 def distillation() -> dict[str, list]:
@@ -147,9 +150,15 @@ def forms_text(storage: str | None = None) -> str:
     tuned, forms = (stored(names, "mnist-", storage) for names in (to_tune(), list(FORMS)))
     parts = []
     if tuned:
-        reset, ordered = tuned.get("reset"), sorted(tuned, key=lambda name: _goal(tuned[name]))
-        rows = {method_of(name).title: _row(tuned[name], reset) for name in ordered}
-        parts += ["## Every method", markdown(_table(rows, "method", "minus Reset"))]
+        elsewhere = {name_at(*each): each[1] for each in ELSEWHERE}
+        for share in dict.fromkeys((0.1, *sorted(elsewhere.values()))):
+            mine = {name: study for name, study in tuned.items() if elsewhere.get(name, 0.1) == share}
+            reset = mine.get("reset" if share == 0.1 else name_at("reset", share))
+            ordered = sorted(mine, key=lambda name: _goal(mine[name]))
+            rows = {method_of(name).title: _row(mine[name], reset) for name in ordered}
+            title = "Every method" if share == 0.1 else f"At {100 * share:.0f} % of retraining's samples"
+            if rows:
+                parts += [f"## {title}", markdown(_table(rows, "method", "minus Reset"))]
     for method in ("gemu", "gefeu"):
         title, mine = METHODS[method].title, {name: study for name, study in forms.items() if name.startswith(method)}
         parted = {name: study for name, study in mine.items() if _short(name) in PARTS[method]}
@@ -160,7 +169,7 @@ def forms_text(storage: str | None = None) -> str:
         if other:
             rows = {_changed(name): _row(study, tuned.get(method)) for name, study in other.items()}
             parts += [f"## Other forms of {title}", markdown(_table(rows, title, f"minus {title}"))]
-    return "\n\n".join([*parts, GOAL_IS]) if parts else ""
+    return "\n\n".join([GOAL_IS, *parts]) if parts else ""
 
 
 ASKED = ("unimpaired", "pictures")  # forms that the README names even where they change nothing
@@ -177,10 +186,14 @@ def parts_lines(storage: str | None = None) -> list[str]:
         more, word = verdicts.pop("untrained")
         goals = winner(found[f"{method}_whole"])[1]["goals"]
         line = (
-            f"Does training its generator help {title}? {ANSWERS[word]}: untrained, the [goal](docs/forms.md) "
+            f"Does training its generator help {title}? {ANSWERS[word]}: untrained, the [tuning goal](docs/tuning.md) "
             f"({np.mean(goals):.1f} on {len(goals)} fresh tuning models, lower is better) changes by {_signed(more)}."
         )
-        changes = {short: f"{_changed(f'{method}_{short}')} {each.mean:+.1f}" for short, (each, _) in verdicts.items()}
+        remains = {"unimpaired": f" ({LEFT[method]} remains)"}
+        changes = {
+            short: f"{_changed(f'{method}_{short}')}{remains.get(short, '')} {each.mean:+.1f}"
+            for short, (each, _) in verdicts.items()
+        }
         for word, begin in WORDS.items():
             alike = [short for short, (_, told) in verdicts.items() if told == word]
             named = [changes[short] for short in alike if word or short in ASKED]

@@ -177,7 +177,7 @@ def methods_text() -> str:
     rows = {}
     for method in METHODS.values():
         paper = re.sub(r"arXiv:(\d{4}\.\d{5})", r"[arXiv:\1](https://arxiv.org/abs/\1)", method.source)
-        rows[method.title] = {"what it does": does(method), "reads of the forget set": method.reads, "paper": paper}
+        rows[method.title] = {"what it does": does(method), "access to the forget set": method.reads, "paper": paper}
     return markdown(pd.DataFrame.from_dict(rows, "index").rename_axis("method"))
 
 

@@ -232,7 +232,7 @@ def _sound(results: pd.DataFrame, kind: str) -> bool:
 
 def best_plain(results: pd.DataFrame) -> str | None:
     """The best of the rivals: the method without a notebook of its own that closes most of the energy distance without
-    forgetting more than retraining. A new model is no rival: it is retraining with fewer samples."""
+    forgetting more than retraining. A new model is no rival: it starts from no trained model."""
     plain = [kind for kind in kinds_in(results) if kind in METHODS and kind not in (*OURS, "new")]
     plain = [kind for kind in plain if _sound(results, kind) and not no_gap(results)]
     return max(plain, key=lambda kind: mean(results, kind, "energy_gap", headline(results), "forget"), default=None)
@@ -245,8 +245,8 @@ def overview_table(results: pd.DataFrame, kinds: list[str] | None = None) -> Sty
     if kinds is None:
         ours = [kind for kind in OURS if kind != "ascent"]
         kinds = [k for k in ("trained", "retrained", *ours, best, "new", "ascent") if k in set(results.kind)]
-        names |= {"trained": "Trained (nothing forgotten)", "retrained": "Retrained (the goal)"}
-        names |= {best: f"{names.get(best)} (best rival)", "new": f"{names.get('new')} (short retraining)"}
+        names |= {"trained": "Trained (nothing forgotten)", "retrained": "Retrained (what is aimed at)"}
+        names |= {best: f"{names.get(best)} (best rival)", "new": f"{names.get('new')} (from new weights)"}
     shown = {
         "distance to retrained models closed, %": "energy_gap",
         "the same in units of its root, %": "energy_root",
@@ -347,7 +347,7 @@ def _short(value: float | str) -> str:
 
 def all_settings() -> Styler:
     """The hyper-parameters behind every method, and what each may read of the forget set."""
-    rows, columns = {}, ["reads of the forget set", "hyper-parameters", "source"]
+    rows, columns = {}, ["access to the forget set", "hyper-parameters", "source"]
     for method in METHODS.values():
         values_of = ", ".join(f"{key} = {_short(value)}" for key, value in asdict(method.settings).items())
         rows[method.title] = (method.reads, values_of, method.source)

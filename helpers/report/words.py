@@ -84,7 +84,7 @@ def conclusions(results: pd.DataFrame) -> Markdown:
         both = [(apart[kind, other], adjusted[kind, other]) for kind in ("gemu", "gefeu")]
         compared.append(_compared(both, known, gap[other].mean(), again=bool(compared)))
     if compared:
-        how = "paired by seed, verdicts after Holm"
+        how = "paired by seed, verdicts after Holm's correction"
         lines.append(f"{' '.join(compared)[:-1]} ({how}).")
     else:
         lines.append(f"Whether that is closer than a rival, {n} models of each kind cannot tell: 6 are needed.")
@@ -97,7 +97,7 @@ def conclusions(results: pd.DataFrame) -> Markdown:
             parts.append(f"{100 * right:.1f} %{' of models and samples' * (not parts)} for {names[kind]}")
         lines.append(
             f"An attack (U-LiRA, {models_in(results)} models of each kind) guesses from "
-            "what a model reads in one forgotten sample whether it was unlearned or retrained. It is right for "
+            "how sure a model is of one forgotten sample whether it was unlearned or retrained. It is right for "
             f"{_listed(parts)}; retrained models against each other give {100 * low:.1f} to {100 * high:.1f} %. So it "
             f"distinguishes {'all of them' if len(told) == len(attack) else _listed(told) or 'none of them'} from "
             "retrained models."

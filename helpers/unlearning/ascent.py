@@ -1,7 +1,7 @@
 """Two ways to raise the loss on the forget set, with nothing that protects the rest.
 
 Gradient Ascent: one pass over the forget set that raises its loss, with the settings of training.
-Tuned Ascent: Gradient Ascent at a lower learning rate, which a hyper-parameter study found.
+Tuned Ascent: Gradient Ascent with the learning rate and the number of passes that a hyper-parameter study found.
 
 Each step ascends CE(f(x), y) with the optimizer, batch size and, for Gradient Ascent, learning rate of the training
 recipe (Golatkar et al. 2020, arXiv:1911.04933, call it NegGrad). Gradient Ascent alone has no budget: its cost is that

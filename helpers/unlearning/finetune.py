@@ -1,7 +1,7 @@
 """Plain training on D_r, from five starts.
 
 Fine-tuning: goes on training all layers on the retain set.
-Freeze: goes on training the last layers alone on the retain set.
+Freeze: goes on training the last layers alone on the retain set (CF-k).
 EU-k: draws the last layers anew and trains them alone on the retain set.
 Reset: draws the last layers anew, then trains all layers on the retain set.
 New model: draws all weights anew and trains on the retain set, with as few samples as unlearning may see.

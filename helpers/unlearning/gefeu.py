@@ -1,5 +1,5 @@
-"""GeFeU: draws layers anew, trains on forgotten pictures with generated noise and the trained model's other outputs as
-labels, then on the retain set.
+"""GeFeU: draws layers anew (as EU-k), trains on forgotten pictures with generated noise and other labels (as DELETE),
+then on the retain set.
 
 Generator Feature Unlearning. Three things are not as in `generator.py`:
 

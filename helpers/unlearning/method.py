@@ -9,7 +9,7 @@ one that only goes forward as a third.
 
 Methods that end with plain training on D_r do so by `repair`, which may differ from their papers in the optimizer
 (Adam), in the learning rate (it rises and falls) and, unless `candidates` is 1, in steps on the hardest of several
-samples. NegGrad+, random labels, SalUn, DELETE, bad teacher and SCRUB have steps of their own and see every sample."""
+samples. NegGrad+, random labels, SalUn, DELETE, bad teacher and SCRUB have steps of their own and choose no samples."""
 
 import copy
 from collections.abc import Callable
