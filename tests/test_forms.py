@@ -210,6 +210,19 @@ def test_the_page_has_every_study(shown):
     assert "| a hidden layer in the generator | 1 | 7.0 |" in text and "GeFeU" not in text
 
 
+def test_a_method_is_compared_with_reset_at_its_own_budget(tmp_path):
+    storage = f"sqlite:///{tmp_path}/studies.db"
+    for name, goal in {"reset": 10.0, "gemu": 12.0, "reset_20": 4.0, "gemu_20": 5.0, "new_02": 70.0}.items():
+        study = optuna.create_study(study_name=f"mnist-{name}", storage=storage)
+        told = {"goals": [goal - 1, goal + 1], "gap": 90.0, "lost": 0.5, "lost_class": 0.25, "cost": 0.1}
+        study.add_trial(optuna.trial.create_trial(value=7.0, user_attrs={"measured": told}))
+        study.set_user_attr("confirmed", {"trial": 0, "finalists": [0]} | told)
+    tenth, few, fifth = reports.forms_text(storage).split("\n## ")[1:]
+    assert tenth.startswith("Every method") and "| GEMU | 1 | 7.0 | 12.0 (1.0) | 13.0 | +2.0 " in tenth
+    assert few.startswith("At 2 % of") and "| New model, 2 % | 1 | 7.0 | 70.0 (1.0) | 71.0 |" in few and "+" not in few
+    assert fifth.startswith("At 20 % of") and "| GEMU, 20 % | 1 | 7.0 | 5.0 (1.0) | 6.0 | +1.0 " in fifth
+
+
 def test_methods_stand_in_the_order_of_their_goals(committed_studies):
     section = reports.forms_text(committed_studies).split("## ")[1]
     cells = [line.split(" | ") for line in section.splitlines() if line.startswith("| ")][2:]
