@@ -218,7 +218,7 @@ def load_arrays(path: Path, remedy: str, parts: tuple[str, ...] = ()) -> dict[st
 
 def save_frame(path: Path, frame: pd.DataFrame) -> None:
     """Stores a frame as compressed CSV (.csv.gz), every number to its last digit."""
-    with written_whole(path) as part, open(part, "wb") as file, gzip.GzipFile("", "wb", 5, file, mtime=0) as packed:
+    with written_whole(path) as part, open(part, "wb") as file, gzip.GzipFile("", "wb", 9, file, mtime=0) as packed:
         packed.write(frame.to_csv(index=False).encode())
 
 
