@@ -1,6 +1,6 @@
 """How much is computed: everything that only costs time, in one place.
 
-With the environment variable UNLEARNING_QUICK=1 everything is tiny: two to three minutes to see that the whole works.
+With the environment variable UNLEARNING_QUICK=1 everything is tiny: about three minutes to see that the whole works.
 Such models are poor, and are kept apart from all others, since data and recipe are part of what names them; the
 executed notebooks, figures and measures.csv of such a run take the place of those that lie in data/results/.
 """
