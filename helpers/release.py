@@ -51,7 +51,7 @@ MODELS = {  # data set, request -> models of each kind; the README shows the fir
 }
 GROUPS = {"baselines": tuple(BASELINES), "methods": tuple(METHODS), "frontier": tuple(FRONTIER)}
 FRAME, PARTS = REPORT / "measures.csv.gz", REPORT / "parts"
-DIGITS, MORE_DIGITS = 4, 6  # significant, of the values in the frame, and of the means that intervals are made of
+DIGITS, MORE_DIGITS = 4, 6  # significant, of the values in the frame, and of those that differ by little
 REMEDY = "take the published one (`git checkout data/report`), or delete it: then it is computed again."
 
 
@@ -212,8 +212,9 @@ def version() -> str:
 
 
 def rounded(results: pd.DataFrame) -> pd.DataFrame:
-    """Four significant digits of a model's value: less than a hundredth of what models differ by, in a third of the
-    space. Six of the means without one seed, which differ by little."""
-    digits = np.where(results.measure.str.endswith(WITHOUT), MORE_DIGITS, DIGITS)
+    """Four significant digits; six of accuracies, which lie near 1, and of the means without one seed, of which
+    intervals are made: both differ by little."""
+    close = results.measure.str.endswith(WITHOUT) | (results.measure == "accuracy")
+    digits = np.where(close, MORE_DIGITS, DIGITS)
     pairs = zip(results.value, digits, strict=True)
     return results.assign(value=[float(f"{value:.{each}g}") for value, each in pairs])

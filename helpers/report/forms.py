@@ -22,7 +22,7 @@ from helpers.report.studies import NOT_STORED
 from helpers.report.style import Figure, colour_of, figure
 from helpers.report.tables import NONE, styled
 from helpers.studies import stored, study_name, to_tune
-from helpers.unlearning import ELSEWHERE, FORMS, METHODS, TITLES, method_of, name_at, unlearned
+from helpers.unlearning import FORMS, METHODS, TITLES, method_of, unlearned
 from helpers.unlearning.forms import PARTS
 
 NO_STUDY = (
@@ -150,15 +150,15 @@ def forms_text(storage: str | None = None) -> str:
     tuned, forms = (stored(names, "mnist-", storage) for names in (to_tune(), list(FORMS)))
     parts = []
     if tuned:
-        elsewhere = {name_at(*each): each[1] for each in ELSEWHERE}
-        for share in dict.fromkeys((0.1, *sorted(elsewhere.values()))):
-            mine = {name: study for name, study in tuned.items() if elsewhere.get(name, 0.1) == share}
-            reset = mine.get("reset" if share == 0.1 else name_at("reset", share))
+        budgets = {name: method_of(name).settings.budget for name in tuned}
+        usual = METHODS["reset"].settings.budget
+        for share in sorted(set(budgets.values()), key=lambda share: (share != usual, share)):
+            mine = {name: study for name, study in tuned.items() if budgets[name] == share}
+            reset = next((study for name, study in mine.items() if name.startswith("reset")), None)
             ordered = sorted(mine, key=lambda name: _goal(mine[name]))
             rows = {method_of(name).title: _row(mine[name], reset) for name in ordered}
-            title = "Every method" if share == 0.1 else f"At {100 * share:.0f} % of retraining's samples"
-            if rows:
-                parts += [f"## {title}", markdown(_table(rows, "method", "minus Reset"))]
+            title = "Every method" if share == usual else f"At {100 * share:.0f} % of retraining's samples"
+            parts += [f"## {title}", markdown(_table(rows, "method", "minus Reset"))]
     for method in ("gemu", "gefeu"):
         title, mine = METHODS[method].title, {name: study for name, study in forms.items() if name.startswith(method)}
         parted = {name: study for name, study in mine.items() if _short(name) in PARTS[method]}

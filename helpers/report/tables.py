@@ -245,7 +245,7 @@ def overview_table(results: pd.DataFrame, kinds: list[str] | None = None) -> Sty
     if kinds is None:
         ours = [kind for kind in OURS if kind != "ascent"]
         kinds = [k for k in ("trained", "retrained", *ours, best, "new", "ascent") if k in set(results.kind)]
-        names |= {"trained": "Trained (nothing forgotten)", "retrained": "Retrained (what is aimed at)"}
+        names |= {"trained": "Trained (nothing forgotten)", "retrained": "Retrained (the target)"}
         names |= {best: f"{names.get(best)} (best rival)", "new": f"{names.get('new')} (from new weights)"}
     shown = {
         "distance to retrained models closed, %": "energy_gap",

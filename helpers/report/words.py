@@ -96,8 +96,8 @@ def conclusions(results: pd.DataFrame) -> Markdown:
         for kind, right in attack.items():
             parts.append(f"{100 * right:.1f} %{' of models and samples' * (not parts)} for {names[kind]}")
         lines.append(
-            f"An attack (U-LiRA, {models_in(results)} models of each kind) guesses from "
-            "how sure a model is of one forgotten sample whether it was unlearned or retrained. It is right for "
+            f"An attack (U-LiRA, {models_in(results)} models of each kind) guesses from a "
+            "model's confidence on one forgotten sample whether the model was unlearned or retrained. It is right for "
             f"{_listed(parts)}; retrained models against each other give {100 * low:.1f} to {100 * high:.1f} %. So it "
             f"distinguishes {'all of them' if len(told) == len(attack) else _listed(told) or 'none of them'} from "
             "retrained models."
