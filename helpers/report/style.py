@@ -17,8 +17,8 @@ BASE["again"] = ("#555555", "*")
 # sees few, the shape says: both lists are gone through at once, their lengths share no divisor, and kinds of one shape
 # differ by 30 of 255 steps of grey.
 COLOURS = (
-    "#009E73", "#D987B8", "#D55E00", "#6EB76E", "#B7DB6E", "#004949", "#6E6E49", "#49496E", "#920000", "#56B4E9",
-    "#92DBB7", "#002592", "#4925DB", "#6E2525", "#499292", "#92B725", "#DB6EDB", "#00E600", "#E60066", "#CC00E6",
+    "#009E73", "#D987B8", "#D55E00", "#6EB76E", "#B7DB6E", "#004949", "#6E6E49", "#49496E", "#920000", "#DB6EDB",
+    "#92DBB7", "#002592", "#4925DB", "#6E2525", "#499292", "#92B725", "#56B4E9", "#00E600", "#E60066", "#CC00E6",
     "#00E6CC", "#E6E600", "#E69966",
 )  # fmt: skip
 MARKERS = "sDv^PXh<>p"
