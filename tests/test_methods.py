@@ -180,6 +180,25 @@ def test_a_bad_teacher_makes_the_forget_set_doubtful(trained_model, small_data):
     assert right.float().mean() > 0.9
 
 
+def test_the_bad_teacher_mixes_the_forget_set_into_all_of_its_steps(trained_model, small_data, monkeypatch):
+    """As the authors do, who shuffle forget and retain samples together; also where there are fewer than steps."""
+    seen, original = [], teachers.divergence
+    monkeypatch.setattr(
+        teachers, "divergence", lambda teacher, logits, images: seen.append(images) or original(teacher, logits, images)
+    )
+    run("badteacher", trained_model, small_data, forget_part=0.02, batch_size=16)
+    forgotten = {x.numpy().tobytes() for x in small_data.forget_images}
+    steps, places = 0, []
+    for images in seen:
+        part = [x.numpy().tobytes() in forgotten for x in images]
+        assert all(part) or not any(part)
+        steps += not any(part)
+        places += [steps] * sum(part)
+    assert len(places) > 8 and all(
+        any(a < at <= a + steps / 4 for at in places) for a in (0, steps / 4, steps / 2, 0.75 * steps)
+    )
+
+
 def test_the_bad_teacher_is_another_random_network_for_every_seed(trained_model, small_data, monkeypatch):
     drawn, original = [], teachers.new_model
     monkeypatch.setattr(teachers, "new_model", lambda channels, seed: drawn.append(seed) or original(channels, seed))

@@ -133,7 +133,7 @@ def in_parts(images: Tensor, device: torch.device) -> tuple[Tensor, ...]:
 
 
 class Stopwatch:
-    """Seconds of a block, the device's outstanding work included."""
+    """Seconds of a block, outstanding work on a CUDA device included."""
 
     def __enter__(self):
         self._wait()

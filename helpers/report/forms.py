@@ -35,7 +35,7 @@ the percentage points of accuracy lost on held-out retained samples, plus ten ti
 tuning models, which no trial has seen. Worst: of one of them. Goal in the study: of the same trial, on the models of
 its study; the best of many is too good there. The best three trials are measured on fresh models; shown is the one
 with the lowest mean over both, so that its goal may still be a little too good. Differences are paired by model, with
-a 95 % interval, each for itself.""".replace("\n", " ")
+a 95 % interval, each for itself; the retrained models are held fixed.""".replace("\n", " ")
 
 DISTILLED = (0.03, 0.06, 0.1)  # budgets
 

@@ -86,7 +86,7 @@ def conclusions(results: pd.DataFrame) -> Markdown:
     if compared:
         how = "paired by seed, verdicts after Holm's correction"
         lines.append(f"{' '.join(compared)[:-1]} ({how}).")
-    else:
+    elif n < FEWEST_FOR_VERDICTS:
         lines.append(f"Whether that is closer than a rival, {n} models of each kind cannot tell: 6 are needed.")
     attack = {kind: mean(results, kind, "u_lira", "train", "forget") for kind in gap}
     low, high = null_of(results, "u_lira", "train", "forget")

@@ -2,7 +2,7 @@
 
 Impair trains the last k layers on noise labelled as what is to be forgotten (GeFeU: see `gefeu.py`), mixed with
 class-balanced samples of D_r, at a high and constant rate; repair trains all layers on D_r alone, with what is left of
-the budget: at least half of it.
+the budget: at least about half of what making the noise leaves.
 
 All ways of making the noise N minimise -CE(f(N), y), GeFeU's -CE(f(x + N), y), + lambda sum N^2, the sum over all
 pixels and channels of a picture, averaged over the pictures of a step (eq. 2, and the authors' code, with lambda = .1).

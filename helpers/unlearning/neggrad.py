@@ -4,7 +4,7 @@ Minimises alpha CE(D_r) - (1 - alpha) CE(D_f), cycling D_f (Kurmanji et al. 2023
 
 Where this is not the authors' code: they train by SGD and draw the weights towards those before unlearning; here Adam
 trains, its rate rises and falls, and nothing holds the weights but the search's weight decay, by default 0. Their
-steps read 32 samples of D_r and 64 of D_f at small scale, here those of D_f are fewer than those of D_r.
+steps read 32 samples of D_r and 64 of D_f at small scale, here those of D_f are at most as many as those of D_r.
 """
 
 from dataclasses import dataclass

@@ -17,8 +17,8 @@ budget goes into the steps on D_f; where they allow less than D_f, a random samp
 For the bad teacher (Chundawat et al. 2022, arXiv:2205.08096, eq. 2) the student minimises KL to a random network on D_f
 and to the trained model on D_r, at temperature 1 and without weight decay.
 
-Where this is not the authors' code: they show all of D_f with 30 % of D_r, here `forget_part` says how many samples of
-a step are of D_f, and the rate rises and falls.
+Where this is not the authors' code: they show all of D_f with 30 % of D_r, here `forget_part` says what part of the
+samples is of D_f, and the rate rises and falls. As there, both are shuffled together.
 """
 
 from dataclasses import dataclass
@@ -99,7 +99,8 @@ def scrub(model: CNN, data: UnlearningData, settings: ScrubSettings, seed: int, 
             for at in read[torch.randperm(len(read), generator=random).to(device)].split(settings.batch_size):
                 move(data.forget_images[at], data.forget_labels[at], settings.ascent_lr, maximise=True)
         for at in part.split(settings.batch_size):
-            move(data.retain_images[at], data.retain_labels[at], settings.lr * rate(step, steps), maximise=False)
+            lr = settings.lr * rate(step, steps, settings.warm_up)
+            move(data.retain_images[at], data.retain_labels[at], lr, maximise=False)
             step += 1
     return student.eval()
 
@@ -114,17 +115,19 @@ def bad_teacher(model: CNN, data: UnlearningData, settings: BadTeacherSettings, 
     n_forget = max(1, round(settings.forget_part * total))
     retain_at = sample(len(data.retain_labels), total - n_forget, random).to(device)
     forget_at = sample(len(data.forget_labels), n_forget, random).to(device)
+    order = torch.randperm(total, generator=random).to(device)  # a place before n_forget: of a forget sample
     steps = max(1, total // settings.batch_size)
     optimizer = adam(student, recipe.peak_lr, settings.weight_decay)
-    for step, (r, f) in enumerate(zip(retain_at.tensor_split(steps), forget_at.tensor_split(steps), strict=True)):
+    for step, at in enumerate(order.tensor_split(steps)):
+        r, f = retain_at[at[at >= n_forget] - n_forget], forget_at[at[at < n_forget]]
         images = torch.cat([data.retain_images[r], data.forget_images[f]])
         with training_precision(device):
             logits = student(images)
         logits = logits.float()
-        loss = divergence(competent, logits[: len(r)], images[: len(r)]) * len(r)
-        if len(f):
-            loss = loss + divergence(incompetent, logits[len(r) :], images[len(r) :]) * len(f)
-        loss = loss / len(images)
+        loss = logits.new_zeros(())
+        for teacher, of in ((competent, slice(len(r))), (incompetent, slice(len(r), None))):
+            if part := len(images[of]):
+                loss = loss + divergence(teacher, logits[of], images[of]) * part / len(images)
         optimizer.zero_grad()
         loss.backward()
         set_lr(optimizer, settings.lr * recipe.peak_lr * rate(step, steps, settings.warm_up))
