@@ -107,6 +107,12 @@ def test_a_diverged_model_is_said_in_every_table_and_never_makes_a_kind_best_or_
     assert "1 of 8 models of GEMU diverged and count as having closed nothing" in said
     assert "GEMU is closer" in words.conclusions(usual).data.replace("GEMU and GeFeU are closer", "GEMU is closer")
     assert "GEMU is closer" not in said and "GEMU and GeFeU are closer" not in said
+    new = pd.concat([usual, frame_of("new", diverged=np.arange(8) < 2)], ignore_index=True)
+    assert "2 of 8 models of New model diverged and count as having closed nothing" in words.conclusions(new).data
+    alone = usual[~usual.kind.isin(["reset", "new", "salun"])]
+    assert "cannot tell" not in words.conclusions(alone).data and "rival" not in words.conclusions(alone).data
+    few = usual[usual.seed.isna() | (usual.seed < 5)]
+    assert "5 models of each kind cannot tell: 6 are needed" in words.conclusions(few).data
     learned = words.what_was_learned(lost, "gemu").data
     assert "no verdict, 1 of 8 models diverged" in learned and "1 of 8 models diverged and count" in learned
     assert "diverged" not in words.what_was_learned(usual, "gemu").data

@@ -67,7 +67,7 @@ def conclusions(results: pd.DataFrame) -> Markdown:
     n = models_in(results)
     lines += [
         f"{k} of {n} models of {TITLES[kind]} diverged and count as having closed nothing; it is not called closer."
-        for kind in OURS
+        for kind in dict.fromkeys((*OURS, *others))
         if (k := diverged(results, kind))
     ]
     pairs = [(kind, other) for other in others * (n >= FEWEST_FOR_VERDICTS) for kind in ("gemu", "gefeu")]
