@@ -98,6 +98,15 @@ def test_labels_stand_apart_and_as_near_as_they_can():
     assert np.diff(crowd) == pytest.approx(np.full(29, 100 / 29)) and not len(frontier.heights([], 8, 100))
 
 
+def test_the_panels_give_room_to_where_most_methods_lie():
+    gap, attack, lost = frontier.PANELS
+    assert frontier.edges([1, 48, 77, 80, 91, 93, 95, 96], gap) == (60, 104)
+    assert frontier.edges([95, 96, 97], gap) == (70, 104) and frontier.edges([-300, -2, 5], gap) == (0, 104)
+    assert frontier.edges([0.1, 0.2, 0.4, 0.4, 85], lost)[1] == 1 and frontier.edges([0.1, 0.8, 0.8, 0.9], lost)[1] == 1.5
+    assert frontier.edges([40, 80], lost)[1] == 2.2 and frontier.edges([], lost)[1] == 2.2
+    assert frontier.edges([0.7, 0.9], attack) == (0.4, 1.02)
+
+
 def test_every_kind_has_a_look_of_its_own(monkeypatch):
     """A colour each; and in grey, as printed, no two of one shape are alike. A method that is added has one too."""
     kinds = [*BASE, *METHODS]

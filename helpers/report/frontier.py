@@ -27,7 +27,7 @@ PANELS = {  # what a panel shows -> measure, split, subset
     "U-LiRA attack accuracy": ("u_lira", "train", "forget"),
     "accuracy lost on the rest, points": ("accuracy", "test", "retain"),
 }
-EDGES = {
+EDGES = {  # of a panel's vertical axis, at most; see `edges`
     "distance closed, %": (0, 104),
     "U-LiRA attack accuracy": (0.4, 1.02),
     "accuracy lost on the rest, points": (-0.3, 2.2),
@@ -96,7 +96,7 @@ def note(over: bool) -> str:
     """What stands under the panels."""
     words = "Lines: the same method on several budgets. Right of them: every method, side by side, and its name. "
     words += "Whiskers and bands: 95 % intervals; of U-LiRA the range of 95 % of 20 random halves.\n"
-    words += "Grey: null distribution, retrained against retrained."
+    words += "Grey: null distribution, retrained against retrained. Arrows: values beyond the panel."
     return words + (f" Open marker: {OVER.removeprefix('over: ')}." if over else "")
 
 
@@ -146,11 +146,11 @@ def budgets(known: set[str], base: str) -> list[str]:
 
 def dots(results: pd.DataFrame, title: str) -> list[Dot]:
     """The methods of a frame that have a value in a panel, from the lowest value to the highest."""
-    (low, high), known, found = EDGES[title], set(results.kind), []
-    for kind in METHODS:
-        x, (y, *ends) = cost(results, kind), point(results, kind, title)
-        if kind not in known or not (np.isfinite(y) and np.isfinite(x) and x > 0):
-            continue
+    known, found = set(results.kind), []
+    every = {kind: (cost(results, kind), *point(results, kind, title)) for kind in METHODS if kind in known}
+    every = {kind: (x, y, *ends) for kind, (x, y, *ends) in every.items() if np.isfinite([x, y]).all() and x > 0}
+    low, high = edges([y for _, y, *_ in every.values()], title)
+    for kind, (x, y, *ends) in every.items():
         words, shown = TITLES[kind], float(np.clip(y, low, high))
         if shown != y:
             digits = 2 if PANELS[title][0] == "u_lira" else int(abs(y) < 10)
@@ -158,6 +158,22 @@ def dots(results: pd.DataFrame, title: str) -> list[Dot]:
             words += f" {'↑' if y > high else '↓'} {value}"
         found.append(Dot(kind, x, y, *ends, shown, words, forgets_more(results, kind)))
     return sorted(found, key=lambda dot: dot.value)
+
+
+def edges(found: list[float], title: str) -> tuple[float, float]:
+    """Ends of a panel's vertical axis. found: the methods' values. Where most of them lie together they need room:
+    distances closed begin at the tens below their lower quarter, at 70 % at most; accuracy lost ends half a point to a
+    point above its upper quarter."""
+    low, high = EDGES[title]
+    if PANELS[title][0] == "energy_gap" and found:
+        low = float(np.clip(10 * np.floor(np.quantile(found, 0.25) / 10), low, 70))
+    if PANELS[title][0] == "accuracy" and found:
+        high = float(np.clip(0.5 * np.ceil(2 * np.quantile(found, 0.75)) + 0.5, 1, high))
+    return low, high
+
+
+def _edges(found: list[Dot], title: str) -> tuple[float, float]:
+    return edges([dot.value for dot in found], title)
 
 
 def tall_enough(found) -> float:
@@ -183,7 +199,7 @@ def panels(made: Figure, results: pd.DataFrame, found: dict[str, list[Dot]], box
     """A row of panels for one data set. box: left, bottom, width, height of the lines' axes with all that stands beside
     them; found: as `dots` gives them, by panel; named: width of the longest name, by panel."""
     left, bottom, width, height = box
-    slots = {title: _slots(each, EDGES[title], 72 * height) for title, each in found.items()}
+    slots = {title: _slots(each, _edges(each, title), 72 * height) for title, each in found.items()}
     beside = MOST_SLOTS * SLOT / 72 * any(found.values())
     around = {title: TICKS + GAP + beside + LEADER + named[title] + END for title in PANELS}
     lines = max(0.6, (width - sum(around.values())) / len(PANELS))
@@ -222,7 +238,7 @@ def _usual(found: list[Dot]) -> float:
 def _lines(axis, results: pd.DataFrame, title: str, found: list[Dot], beside: float, gap: float) -> None:
     """Cost against value: the two lines, the null distribution (behind the methods too), our own methods and those of
     another cost than most have."""
-    known, part, (low, high) = set(results.kind), part_of(results, title), EDGES[title]
+    known, part, (low, high) = set(results.kind), part_of(results, title), _edges(found, title)
     null = np.array(null_of(results, *part))
     scale = 1 if part[0] == "u_lira" else 100
     null = scale * (mean(results, "retrained", *part) - null if part[0] == "accuracy" else null)
@@ -285,7 +301,7 @@ def heights(wanted, apart: float, room: float) -> np.ndarray:
 
 def _methods(axis, found: list[Dot], slots: list[int], title: str, sizes: tuple[float, float, float]) -> None:
     """The methods side by side, and their names. sizes: width and height of the axes, width of the methods."""
-    (low, high), (width, height, beside) = EDGES[title], sizes
+    (low, high), (width, height, beside) = _edges(found, title), sizes
     scale, across = (high - low) / height, axis.get_yaxis_transform()
     places = low + scale * heights([(dot.shown - low) / scale for dot in found], APART / 72, height)
     looks = {"transform": across, "clip_on": False}
