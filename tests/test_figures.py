@@ -102,7 +102,8 @@ def test_the_panels_give_room_to_where_most_methods_lie():
     gap, attack, lost = frontier.PANELS
     assert frontier.edges([1, 48, 77, 80, 91, 93, 95, 96], gap) == (60, 104)
     assert frontier.edges([95, 96, 97], gap) == (70, 104) and frontier.edges([-300, -2, 5], gap) == (0, 104)
-    assert frontier.edges([0.1, 0.2, 0.4, 0.4, 85], lost)[1] == 1 and frontier.edges([0.1, 0.8, 0.8, 0.9], lost)[1] == 1.5
+    assert frontier.edges([0.1, 0.2, 0.4, 0.4, 85], lost)[1] == 1
+    assert frontier.edges([0.1, 0.8, 0.8, 0.9], lost)[1] == 1.5
     assert frontier.edges([40, 80], lost)[1] == 2.2 and frontier.edges([], lost)[1] == 2.2
     assert frontier.edges([0.7, 0.9], attack) == (0.4, 1.02)
 
@@ -224,7 +225,8 @@ def test_a_model_that_diverged_reads_nothing(task, readers, monkeypatch):
 def test_the_summary_shows_what_is_stored(committed, tmp_path, monkeypatch, capsys):
     stored = load_arrays(COMMITTED.parent / "examples.npz", "")
     assert (COMMITTED.parent / "examples.npz").stat().st_size < 30_000
-    assert stored["votes"].shape == (len(summary.KINDS), summary.SHOWN, 10) and len(stored["pictures"]) == 8
+    assert set(summary.KINDS) <= set(stored["kinds"]) and len(stored["pictures"]) == 8
+    assert stored["votes"].shape == (len(stored["kinds"]), summary.SHOWN, 10)
     assert (stored["votes"].sum(2) == stored["models"][:, None]).all() and (stored["labels"] == 7).all()
     made = summary.summary(page.first_of(committed), stored)
     words = [text.get_text() for text in made.axes[0].texts]
@@ -234,6 +236,13 @@ def test_the_summary_shows_what_is_stored(committed, tmp_path, monkeypatch, caps
     assert {METHODS[kind].title for kind in METHODS if kind in set(committed.kind)} <= names
     with pytest.raises(StudyError, match="another release"):
         summary.summary(committed[committed.dataset == "cmnist"], stored)
+    beside = dict(stored) | {"kinds": np.array([*stored["kinds"], "unsir"])}
+    beside |= {part: np.concatenate([stored[part], stored[part][-1:]]) for part in ("votes", "models")}
+    one = page.first_of(committed)
+    best = one.assign(value=one.value.mask((one.kind == "unsir") & (one.measure == "energy_gap"), 1.0))
+    for results, shown in ((one, False), (best, True)):  # a row of its own for the best rival
+        texts = [text.get_text() for text in summary.summary(results, beside).axes[0].texts]
+        assert ("UNSIR" in texts) == shown and {"GEMU", "Reset"} <= set(texts)
     for name in ("measures.csv.gz", "release.json"):
         shutil.copy(COMMITTED.parent / name, tmp_path)
     monkeypatch.setattr(page, "REPORT", tmp_path)

@@ -10,31 +10,33 @@ from helpers.models.ensembles import Ensemble
 from helpers.report.frontier import FOOT, HEAD, PANELS, dots, in_words, names_width, note, panels, tall_enough
 from helpers.report.pictures import DARK, readings, readings_height, said_of, votes_of
 from helpers.report.style import Figure, empty
-from helpers.unlearning import TITLES
+from helpers.report.tables import best_plain
+from helpers.unlearning import METHODS, TITLES
 
 EXAMPLES = "examples.npz"  # in data/report/
 EXAMPLE_PARTS = ("dataset", "pictures", "labels", "kinds", "votes", "models")
-KINDS = ("trained", "retrained", "gemu", "gefeu", "ascent", "reset")
+KINDS = ("trained", "retrained", "gemu", "gefeu", "ascent", "reset")  # and the best rival, where that is another
 SHOWN = 8  # pictures
 WIDTH = 8.8  # inches: a README shows about 880 pixels
 
 
 def examples(task: Task, ensembles: list[Ensemble]) -> dict[str, np.ndarray]:
-    """What the models of KINDS read in the first SHOWN forget samples of the test split (of the training split, where
-    the test split has none): the first ones, whatever was read in them. As `pictures.votes_of`, and "dataset", [1]."""
-    by_kind = {ensemble.kind.name: ensemble for ensemble in ensembles}
-    found = votes_of(task, *(by_kind[kind] for kind in KINDS if kind in by_kind), k=SHOWN)
+    """What trained, retrained and unlearned models read in the first SHOWN forget samples of the test split (of the
+    training split, where the test split has none): the first ones, whatever was read in them. As `pictures.votes_of`,
+    and "dataset", [1]."""
+    kinds = (*KINDS, *METHODS)
+    found = votes_of(task, *(ensemble for ensemble in ensembles if ensemble.kind.name in kinds), k=SHOWN)
     return found | {"dataset": np.array([task.data.name])}
 
 
 def summary(results: pd.DataFrame, shown: dict[str, np.ndarray]) -> Figure:
-    """Top: pictures with what models read in them; below: the frontier's panels for their data set. shown: as
-    `examples` gives it; StudyError where it is of a data set that `results` has not."""
+    """Top: pictures with what models of KINDS and of the best rival read in them; below: the frontier's panels for
+    their data set. shown: as `examples` gives it; StudyError where it is of a data set that `results` has not."""
     dataset = str(shown["dataset"][0])
     mine = results[results.dataset == dataset]
     if mine.empty:
         raise StudyError(f"data/report/{EXAMPLES} belongs to another release than the measures: run `make release`.")
-    names = {kind: TITLES[kind] for kind in map(str, shown["kinds"]) if kind in TITLES}
+    names = {kind: TITLES[kind] for kind in (*KINDS, best_plain(mine)) if kind in shown["kinds"]}
     found = {title: dots(mine, title) for title in PANELS}
     tall, top = tall_enough([found]), readings_height(len(names), len(shown["labels"]), WIDTH)
     height = 0.3 + FOOT + tall + HEAD + 0.4 + top + 0.35
