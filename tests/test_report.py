@@ -491,6 +491,12 @@ def test_words_say_what_the_frame_says(committed, dataset):
         assert f"{100 * mean(one, kind, 'energy_gap', 'test', 'forget'):.1f} %" in close
         assert f"{100 * mean(one, kind, 'accuracy', 'test', 'forget'):.1f} %" in close
     best = tables.best_plain(one)
+    kept = (
+        100 * one.query("measure == 'accuracy' and split == 'test' and subset == 'retain'").groupby("kind").value.mean()
+    )
+    lost = (kept["retrained"] - kept).round(2)
+    assert f"lose {lost['gemu']:.2f} and {lost['gefeu']:.2f} percentage points of accuracy on the rest" in close
+    assert all(f"% closed, {lost[kind]:.2f} points lost" in compared for kind in (best, "new"))
     losses = one.query("measure == 'loss' and split == 'train' and subset == 'forget'").groupby("kind").value
     usual = losses.get_group("retrained")
     careful = [kind for kind, own in losses if ttest_ind(own, usual, equal_var=False).statistic < 0]
@@ -552,18 +558,22 @@ def test_words_on_an_attack_that_fails_on_some(committed):
 def test_words_on_two_methods_that_differ():
     clear, none = (Estimate(0.032, 0.03, 0.034, 0.001), 0.004), (Estimate(0.001, -0.02, 0.022, 0.9), 1.0)
     further = (Estimate(-0.032, -0.034, -0.03, 0.001), 0.004)
-    same, mixed = (words._compared(both, "X", 80, again=False) for both in ([clear, clear], [none, further]))
+    same, mixed = (
+        words._compared(both, "X", "80.0 % closed", again=False) for both in ([clear, clear], [none, further])
+    )
     assert same.startswith("GEMU and GeFeU are closer to retraining than X (80.0 % closed): +3.2 points (95 % interval")
-    again = words._compared([clear, clear], "X", 80, again=True)
+    again = words._compared([clear, clear], "X", "80.0 % closed", again=True)
     assert again.startswith("Both are closer to retraining than X (80.0 % closed): +3.2 points (+3.0 to +3.4) and")
     assert mixed.startswith(
         "GEMU is not clearly apart from X (80.0 % closed), GeFeU is further from retraining: +0.1 points"
     )
-    assert words._compared([none, none], "X", 80, again=True).startswith(
+    assert words._compared([none, none], "X", "80.0 % closed", again=True).startswith(
         "Neither is clearly apart from X (80.0 % closed)"
     )
     unsure = (Estimate(0.032, 0.001, 0.063, 0.04), 0.12)  # significant alone, not among several comparisons
-    assert words._compared([unsure, unsure], "X", 80, False).startswith("GEMU and GeFeU are not clearly apart from X")
+    assert words._compared([unsure, unsure], "X", "80.0 % closed", False).startswith(
+        "GEMU and GeFeU are not clearly apart from X"
+    )
 
 
 def test_holm_agrees_with_its_definition():

@@ -62,7 +62,8 @@ def conclusions(results: pd.DataFrame) -> Markdown:
         f"On {name} GEMU closes {gap['gemu'].mean():.1f} % and GeFeU {gap['gefeu'].mean():.1f} % of the distance to "
         f"retrained models{null}, at {' and '.join(costs)} of retraining's cost in samples{times}. They still classify "
         f"{percent('gemu', 'accuracy', split, 'forget')} and {percent('gefeu', 'accuracy', split, 'forget')} of the "
-        f"forgotten samples correctly, retrained models {percent('retrained', 'accuracy', split, 'forget')}."
+        f"forgotten samples correctly, retrained models {percent('retrained', 'accuracy', split, 'forget')}, and lose "
+        f"{lost(results, 'gemu'):.2f} and {lost(results, 'gefeu'):.2f} percentage points of accuracy on the rest."
     ]
     n = models_in(results)
     lines += [
@@ -82,7 +83,8 @@ def conclusions(results: pd.DataFrame) -> Markdown:
         if other == "new":
             known = f"a new model at {percent(other, 'samples_share')} of that cost"
         both = [(apart[kind, other], adjusted[kind, other]) for kind in ("gemu", "gefeu")]
-        compared.append(_compared(both, known, gap[other].mean(), again=bool(compared)))
+        about = f"{gap[other].mean():.1f} % closed, {lost(results, other):.2f} points lost"
+        compared.append(_compared(both, known, about, again=bool(compared)))
     if compared:
         how = "paired by seed, verdicts after Holm's correction"
         lines.append(f"{' '.join(compared)[:-1]} ({how}).")
@@ -104,13 +106,18 @@ def conclusions(results: pd.DataFrame) -> Markdown:
         )
     if "ascent" in set(results.kind) and not diverged(results, "ascent"):
         too_far = forgets_more(results, "ascent")
-        kept = (mean(results, kind, "accuracy", "test", "retain") for kind in ("retrained", "ascent"))
         lines.append(
             f"Gradient Ascent {'forgets more' if too_far else 'does not forget more'} than retraining: it classifies "
             f"{percent('ascent', 'accuracy', split, 'forget')} of the forgotten samples correctly, and loses "
-            f"{-100 * np.diff(list(kept)).item() + 0.0:.0f} percentage points of accuracy on the rest."
+            f"{lost(results, 'ascent'):.0f} percentage points of accuracy on the rest."
         )
     return Markdown("\n".join(f"{place}. {line}" for place, line in enumerate(lines, 1)))
+
+
+def lost(results: pd.DataFrame, kind: str) -> float:
+    """Accuracy lost on the rest: what retrained models have more, on retained test samples; in percentage points, to
+    two places."""
+    return round(100 * (mean(results, "retrained", *KEPT) - mean(results, kind, *KEPT)), 2) + 0.0  # no minus zero
 
 
 def what_there_is_to_forget(results: pd.DataFrame) -> Markdown:
@@ -133,14 +140,14 @@ def what_was_learned(results: pd.DataFrame, kind: str) -> Markdown:
         return Markdown(f"**What was learned.** {no_gap(results)}")
     split = headline(results)
     read = {name: 100 * mean(results, name, "accuracy", split, "forget") for name in (kind, "trained", "retrained")}
-    lost = 100 * (mean(results, "retrained", "accuracy", "test", "retain") - mean(results, kind, *KEPT))
     closed = {name: 100 * values(results, name, "energy_gap", split, "forget") for name in (kind, *BESIDE)}
     too_far = " It forgets more than retraining does, which singles the forgotten samples out."
     lines = [
         f"**What was learned.** {TITLES[kind]} closes {closed[kind].mean():.1f} % of the distance to retrained models, "
         f"at {100 * mean(results, kind, 'samples_share'):.1f} % of retraining's cost in samples. It classifies "
         f"{read[kind]:.1f} % of the forgotten samples correctly (trained models {read['trained']:.1f} %, retrained "
-        f"ones {read['retrained']:.1f} %), and loses {lost:.2f} percentage points of accuracy on the rest."
+        f"ones {read['retrained']:.1f} %), and loses {lost(results, kind):.2f} percentage points of accuracy on "
+        "the rest."
         + too_far * forgets_more(results, kind)
         + f" {diverged(results, kind)} of {models_in(results)} models diverged and count as having closed nothing."
         * bool(diverged(results, kind))
@@ -150,19 +157,20 @@ def what_was_learned(results: pd.DataFrame, kind: str) -> Markdown:
     for other, more, p in zip(others, apart, holm([each.p for each in apart]), strict=True):
         word = "neither clearly more nor less" if not p < 0.05 else "less" if more.mean > 0 else "more"
         word = word if models_in(results) >= FEWEST_FOR_VERDICTS else "too few models to tell"
-        lost = diverged(results, kind if more.mean > 0 else other)
-        word = f"no verdict, {lost} of {models_in(results)} models diverged" if lost else word
+        failed = diverged(results, kind if more.mean > 0 else other)
+        word = f"no verdict, {failed} of {models_in(results)} models diverged" if failed else word
         lines.append(
             f"- {TITLES[other]}, at {100 * mean(results, other, 'samples_share'):.1f} % of that cost, closes "
-            f"{closed[other].mean():.1f} %: {word} ({TITLES[kind]} minus {TITLES[other]}: {100 * more.mean:+.1f} "
-            f"points, 95 % interval {100 * more.low:+.1f} to {100 * more.high:+.1f}; verdict after Holm's correction)."
+            f"{closed[other].mean():.1f} % and loses {lost(results, other):.2f} points: {word} ({TITLES[kind]} minus "
+            f"{TITLES[other]}: {100 * more.mean:+.1f} points, 95 % interval {100 * more.low:+.1f} to "
+            f"{100 * more.high:+.1f}; verdict after Holm's correction)."
         )
     return Markdown("\n".join(lines))
 
 
-def _compared(both: list[tuple[Estimate, float]], other: str, closed: float, again: bool) -> str:
+def _compared(both: list[tuple[Estimate, float]], other: str, about: str, again: bool) -> str:
     """A sentence on both methods. both: what GEMU and GeFeU close more than `other` does, as shares, each with its
-    adjusted p-value; closed: by `other`, in percent; again: a sentence like it stands before."""
+    adjusted p-value; about: what `other` reaches; again: a sentence like it stands before."""
     words = []
     for more, p in both:
         closer, further = ("closer to retraining", "than"), ("further from retraining", "than")
@@ -174,7 +182,7 @@ def _compared(both: list[tuple[Estimate, float]], other: str, closed: float, aga
     ends = [f"{100 * more.low:+.1f} to {100 * more.high:+.1f}" for more, _ in both]
     found = [f"{100 * both[0][0].mean:+.1f} points ({'95 % interval ' * (not again)}{ends[0]})"]
     found.append(f"{100 * both[1][0].mean:+.1f} ({ends[1]})")
-    return f"{who} {link} {other} ({closed:.1f} % closed){also}: {' and '.join(found)}."
+    return f"{who} {link} {other} ({about}){also}: {' and '.join(found)}."
 
 
 def _listed(words: list[str]) -> str:
