@@ -32,10 +32,11 @@ NO_STUDY = (
 GOAL_IS = """Goal, lower is better: energy distance left open on the forgotten training samples in %, plus ten times
 the percentage points of accuracy lost on held-out retained samples, plus ten times those lost of the classes touched
 (less than nothing is lost where a method keeps more than retrained models do): mean (standard error) over fresh
-tuning models, which no trial has seen. Worst: of one of them. Goal in the study: of the same trial, on the models of
-its study; the best of many is too good there. The best three trials are measured on fresh models; shown is the one
-with the lowest mean over both, so that its goal may still be a little too good. Differences are paired by model, with
-a 95 % interval, each for itself; the retrained models are held fixed.""".replace("\n", " ")
+tuning models, which no trial has seen; their median, and the worst of them. Goal in the study: of the same trial, on
+the models of its study; the best of many is too good there. Up to three of the best trials are measured on fresh
+models; shown is the one with the lowest mean over both, so that its goal may still be a little too good. A method and
+the same *tuned anew* may differ: another of the best trials won. Differences are paired by model, with a 95 % interval,
+each for itself; the retrained models are held fixed.""".replace("\n", " ")
 
 DISTILLED = (0.03, 0.06, 0.1)  # budgets
 
@@ -110,7 +111,9 @@ def distillation() -> dict[str, list]:
 def distillation_figure(task: Task, n: int, stored: bool) -> Figure | Markdown:
     """What a model still reads of the forget set after GEMU whose repair learns the labels of retained samples, and
     after the same whose repair learns the trained model's outputs on them, against the cost: mean and standard
-    deviation over n models. stored: True makes no model; where some are missing, a sentence says what to do."""
+    deviation over n models; both have GEMU's settings, and reading the outputs takes a quarter of the cost. In the
+    title the difference, paired by model, with its 95 % interval. stored: True makes no model; where some are missing,
+    a sentence says what to do."""
     made, axes = figure(1, 1, (6.4, 3.0))
     axis, part = axes[0, 0], ("test" if task.forget["test"].any() else "train", "forget")
 
@@ -135,8 +138,10 @@ def distillation_figure(task: Task, n: int, stored: bool) -> Figure | Markdown:
         label = f"repair learns {learned}"
         shares = 100 * np.array(DISTILLED)
         axis.errorbar(shares, means, whiskers, fmt=line, label=label, color=colour_of("gemu"), capsize=3, ms=5)
-        last[learned] = means[-1]
-    told = ", ".join(f"{value:.0f} % after {learned}" for learned, value in last.items())
+        last[learned] = found[-1]
+    told = ", ".join(f"{each.mean():.0f} % after {learned}" for learned, each in last.items())
+    if n > 1:
+        told += f": {_signed(t_estimate(np.subtract(*last.values())))} points"
     axis.set_title(f"At {100 * DISTILLED[-1]:.0f} % of the cost: {told}", fontsize=9, loc="left")
     axis.set_xlabel("cost: samples, % of retraining's")
     axis.set_ylabel(f"accuracy on the forget set ({part[0]}), %")
@@ -172,44 +177,51 @@ def forms_text(storage: str | None = None) -> str:
     return "\n\n".join([GOAL_IS, *parts]) if parts else ""
 
 
-ASKED = ("unimpaired", "pictures")  # forms that the README names even where they change nothing
+ASKED = {"untrained": "Does training its generator help", "unimpaired": "Does impair"}  # form -> what it answers
+ANSWERS = {"worse": "yes", "better": "no, it harms", "": "not that it shows"}  # by what happens without the part
 
 
 def parts_lines(storage: str | None = None) -> list[str]:
-    """What the ablation of each method says, in a line, in Markdown; none where it is not stored."""
-    lines = []
-    for method in PARTS:
-        found, title = _ablation(method, "mnist-", storage), METHODS[method].title
-        if f"{method}_untrained" not in found:
-            continue
-        verdicts = _verdicts(found)
-        more, word = verdicts.pop("untrained")
-        goals = winner(found[f"{method}_whole"])[1]["goals"]
-        line = (
-            f"Does training its generator help {title}? {ANSWERS[word]}: untrained, the [tuning goal](docs/tuning.md) "
-            f"({np.mean(goals):.1f} on {len(goals)} fresh tuning models, lower is better) changes by {_signed(more)}."
-        )
-        remains = {"unimpaired": f" ({LEFT[method]} remains)"}
-        changes = {
-            short: f"{_changed(f'{method}_{short}')}{remains.get(short, '')} {each.mean:+.1f}"
-            for short, (each, _) in verdicts.items()
-        }
-        for word, begin in WORDS.items():
-            alike = [short for short, (_, told) in verdicts.items() if told == word]
-            named = [changes[short] for short in alike if word or short in ASKED]
-            named += [f"{len(alike) - len(named)} more"] * (len(named) < len(alike))
-            line += f" {begin}: {', '.join(named)}." * bool(alike)
-        lines.append(line)
+    """What the studies of GEMU and GeFeU say beside that of Reset, and what their ablations say on generator and
+    impair, in a line each, in Markdown; none of what is not stored."""
+    lines = _beside_reset(stored(("reset", *PARTS), "mnist-", storage))
+    verdicts = {method: _verdicts(_ablation(method, "mnist-", storage)) for method in PARTS}
+    told = []
+    for form, question in ASKED.items():
+        answers = []
+        for method, found in verdicts.items():
+            if form in found:
+                more, word = found[form]
+                remains = f" ({LEFT[method]} remains)" * (form == "unimpaired")
+                answers.append(f"{METHODS[method].title} {ANSWERS[word]}, without it{remains} {_signed(more)}")
+        told += [f"{question}? {'; '.join(answers)}."] * bool(answers)
+    if told:
+        lines.append(f"{' '.join(told)} That is what the tuning goal changes by; [every part](docs/forms.md).")
     return lines
 
 
-ANSWERS = {"worse": "Yes", "better": "No, it harms", "": "Not that it shows"}
-WORDS = {"worse": "Worse", "better": "Better", "": "No clear change"}
+def _beside_reset(found: dict[str, Study]) -> list[str]:
+    """Whether GEMU and GeFeU have a lower goal than Reset, with Holm's correction for two. found: their studies."""
+    more = {method: _more(found[method], found["reset"]) for method in PARTS if {method, "reset"} <= found.keys()}
+    if len(more) < len(PARTS) or not all(np.isfinite(each.mean) for each in more.values()):
+        return []
+    told = []
+    for (method, each), p in zip(more.items(), holm([each.p for each in more.values()]), strict=True):
+        word = "not clearly" if not p < 0.05 else "yes" if each.mean < 0 else "no, it is worse"
+        told.append(f"{METHODS[method].title} {word}, {_signed(each)}")
+    n = len(winner(found["reset"])[1]["goals"])
+    return [
+        f"Tuned alike, is a method better than Reset? {'; '.join(told)}. That is its [tuning goal](docs/tuning.md) "
+        f"(distance left open and accuracy lost in one number, lower is better) minus that of Reset, on {n} fresh "
+        "tuning models; verdicts here and below are after Holm's correction."
+    ]
 
 
 def _verdicts(found: dict[str, Study]) -> dict[str, tuple[Estimate, str]]:
     """Form, without the method's name -> its goal minus that of the method as it is, and "worse", "better" or "" where
     that is not clear, after Holm's correction for the number of forms. found: as `_ablation` gives them."""
+    if not found:
+        return {}
     whole, *others = found
     more = {_short(name): _more(found[name], found[whole]) for name in others}
     words = [
@@ -247,22 +259,23 @@ def _goal(study: Study) -> float:
 
 
 def _row(study: Study, against: Study | None) -> dict[str, str]:
-    """Column -> cell; against: the study that the goal is compared with. What was not measured on fresh models yet is
-    left out, but for the goal in the study."""
+    """Column -> cell; against: the study that the goal is compared with. Of what was not measured on fresh models yet
+    the number of trials alone."""
     best, fresh = winner(study)
     cells = {"trials": str(len(complete(study))), "goal in the study": f"{best.value:.1f}"}
     if not fresh:
-        return cells
+        return {"trials": f"{cells['trials']} so far"}
     goal, more = t_estimate(np.array(fresh["goals"])), against and _more(study, against)
     error = np.std(fresh["goals"], ddof=1) / len(fresh["goals"]) ** 0.5 if len(fresh["goals"]) > 1 else np.nan
     same = against is None or against.study_name == study.study_name or not np.isfinite(more.mean)
     return cells | {
         "goal": f"{goal.mean:.1f} ({error:.1f})",
+        "median": f"{np.median(fresh['goals']):.1f}",
         "worst": f"{max(fresh['goals']):.1f}",
         "difference": NONE if same else _signed(more),
         "distance closed, %": f"{fresh['gap']:.1f}",
-        "accuracy lost, points": f"{fresh['lost']:.2f}",
-        "lost of the classes touched": f"{fresh['lost_class']:.2f}",
+        "accuracy lost, points": f"{round(fresh['lost'], 2) + 0.0:.2f}",  # no minus zero
+        "lost of the classes touched": f"{round(fresh['lost_class'], 2) + 0.0:.2f}",
         "cost, %": f"{100 * fresh['cost']:.1f}",
     }
 

@@ -245,6 +245,9 @@ TRIED = {
             "the same, generator and impaired layers as published",
             FORMER | PUBLISHED | {"hidden_layers": 5, "noise_dim": 128},
         ),
-        "features": ("noise with the features of forgotten pictures", {"noise": "features", "around": 0}),
+        "features": (  # lambda as where noise stands alone: that of noise on pictures would hold it near grey
+            "noise with the features of forgotten pictures",
+            {"noise": "features", "around": 0, "noise_weight": GeneratorSettings().noise_weight},
+        ),
     },
 }
